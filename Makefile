@@ -1,0 +1,46 @@
+# Everything a developer types. Needs python3 (3.11 or later) and make; the rest is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# No client may look for the ambient credentials of a cloud machine, and nothing may leave loopback.
+OFFLINE := GCE_METADATA_HOST=127.0.0.1:9 NO_GCE_CHECK=true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format proto bench clean
+
+help:           ## list these targets
+	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+setup: .venv/installed ## create .venv with everything in it (quick when nothing changed)
+
+# The stamp is touched last: an install that was cut short is done again.
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed; say which with PYTHON=python3.x'; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: setup      ## the main example: folders of manifests, reconciled
+	$(BIN)/python -m examples.manifests
+
+test: setup     ## the whole test suite, for real
+	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/
+
+lint: setup     ## ruff, mypy, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+
+format: setup   ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: setup    ## regenerate workqueue/pb from proto/workqueue.proto
+	$(BIN)/python proto/generate.py
+
+bench: setup    ## the benchmarks, with their ratios
+	$(OFFLINE) $(BIN)/python -m benchmarks
+
+clean:          ## remove .venv, caches and build output
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

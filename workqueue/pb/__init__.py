@@ -1,0 +1,1 @@
+"""The generated wire code of proto/workqueue.proto; `make proto` writes it."""
