@@ -1,0 +1,56 @@
+"""Regenerate workqueue/pb from proto/workqueue.proto: `make proto`, or `--out DIR` to write elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from grpc_tools import protoc
+
+PROTO_DIRECTORY = Path(__file__).resolve().parent
+REPOSITORY = PROTO_DIRECTORY.parent
+# The file's name in protobuf's process-wide descriptor pool. protoc is told that proto/ is mounted here, for two
+# reasons: a bare `workqueue.proto` would collide with anybody else's file of that name in the same process, and the
+# generated modules import each other by this path.
+MOUNT = "workqueue/pb"
+
+
+def generate(out: Path) -> None:
+    """Write the messages, the service and their typed stubs to `out`/workqueue/pb, which is created when missing.
+
+    Raises:
+        RuntimeError: protoc or one of its plugins refused; it has said why on stderr.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    exit_code = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={MOUNT}={PROTO_DIRECTORY}",
+            f"--plugin=protoc-gen-mypy={plugin('protoc-gen-mypy')}",
+            f"--plugin=protoc-gen-mypy_grpc={plugin('protoc-gen-mypy_grpc')}",
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            f"--mypy_out=quiet:{out}",
+            f"--mypy_grpc_out=quiet:{out}",
+            f"{MOUNT}/workqueue.proto",
+        ]
+    )
+    if exit_code:
+        raise RuntimeError(f"protoc ended with {exit_code}")
+
+
+def plugin(name: str) -> Path:
+    """The plugin installed beside the running interpreter, whose folder need not be on PATH."""
+    return Path(sys.executable).parent / name
+
+
+def main() -> None:
+    """Read the command line and generate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=REPOSITORY, help="the folder that holds workqueue/pb")
+    generate(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()
