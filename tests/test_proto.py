@@ -142,7 +142,11 @@ def test_a_peer_that_does_not_know_our_fields_reads_all_of_its_own() -> None:
 
     theirs = gos_request().FromString(ours.SerializeToString())
 
-    assert {field.name: value for field, value in theirs.ListFields()} == {"key": "k", "priority": 2, "delay_seconds": 9}
+    assert {field.name: value for field, value in theirs.ListFields()} == {
+        "key": "k",
+        "priority": 2,
+        "delay_seconds": 9,
+    }
 
 
 def gos_request() -> type[Message]:
