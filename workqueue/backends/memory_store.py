@@ -1,0 +1,360 @@
+"""Stage 2: the keys of one memory queue and the steps between their places.
+
+A key is in `queued`, in `in_progress`, in both (a twin), and perhaps in `dead`. A queued entry is in exactly one of:
+`ready` (eligible), `_delayed` (its not-before is to come), or neither, while it is a twin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import threading
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import count
+
+from workqueue.clock import Clock, from_us
+from workqueue.entry import (
+    DeadLetter,
+    Entry,
+    Requeue,
+    dead_lettered,
+    enqueued,
+    merge_incoming,
+    merge_into_twin,
+    redriven,
+    released,
+    requeued,
+    started,
+)
+from workqueue.interface import Counts, KeyState, KeyStatus
+from workqueue.lease import Lease
+from workqueue.options import Options
+from workqueue.ready import ReadyIndex
+from workqueue.throttle import Configuration, TokenBucket
+
+__all__ = ["Held", "MemoryStore"]
+
+_NEVER_US = 10**18
+
+
+class Held:
+    """One key in progress: its entry and its lease as the store sees it. `expires_us` is steady time."""
+
+    __slots__ = ("entry", "expires_us", "owner", "token")
+
+    def __init__(self, entry: Entry, token: str, owner: str, expires_us: int) -> None:
+        self.entry = entry
+        self.token = token
+        self.owner = owner
+        self.expires_us = expires_us
+
+
+class MemoryStore:
+    """All keys of one queue, shared by its peers; not thread-safe but for `renew`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.queued: dict[str, Entry] = {}
+        self.in_progress: dict[str, Held] = {}
+        self.dead: dict[str, DeadLetter] = {}
+        self.ready = ReadyIndex(self.queued)
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.configuration = Configuration()
+        self._bucket = TokenBucket(0, 0)
+        self._delayed: dict[str, Entry] = {}
+        self._due: list[tuple[int, int, Entry]] = []  # heap of (not_before_us, number, entry), may hold stale ones
+        self._late: list[tuple[int, int, Entry]] = []  # the same of entries that came due, for the oldest eligible
+        self._numbers = count()
+        self._twins = 0
+        self._attempts: Counter[int] = Counter()  # queued entries by attempts, zero left out
+        self._lapse_check_us = _NEVER_US  # no lease can have lapsed before this
+        self._renewal = threading.Lock()
+
+    # places
+
+    def _put(self, entry: Entry) -> None:
+        """Make `entry` the queued entry of its key."""
+        key = entry.key
+        self.queued[key] = entry
+        if entry.attempts:
+            self._attempts[entry.attempts] += 1
+        if key in self.in_progress:
+            self._twins += 1
+        else:
+            self._make_eligible(entry)
+
+    def _make_eligible(self, entry: Entry) -> None:
+        """File an entry that is no twin (any more) under ready or delayed."""
+        if entry.not_before_us and entry.not_before_us > self._clock.wall_us():
+            self._delayed[entry.key] = entry
+            heapq.heappush(self._due, (entry.not_before_us, next(self._numbers), entry))
+        else:
+            self.ready.add(entry)
+        if self.waiters:
+            self.wake()
+
+    def _take(self, entry: Entry, *, popped: bool = False) -> None:
+        """Remove the queued entry of a key from wherever it is; `popped`: the ready index gave it up already."""
+        key = entry.key
+        del self.queued[key]
+        if entry.attempts:
+            self._forget_attempts(entry.attempts)
+        if key in self.in_progress:
+            self._twins -= 1
+        elif self._delayed.pop(key, None) is None and not popped:
+            self.ready.note_stale()
+
+    def _forget_attempts(self, attempts: int) -> None:
+        self._attempts[attempts] -= 1
+        if not self._attempts[attempts]:
+            del self._attempts[attempts]
+
+    def _leave_in_progress(self, key: str) -> None:
+        """The key is no longer in progress; its twin, if any, may start."""
+        twin = self.queued.get(key)
+        if twin is not None:
+            self._twins -= 1
+            self._make_eligible(twin)
+        elif self.waiters:
+            self.wake()  # a slot is free
+
+    def promote(self, now_us: int) -> None:
+        """File the delayed entries whose time has come under ready."""
+        due = self._due
+        while due and due[0][0] <= now_us:
+            _, number, entry = heapq.heappop(due)
+            if self._delayed.get(entry.key) is entry:
+                del self._delayed[entry.key]
+                self.ready.add(entry)
+                heapq.heappush(self._late, (entry.not_before_us, number, entry))
+
+    def wake(self) -> None:
+        """Let everybody who waits look again."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # steps
+
+    def enqueue(self, key: str, options: Options, now_us: int) -> tuple[Entry, bool]:
+        """Store an enqueue; returns the entry now stored and whether it was merged."""
+        incoming = enqueued(key, options, now_us)
+        existing = self.queued.get(key)
+        if existing is None:
+            self._put(incoming)
+            return incoming, False
+        return self._replace(existing, merge_incoming(existing, incoming)), True
+
+    def _replace(self, existing: Entry, merged: Entry) -> Entry:
+        if merged == existing:  # the common duplicate: nothing to file anew
+            return existing
+        self._take(existing)
+        self._put(merged)
+        return merged
+
+    def startable(self, entry: Entry) -> bool:
+        """Whether `entry` is still the queued entry of its key, and eligible."""
+        key = entry.key
+        return self.queued.get(key) is entry and key not in self.in_progress and key not in self._delayed
+
+    def start(self, entry: Entry, token: str, owner: str, expires_us: int) -> Entry:
+        """Move an eligible entry to in progress."""
+        popped = self.ready.peek() is entry
+        if popped:
+            self.ready.pop()
+        self._take(entry, popped=popped)
+        running = started(entry)
+        self.in_progress[entry.key] = Held(running, token, owner, expires_us)
+        self._lapse_check_us = min(self._lapse_check_us, expires_us)
+        return running
+
+    def end_lease(self, key: str, token: str) -> bool:
+        """Take the key out of in progress if `token` still owns it; the caller decides what becomes of its entry."""
+        held = self.in_progress.get(key)
+        if held is None or held.token != token:
+            return False
+        del self.in_progress[key]
+        self._leave_in_progress(key)
+        return True
+
+    def take(self, held: Held, expires_us: int) -> bool:
+        """Take an observed key from its owner, if its lease has lapsed and is still the observed one."""
+        with self._renewal:
+            current = self.in_progress.get(held.entry.key) is held and held.expires_us == expires_us
+            if not current or expires_us > self._clock.steady_us():
+                return False
+            held.token = ""  # a renewal that waits for the lock finds it gone
+        del self.in_progress[held.entry.key]
+        self._leave_in_progress(held.entry.key)
+        return True
+
+    def lapsed(self, now_us: int) -> list[Held]:
+        """Take every orphan out of in progress. Looks through them only when one may have lapsed."""
+        if now_us < self._lapse_check_us:
+            return []
+        orphans = [held for held in self.in_progress.values() if held.expires_us <= now_us]
+        taken = [held for held in orphans if self.take(held, held.expires_us)]
+        self._lapse_check_us = min((held.expires_us for held in self.in_progress.values()), default=_NEVER_US)
+        return taken
+
+    def renew(self, leases: Sequence[Lease], expires_us: int) -> Collection[Lease]:
+        """Prolong the leases whose tokens still own their keys. Called from the renewer's thread."""
+        with self._renewal:
+            return [lease for lease in leases if self._renew_one(lease, expires_us)]
+
+    def _renew_one(self, lease: Lease, expires_us: int) -> bool:
+        held = self.in_progress.get(lease.key)
+        if held is None or held.token != lease.token:
+            return False
+        held.expires_us = expires_us
+        return True
+
+    def complete(self, entry: Entry) -> None:
+        """An ended attempt succeeded: its dead letter goes too."""
+        if self.dead:
+            self.dead.pop(entry.key, None)
+
+    def requeue(self, entry: Entry, how: Requeue, now_us: int) -> Entry:
+        """Queue the entry of an ended attempt again; returns the entry now queued."""
+        return self._return(requeued(entry, how, now_us), release=False)
+
+    def release(self, entry: Entry) -> None:
+        """Queue the entry of an ended attempt at its old place, the attempt unspent."""
+        self._return(released(entry), release=True)
+
+    def _return(self, entry: Entry, *, release: bool) -> Entry:
+        twin = self.queued.get(entry.key)
+        if twin is not None:
+            return self._replace(twin, merge_into_twin(twin, entry, release=release))
+        self._put(entry)
+        return entry
+
+    def dead_letter(self, entry: Entry, error: str, now_us: int) -> None:
+        """Give the entry of an ended attempt up; a twin starts over with attempts 0."""
+        self.dead[entry.key] = dead_lettered(entry, error, now_us)
+        twin = self.queued.get(entry.key)
+        if twin is not None:
+            self._replace(twin, replace(twin, attempts=0))
+
+    def redrive(self, letter: DeadLetter, now_us: int) -> bool:
+        """Queue a dead-lettered key again and forget the letter."""
+        if not self.drop_dead(letter):
+            return False
+        queued = self.queued.get(letter.entry.key)
+        back = redriven(letter, queued, now_us)
+        if queued is not None:
+            self._replace(queued, back)
+        else:
+            self._put(back)
+        return True
+
+    def drop_dead(self, letter: DeadLetter) -> bool:
+        """Forget a dead letter, if it was not replaced."""
+        if self.dead.get(letter.entry.key) is not letter:
+            return False
+        del self.dead[letter.entry.key]
+        return True
+
+    def drop_queued(self, entry: Entry) -> bool:
+        """Forget a queued entry, if it was not changed."""
+        if self.queued.get(entry.key) is not entry:
+            return False
+        self._take(entry)
+        return True
+
+    # limits
+
+    def configure(self, configuration: Configuration, now_us: int) -> None:
+        """Replace the stored settings; a new rate begins with one second's worth of starts."""
+        if configuration.starts_per_second != self.configuration.starts_per_second:
+            self._bucket = TokenBucket(max(configuration.starts_per_second or 0.0, 1.0), now_us)
+        self.configuration = configuration
+        self.wake()
+
+    def room(self, concurrency: int, now_us: int) -> int:
+        """How many keys may be started now under all limits."""
+        stored = self.configuration
+        if stored.paused:
+            return 0
+        room = stored.limit(concurrency) - len(self.in_progress)
+        if stored.starts_per_second is not None:
+            self._bucket = self._bucket.refilled(stored.starts_per_second, now_us)
+            room = min(room, int(self._bucket.saved))
+        return room
+
+    def spend(self, starts: int) -> None:
+        """So many keys were started."""
+        if self.configuration.starts_per_second is not None:
+            self._bucket = self._bucket.spent(starts)
+
+    def next_change_us(self, concurrency: int, now_us: int) -> int:
+        """Microseconds until a lease step may find something to do, unless a wake-up comes first; 0 = now."""
+        steady_us = self._clock.steady_us()
+        changes = [held.expires_us - steady_us for held in self.in_progress.values()]
+        stored = self.configuration
+        if not stored.paused and len(self.in_progress) < stored.limit(concurrency):
+            changes.append(self._next_eligible_us(now_us))
+        return max(min(changes, default=_NEVER_US), 0)
+
+    def _next_eligible_us(self, now_us: int) -> int:
+        self.promote(now_us)
+        if self.ready.peek() is None:
+            return self._due[0][0] - now_us if self._due else _NEVER_US
+        rate = self.configuration.starts_per_second
+        return self._bucket.refilled(rate, now_us).wait_us(rate) if rate is not None else 0
+
+    # views
+
+    def state(self, key: str) -> KeyState | None:
+        """Where `key` is: in progress over queued over dead-lettered; None = nowhere."""
+        held, entry, letter = self.in_progress.get(key), self.queued.get(key), self.dead.get(key)
+        if held is not None:
+            return _state(held.entry, KeyStatus.IN_PROGRESS, owner=held.owner)
+        if entry is not None:
+            return _state(entry, KeyStatus.QUEUED)
+        if letter is not None:
+            return _state(letter.entry, KeyStatus.DEAD_LETTER, letter=letter)
+        return None
+
+    def counts(self, now_us: int) -> Counts:
+        """The gauges, from what is kept anyway."""
+        self.promote(now_us)
+        running = list(self.in_progress.values())
+        return Counts(
+            queued=len(self.queued) - self._twins - len(self._delayed),
+            not_before=len(self._delayed),
+            twins=self._twins,
+            in_progress=len(running),
+            dead_lettered=len(self.dead),
+            oldest_queued_seconds=self._oldest_us(now_us) / 1e6,
+            max_attempts=max((*self._attempts, *(held.entry.attempts for held in running)), default=0),
+            in_progress_by_owner=Counter(held.owner for held in running),
+        )
+
+    def _oldest_us(self, now_us: int) -> int:
+        late = self._late
+        while late and not (self.queued.get(late[0][2].key) is late[0][2] and self.startable(late[0][2])):
+            heapq.heappop(late)
+        since = [max(entry.queued_us, entry.not_before_us) for entry in self.ready.heads()]
+        if late:
+            since.append(late[0][0])
+        return max(now_us - min(since), 0) if since else 0
+
+
+def _state(entry: Entry, status: KeyStatus, *, owner: str = "", letter: DeadLetter | None = None) -> KeyState:
+    return KeyState(
+        entry.key,
+        status,
+        entry.priority,
+        entry.attempts,
+        from_us(entry.first_queued_us if letter else entry.queued_us),
+        from_us(entry.not_before_us) if entry.not_before_us else None,
+        entry.floor,
+        owner,
+        letter.error if letter else "",
+        from_us(letter.failed_us) if letter else None,
+        entry.payload,
+        entry.meta,
+    )

@@ -1,0 +1,151 @@
+"""Stage 2: queue URLs: `scheme://place?name=builds&lease=15s`. Every setting is typed; an unknown one is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from typing import TypeVar
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from workqueue.clock import Clock
+from workqueue.errors import InvalidSettingError, MissingExtraError
+from workqueue.generic import FullQueue
+from workqueue.lease import DEFAULT_LEASE, LeaseTimes
+from workqueue.options import MAX_PAYLOAD_BYTES
+
+__all__ = ["QueueURL", "duration", "open_queue", "size", "switch"]
+
+# scheme -> (module with `open_url(url, *, clock, owner)`, the extra that brings its driver)
+_BACKENDS = {
+    "memory": ("workqueue.backends.memory", ""),
+    "sqlite": ("workqueue.backends.sqlite", ""),
+    "redis": ("workqueue.backends.redis", "redis"),
+    "rediss": ("workqueue.backends.redis", "redis"),
+    "redis+sentinel": ("workqueue.backends.redis", "redis"),
+    "redis+cluster": ("workqueue.backends.redis", "redis"),
+    "gs": ("workqueue.backends.gcs", "gcs"),
+}
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_T = TypeVar("_T")
+
+
+def open_queue(url: str, *, clock: Clock | None = None, owner: str = "") -> FullQueue:
+    """The queue at `url`, as an async context manager; nothing is connected before it is entered.
+
+    Args:
+        url: `memory://`, `sqlite:///wq.db`, `redis://host:6379/0?name=builds`, `gs://bucket`; settings in the query.
+        clock: where time comes from instead of the store's and the machine's clocks; for tests.
+        owner: recorded with the keys that this process starts, and a metric label: few values, never a pid.
+
+    Raises:
+        InvalidSettingError: the scheme or a setting is unknown, or a value is not one that it takes.
+        MissingExtraError: the backend's driver is not installed; the message names the extra.
+    """
+    parsed = QueueURL.parse(url)
+    module, extra = _BACKENDS[parsed.scheme]
+    try:
+        backend = import_module(module)
+    except ImportError as error:
+        if not extra:
+            raise
+        raise MissingExtraError(
+            f"{parsed.scheme}:// needs a driver that is not installed ({error.name}): "
+            f"pip install 'workqueue-dispatcher[{extra}]'"
+        ) from error
+    queue: FullQueue = backend.open_url(parsed, clock=clock, owner=owner)
+    return queue
+
+
+@dataclass
+class QueueURL:
+    """A parsed queue URL. A backend takes the settings it knows, then calls `finish()`, which refuses what is left."""
+
+    scheme: str
+    parts: SplitResult
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, url: str) -> QueueURL:
+        """Split `url`.
+
+        Raises:
+            InvalidSettingError: it is no queue URL, or a setting comes twice.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in _BACKENDS or "://" not in url:
+            known = ", ".join(f"{scheme}://" for scheme in _BACKENDS)
+            raise InvalidSettingError(f"{url!r} is no queue URL; it starts with one of {known}")
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        settings = dict(pairs)
+        if len(settings) != len(pairs):
+            raise InvalidSettingError(f"a setting comes twice in {url!r}")
+        return cls(parts.scheme, parts, settings)
+
+    def take(self, name: str, convert: Callable[[str], _T], default: _T) -> _T:
+        """Remove and convert one setting.
+
+        Raises:
+            InvalidSettingError: `convert` refused it with a ValueError that says what the setting takes.
+        """
+        text = self.settings.pop(name, None)
+        if text is None:
+            return default
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise InvalidSettingError(f"{name}={text} in the queue URL: {error}") from error
+
+    def name(self) -> str:
+        """`name`: which queue within a store; letters, digits, `.`, `_`, `-`. Default `default`."""
+        return self.take("name", _name, "default")
+
+    def lease_times(self, default: LeaseTimes = DEFAULT_LEASE) -> LeaseTimes:
+        """`lease` and `renew`: how long a lease lasts, and how often it is renewed (default: a third of it)."""
+        lasts = self.take("lease", duration, default.duration)
+        every = self.take("renew", duration, default.renew_every if lasts == default.duration else lasts / 3)
+        return LeaseTimes(lasts, every)
+
+    def max_payload(self) -> int:
+        """`max_payload`: the largest payload accepted, such as `64KiB`."""
+        return self.take("max_payload", size, MAX_PAYLOAD_BYTES)
+
+    def finish(self) -> None:
+        """Refuse settings that nobody took."""
+        if self.settings:
+            unknown = ", ".join(sorted(self.settings))
+            raise InvalidSettingError(f"{self.scheme}:// has no setting {unknown}; docs/backends.md lists them")
+
+
+def duration(text: str) -> timedelta:
+    """`500ms`, `15s`, `5m`, `1h`, `1d`; more than zero. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not found or float(found[1]) == 0:
+        raise ValueError("it takes a duration above zero such as 500ms, 15s, 5m or 1h")
+    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+
+
+def size(text: str) -> int:
+    """`1024`, `64KiB`, `1MiB`. Raises ValueError."""
+    found = re.fullmatch(r"(\d+)(KiB|MiB|GiB)?", text)
+    if not found:
+        raise ValueError("it takes a number of bytes such as 4096, 64KiB or 1MiB")
+    return int(found[1]) * _SIZES[found[2] or ""]
+
+
+def switch(text: str) -> bool:
+    """`true` or `false`. Raises ValueError."""
+    if text not in ("true", "false"):
+        raise ValueError("it takes true or false")
+    return text == "true"
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError("it takes 1 to 100 letters, digits, '.', '_' or '-'")
+    return text

@@ -1,0 +1,86 @@
+"""Stages 1-6: time as a parameter. Wall time is for not-before only; leases are judged by a clock that never jumps.
+
+All times inside the library are whole microseconds: they compare exactly, survive every store unchanged, and cost a
+fifth of a `datetime` on the hot path. `datetime` and `timedelta` appear at the public surface only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+__all__ = ["LATEST_US", "Clock", "SystemClock", "Tick", "duration_us", "from_us", "to_us", "wait_first"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+LATEST_US = 2**53 - 1
+"""The latest point in time that is told from later ones (June 2255): a double in Redis or JSON holds it exactly."""
+
+Tick = Callable[[int], None]
+"""What a clock calls as time passes: receives `steady_us`."""
+
+
+class Clock(Protocol):
+    """Where a queue and a dispatcher get their time from."""
+
+    def wall_us(self) -> int:
+        """Microseconds since the Unix epoch. May jump either way when an operator or NTP sets the clock."""
+
+    def steady_us(self) -> int:
+        """Microseconds since some fixed point. Never jumps, and goes on while the machine is suspended."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` (>= 0)."""
+
+    def pump(self, tick: Tick, every: float) -> Callable[[], None]:
+        """Call `tick(steady_us)` about every `every` seconds, outside any event loop; returns what stops it."""
+
+
+class SystemClock:
+    """The machine's own clocks: `time.time` for wall time, CLOCK_BOOTTIME (where there is one) for leases."""
+
+    def wall_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def steady_us(self) -> int:
+        return time.clock_gettime_ns(_STEADY) // 1000
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def pump(self, tick: Tick, every: float) -> Callable[[], None]:
+        from workqueue.lease import pump_thread  # a thread only where a real clock drives one
+
+        return pump_thread(tick, every, self.steady_us)
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch of an aware datetime; capped at `LATEST_US`, at least 1 (0 means "none")."""
+    return min(max((moment - _EPOCH) // _MICROSECOND, 1), LATEST_US)
+
+
+def from_us(us: int) -> datetime:
+    """The aware UTC datetime of microseconds since the epoch."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def duration_us(duration: timedelta) -> int:
+    """Whole microseconds of a duration, rounded down."""
+    return duration // _MICROSECOND
+
+
+async def wait_first(clock: Clock, event: asyncio.Future[None], seconds: float) -> None:
+    """Return when `event` is done or `seconds` have passed, whichever is first; `event` is cancelled if it was not."""
+    sleep = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((sleep, event), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleep.cancel()
+        event.cancel()

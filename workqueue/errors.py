@@ -1,0 +1,106 @@
+"""Stages 1-7: every error this library raises, named for what the caller should do next.
+
+The docstring of each class is its default message, so that `raise QueueClosedError` already reads well in a log.
+Nothing in this project matches on an error's text.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+__all__ = [
+    "InfrastructureError",
+    "InvalidKeyError",
+    "InvalidOptionsError",
+    "InvalidSettingError",
+    "KeyNotFoundError",
+    "MissingExtraError",
+    "NonRetriableError",
+    "PayloadTooLargeError",
+    "QueueClosedError",
+    "StartLostError",
+    "StoreError",
+    "StoreUnavailableError",
+    "StoreUnusableError",
+    "UnsupportedError",
+    "WorkQueueError",
+]
+
+
+class WorkQueueError(Exception):
+    """The workqueue could not do what was asked."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or inspect.cleandoc(self.__doc__ or "").split("\n\n")[0])
+
+
+class InvalidKeyError(WorkQueueError, ValueError):
+    """A key is 1 to 1000 bytes of UTF-8 without control characters; nothing was stored."""
+
+
+class InvalidOptionsError(WorkQueueError, ValueError):
+    """An enqueue option is out of range; nothing was stored."""
+
+
+class PayloadTooLargeError(InvalidOptionsError):
+    """The payload is larger than this queue accepts; store it elsewhere and enqueue a reference to it."""
+
+
+class InvalidSettingError(WorkQueueError, ValueError):
+    """A setting has a value that it cannot take; the message names the setting and what it takes."""
+
+
+class MissingExtraError(WorkQueueError, ImportError):
+    """An optional dependency is missing; the message names the extra to install."""
+
+
+class UnsupportedError(WorkQueueError):
+    """This backend cannot do that; docs/backends.md says which one can."""
+
+
+class KeyNotFoundError(WorkQueueError, LookupError):
+    """The key is neither queued, nor in progress, nor dead-lettered."""
+
+
+class StartLostError(WorkQueueError):
+    """Another owner started, changed or dropped the key since it was listed; skip it."""
+
+
+class QueueClosedError(WorkQueueError):
+    """The queue is closed; open it again with `open_queue`."""
+
+
+class StoreError(WorkQueueError):
+    """The store failed."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached, or is busy or full, at the moment; the same call may succeed later."""
+
+
+class StoreUnusableError(StoreError):
+    """The store will not work until an operator changes something; retrying does not help."""
+
+
+class NonRetriableError(WorkQueueError):
+    """This key cannot succeed, however often it is tried; raise it from a callback to drop the key.
+
+    `reason` travels to the error event (`nonRetriableReason`) and over gRPC (`NoRetryDetails.message`).
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason or str(self)
+
+
+class InfrastructureError(WorkQueueError):
+    """The attempt failed for a reason outside the key, such as a dependency that is down.
+
+    Raise it from a callback with the underlying error as `cause`: the key is retried as usual, and its error events
+    carry `infrastructure: true`, so that an alert can tell an outage from a bad key.
+    """
+
+    def __init__(self, cause: BaseException | str) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}" if isinstance(cause, BaseException) else cause)
+        if isinstance(cause, BaseException):
+            self.__cause__ = cause

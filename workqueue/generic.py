@@ -1,0 +1,173 @@
+"""Stages 1-4: everything beyond the three verbs, for backends that have only those.
+
+`with_fallbacks(queue)` offers the optional Protocols over any queue: the backend's own where it has them, else the
+versions here, which are correct but slower, and soft in P4 (`exact` False) because listing and starting are two steps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from datetime import timedelta
+from typing import Protocol, Self, TypeVar
+
+from workqueue.backoff import backoff_for
+from workqueue.clock import Clock, SystemClock
+from workqueue.errors import StartLostError, StoreError, UnsupportedError
+from workqueue.interface import (
+    BulkQueue,
+    ConfigurableQueue,
+    CountingQueue,
+    Counts,
+    KeyState,
+    Leased,
+    LeaseRequest,
+    LeasingQueue,
+    ObservedInProgressKey,
+    OwnedInProgressKey,
+    QueuedKey,
+    RecoveredOrphan,
+    Snapshot,
+    WaitingQueue,
+    WorkQueue,
+)
+from workqueue.key import validate_key
+from workqueue.options import Options
+from workqueue.throttle import Configuration
+
+__all__ = ["ORPHAN_ERROR", "FullQueue", "with_fallbacks"]
+
+ORPHAN_ERROR = "OrphanedError: the process that had this key in progress stopped renewing its lease"
+"""What a dead letter says when its key's last attempt was cut off by a crash."""
+
+_POLL = timedelta(seconds=1)
+_T = TypeVar("_T")
+
+
+class FullQueue(WorkQueue, BulkQueue, LeasingQueue, CountingQueue, WaitingQueue, ConfigurableQueue, Protocol):
+    """A queue with every optional Protocol, as dispatchers and servers use it."""
+
+
+def with_fallbacks(queue: WorkQueue, clock: Clock | None = None) -> FullQueue:
+    """`queue` itself if it has every optional Protocol, else a view of it that has."""
+    return queue if _is_full(queue) else _Completed(queue, clock or SystemClock())  # type: ignore[return-value]
+
+
+def _is_full(queue: WorkQueue) -> bool:
+    optional = (BulkQueue, LeasingQueue, CountingQueue, WaitingQueue, ConfigurableQueue)
+    return all(isinstance(queue, protocol) for protocol in optional)
+
+
+class _Completed:
+    """A view of `queue` with the optional Protocols added where it lacks them."""
+
+    def __init__(self, queue: WorkQueue, clock: Clock) -> None:
+        self._queue = queue
+        self._clock = clock
+        self.exact = isinstance(queue, LeasingQueue) and queue.exact
+
+    async def queue(self, key: str, options: Options = Options()) -> None:
+        await self._queue.queue(key, options)
+
+    async def enumerate(self, limit: int = 100) -> Snapshot:
+        return await self._queue.enumerate(limit)
+
+    async def get(self, key: str) -> KeyState:
+        return await self._queue.get(key)
+
+    async def __aenter__(self) -> Self:
+        await self._queue.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._queue.__aexit__(*exc_info)
+
+    async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
+        if isinstance(self._queue, BulkQueue):
+            return await self._queue.queue_many(items)
+        checked = [(validate_key(key), options) for key, options in items]
+        for key, options in checked:
+            await self._queue.queue(key, options)
+        return None
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        if isinstance(self._queue, LeasingQueue):
+            return await self._queue.lease(request)
+        snapshot = await self._queue.enumerate(request.limit)
+        recovered: list[RecoveredOrphan] = []
+        started: list[OwnedInProgressKey] = []
+        errors: list[Exception] = []
+        for orphan in (observed for observed in snapshot.in_progress if observed.orphaned):
+            await _collect(_recover(orphan, request), recovered, errors)
+        live = sum(not observed.orphaned for observed in snapshot.in_progress)
+        room = max(min(request.limit, request.concurrency - live), 0)
+        for queued in snapshot.queued[:room]:
+            await _collect(_start(queued), started, errors)
+        return Leased(started, recovered, errors)
+
+    async def counts(self) -> Counts:
+        if isinstance(self._queue, CountingQueue):
+            return await self._queue.counts()
+        return await _count(self._queue, self._clock.wall_us())
+
+    async def wait(self, timeout: timedelta, concurrency: int) -> None:
+        if isinstance(self._queue, WaitingQueue):
+            return await self._queue.wait(timeout, concurrency)
+        return await self._clock.sleep(min(timeout, _POLL).total_seconds())
+
+    async def configure(self, configuration: Configuration) -> None:
+        if not isinstance(self._queue, ConfigurableQueue):
+            raise UnsupportedError("this backend cannot store settings; set them where each dispatcher starts")
+        await self._queue.configure(configuration)
+
+    async def configuration(self) -> Configuration:
+        return await self._queue.configuration() if isinstance(self._queue, ConfigurableQueue) else Configuration()
+
+
+async def _collect(step: Awaitable[_T | None], done: list[_T], errors: list[Exception]) -> None:
+    try:
+        result = await step
+    except StoreError as error:  # one key's trouble does not stop the others
+        errors.append(error)
+    else:
+        if result is not None:
+            done.append(result)
+
+
+async def _start(queued: QueuedKey) -> OwnedInProgressKey | None:
+    try:
+        return await queued.start()
+    except StartLostError:  # another dispatcher was faster; that is how they share a queue
+        return None
+
+
+async def _recover(orphan: ObservedInProgressKey, request: LeaseRequest) -> RecoveredOrphan | None:
+    give_up = 0 < request.max_retry <= orphan.attempts
+    if give_up:
+        applied = await orphan.dead_letter(ORPHAN_ERROR)
+    else:
+        applied = await orphan.requeue(backoff=backoff_for(orphan.attempts, request.backoff))
+    if not applied:
+        return None
+    error = ORPHAN_ERROR if give_up else ""
+    return RecoveredOrphan(
+        orphan.key, orphan.attempts, orphan.owner, orphan.priority, orphan.queued_time, give_up, error
+    )
+
+
+async def _count(queue: WorkQueue, now_us: int) -> Counts:
+    snapshot = await queue.enumerate(1000)
+    listed = [*snapshot.queued, *snapshot.twins]
+    attempts = [key.attempts for key in listed] + [key.attempts for key in snapshot.in_progress]
+    eligible_us = [
+        max(q.queued_time.timestamp(), q.not_before.timestamp() if q.not_before else 0.0) for q in snapshot.queued
+    ]
+    return Counts(
+        queued=len(snapshot.queued),
+        twins=len(snapshot.twins),
+        in_progress=len(snapshot.in_progress),
+        dead_lettered=len([letter async for letter in snapshot.dead_letters]),
+        oldest_queued_seconds=max(now_us / 1e6 - min(eligible_us), 0.0) if eligible_us else 0.0,
+        max_attempts=max(attempts, default=0),
+        in_progress_by_owner=Counter(observed.owner for observed in snapshot.in_progress),
+    )

@@ -1,0 +1,184 @@
+"""Stages 3-6: the handles of `interface`, written once: what a key looks like, and whom its verbs go to.
+
+A backend is a `HandleStore`; each verb of a handle is one call to it with the handle itself. What proves that the
+handle is still current (a token, a version, a generation) is the backend's own and travels in `version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from workqueue.clock import from_us
+from workqueue.entry import BARE, DeadLetter, Entry, Requeue
+from workqueue.lease import Lease, Lost
+
+__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued"]
+
+Applied = Coroutine[Any, Any, bool]
+
+
+class HandleStore(Protocol):
+    """What a backend does for its handles. Every verb returns False, and changes nothing, if the handle is outdated."""
+
+    async def start(self, queued: Queued) -> Owned:
+        """Raises StartLostError if the entry changed, went or is in progress."""
+
+    async def drop_queued(self, queued: Queued) -> bool: ...
+    async def complete(self, owned: Owned) -> bool: ...
+    async def requeue(self, owned: Owned, how: Requeue) -> bool: ...
+    async def dead_letter(self, owned: Owned, error: str) -> bool: ...
+    async def release(self, owned: Owned) -> bool: ...
+    def abandon(self, owned: Owned) -> None: ...
+    async def requeue_observed(self, observed: Observed, how: Requeue) -> bool: ...
+    async def dead_letter_observed(self, observed: Observed, error: str) -> bool: ...
+    async def redrive(self, dead: Dead) -> bool: ...
+    async def drop_dead(self, dead: Dead) -> bool: ...
+
+
+class _Listed:
+    """The attributes that every handle reads off its entry."""
+
+    __slots__ = ("_store", "entry")
+
+    def __init__(self, store: HandleStore, entry: Entry) -> None:
+        self._store = store
+        self.entry = entry
+
+    @property
+    def key(self) -> str:
+        return self.entry.key
+
+    @property
+    def priority(self) -> int:
+        return self.entry.priority
+
+    @property
+    def attempts(self) -> int:
+        return self.entry.attempts
+
+    @property
+    def payload(self) -> bytes | None:
+        return self.entry.payload
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        return self.entry.meta
+
+    @property
+    def queued_time(self) -> datetime:
+        return from_us(self.entry.queued_us)
+
+    @property
+    def first_queued_time(self) -> datetime:
+        return from_us(self.entry.first_queued_us)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.entry.key!r}, attempts={self.entry.attempts})"
+
+
+class Queued(_Listed):
+    """A `QueuedKey`. `version` proves that the entry is unchanged since it was listed."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, store: HandleStore, entry: Entry, version: Any = None) -> None:
+        super().__init__(store, entry)
+        self.version = version
+
+    @property
+    def not_before(self) -> datetime | None:
+        return from_us(self.entry.not_before_us) if self.entry.not_before_us else None
+
+    @property
+    def floor(self) -> bool:
+        return self.entry.floor
+
+    async def start(self) -> Owned:
+        return await self._store.start(self)
+
+    async def drop(self) -> bool:
+        return await self._store.drop_queued(self)
+
+
+class Owned(_Listed):
+    """An `OwnedInProgressKey`. `lease` proves the ownership; `version` is whatever else the backend pins."""
+
+    __slots__ = ("lease", "version")
+
+    def __init__(self, store: HandleStore, entry: Entry, lease: Lease, version: Any = None) -> None:
+        self._store = store
+        self.entry = entry
+        self.lease = lease
+        self.version = version
+
+    @property
+    def lost(self) -> Lost:
+        return self.lease.lost
+
+    # Not `async def` around an await: on the hot path a second coroutine a settle is a tenth of its cost.
+    def complete(self) -> Applied:
+        return self._store.complete(self)
+
+    async def requeue(
+        self, *, delay: timedelta | None = None, backoff: timedelta | None = None, floor: bool = False
+    ) -> bool:
+        return await self._store.requeue(self, Requeue(delay, backoff, floor))
+
+    def dead_letter(self, error: str) -> Applied:
+        return self._store.dead_letter(self, error)
+
+    def release(self) -> Applied:
+        return self._store.release(self)
+
+    def abandon(self) -> None:
+        self._store.abandon(self)
+
+
+class Observed(_Listed):
+    """An `ObservedInProgressKey`. `version` proves that the lease is the one that was observed."""
+
+    __slots__ = ("orphaned", "owner", "version")
+
+    def __init__(self, store: HandleStore, entry: Entry, owner: str, orphaned: bool, version: Any = None) -> None:
+        super().__init__(store, entry)
+        self.owner = owner
+        self.orphaned = orphaned
+        self.version = version
+
+    async def requeue(self, *, backoff: timedelta | None = None) -> bool:
+        return await self._store.requeue_observed(self, Requeue(backoff=backoff) if backoff else BARE)
+
+    async def dead_letter(self, error: str) -> bool:
+        return await self._store.dead_letter_observed(self, error)
+
+
+class Dead(_Listed):
+    """A `DeadLetteredKey`. `version` proves that the dead letter was not replaced."""
+
+    __slots__ = ("letter", "version")
+
+    def __init__(self, store: HandleStore, letter: DeadLetter, version: Any = None) -> None:
+        super().__init__(store, letter.entry)
+        self.letter = letter
+        self.version = version
+
+    @property
+    def error(self) -> str:
+        return self.letter.error
+
+    @property
+    def failed_time(self) -> datetime:
+        return from_us(self.letter.failed_us)
+
+    @property
+    def queued_time(self) -> datetime:
+        """When the key's story began: its first enqueue."""
+        return from_us(self.letter.entry.first_queued_us)
+
+    async def requeue(self) -> bool:
+        return await self._store.redrive(self)
+
+    async def drop(self) -> bool:
+        return await self._store.drop_dead(self)

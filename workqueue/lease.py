@@ -1,0 +1,196 @@
+"""Stage 5: keeping the leases of this process alive, from a thread that a blocked event loop cannot stop.
+
+One renewer serves all keys of a process and renews them in one batch. It is an object with `tick(now)`: in production a
+thread pumps it, under a `FakeClock` the test does. An owner that cannot renew must find out *before* the store lets
+somebody else have the key, whether or not the store can be reached; so each lease has a local deadline, counted from
+when its last successful renewal was sent, a tenth before the store's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from workqueue.clock import Clock, Tick, duration_us
+from workqueue.errors import InvalidSettingError, StoreUnavailableError
+
+__all__ = ["DEFAULT_LEASE", "Lease", "LeaseRenewer", "LeaseTimes", "Lost", "Renew", "pump_thread"]
+
+log = logging.getLogger(__name__)
+
+
+class Lost:
+    """A thread-safe event, set once, that tells an owner its lease is gone and its settle will not be applied."""
+
+    __slots__ = ("_callbacks", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    def is_set(self) -> bool:
+        """Whether the lease is gone."""
+        return self._set
+
+    def set(self) -> None:
+        """Tell everybody who subscribed; a second call does nothing."""
+        self._set = True
+        self._tell()
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, in the thread that sets the event, or right away if it is set already."""
+        self._callbacks.append(callback)
+        if self._set:
+            self._tell()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block this thread until set or until `timeout` seconds have passed; returns whether it is set."""
+        event = threading.Event()
+        self.subscribe(event.set)
+        return event.wait(timeout) or self._set
+
+    def _tell(self) -> None:
+        # Without a lock: list.pop is atomic, so a set() that races a subscribe() calls each callback exactly once.
+        while self._callbacks:
+            with contextlib.suppress(IndexError):
+                self._callbacks.pop()()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """How long a lease lasts and how often it is renewed.
+
+    Raises:
+        InvalidSettingError: a renewal would come too late: `renew_every` must be at most half of `duration`.
+    """
+
+    duration: timedelta = timedelta(seconds=15)
+    renew_every: timedelta = timedelta(seconds=5)
+
+    def __post_init__(self) -> None:
+        if not timedelta(0) < self.renew_every <= self.duration / 2:
+            raise InvalidSettingError(
+                f"renew={self.renew_every} must be more than 0 and at most half of lease={self.duration}"
+            )
+
+    @property
+    def duration_us(self) -> int:
+        return duration_us(self.duration)
+
+
+DEFAULT_LEASE = LeaseTimes()
+
+
+class Lease:
+    """The ownership of one in-progress key by this process: its token, and `lost` when it is gone."""
+
+    __slots__ = ("deadline_us", "key", "lost", "token")
+
+    def __init__(self, key: str, token: str, deadline_us: int = 0) -> None:
+        self.key = key
+        self.token = token
+        self.lost = Lost()
+        self.deadline_us = deadline_us
+
+
+Renew = Callable[[Sequence[Lease], float], Collection[Lease]]
+"""Renew these leases in the store, within the given seconds, from the renewer's thread; returns those still held.
+
+Raises StoreUnavailableError when the store did not answer: the renewer asks again until the local deadline.
+"""
+
+
+class LeaseRenewer:
+    """Renews every held lease in one batch, and tells the owners of those that are gone.
+
+    Args:
+        renew: the backend's batch renewal; runs in the renewer's thread.
+        times: lease duration and renewal period.
+        clock: `steady_us` judges deadlines; `pump` drives `tick`.
+    """
+
+    def __init__(self, renew: Renew, times: LeaseTimes, clock: Clock) -> None:
+        self._renew = renew
+        self._times = times
+        self._clock = clock
+        self._held: dict[str, Lease] = {}
+        self._margin_us = times.duration_us - times.duration_us // 10
+        self._every_us = duration_us(times.renew_every)
+        self._due_us = 0
+        self._stop: Callable[[], None] | None = None
+        self.ticked_us = clock.steady_us()
+        """When `tick` last ran, for health checks."""
+
+    def hold(self, lease: Lease, sent_us: int) -> None:
+        """Keep `lease` alive from now on; `sent_us` is when the request that won it was sent."""
+        lease.deadline_us = sent_us + self._margin_us
+        self._held[lease.token] = lease
+        if self._stop is None:
+            self._start()
+
+    def drop(self, lease: Lease) -> None:
+        """Stop renewing `lease`: it was settled, or is left to lapse."""
+        self._held.pop(lease.token, None)
+
+    def tick(self, now_us: int) -> None:
+        """Renew what is due and tell the owners of what is lost. Called by the pump, or by a test."""
+        self.ticked_us = now_us
+        self._expire(now_us)
+        if now_us >= self._due_us and self._held:
+            self._renew_all(now_us)
+            self._expire(self._clock.steady_us())
+
+    def close(self) -> None:
+        """Stop the pump. Leases still held are left to lapse."""
+        self._held.clear()
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+
+    def _start(self) -> None:
+        self._due_us = self._clock.steady_us() + self._every_us
+        self._stop = self._clock.pump(self.tick, self._times.renew_every.total_seconds() / 5)
+
+    def _renew_all(self, sent_us: int) -> None:
+        batch = list(self._held.values())
+        patience = min(lease.deadline_us for lease in batch) - sent_us
+        try:
+            kept = self._renew(batch, max(patience, 0) / 1e6)
+        except StoreUnavailableError as error:  # asked again at the next tick, until the deadline
+            log.warning("lease renewal of %d keys failed, trying again: %s", len(batch), error)
+            return
+        self._due_us = sent_us + self._every_us
+        alive = {lease.token for lease in kept}
+        for lease in batch:
+            if lease.token in alive:
+                lease.deadline_us = sent_us + self._margin_us
+            elif lease.token in self._held:  # not settled while the renewal was under way
+                self._lose(lease, "another owner has it")
+
+    def _expire(self, now_us: int) -> None:
+        for lease in [lease for lease in list(self._held.values()) if now_us >= lease.deadline_us]:
+            self._lose(lease, "it could not be renewed in time")
+
+    def _lose(self, lease: Lease, why: str) -> None:
+        self.drop(lease)
+        log.warning("lease of key %r lost: %s", lease.key, why, extra={"key": lease.key})
+        lease.lost.set()
+
+
+def pump_thread(tick: Tick, every: float, now: Callable[[], int]) -> Callable[[], None]:
+    """Call `tick(now())` every `every` seconds from a daemon thread until the returned function is called."""
+    stopped = threading.Event()
+
+    def pump() -> None:
+        while not stopped.wait(every):
+            try:
+                tick(now())
+            except Exception:  # a renewer that dies silently would let every lease of the process lapse
+                log.exception("lease renewal raised; it goes on at the next tick")
+
+    threading.Thread(target=pump, name="workqueue-lease-renewer", daemon=True).start()
+    return stopped.set

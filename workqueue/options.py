@@ -1,0 +1,101 @@
+"""Stage 1: what a producer may say about a key. The merge rule that these options follow is in `entry`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
+
+__all__ = ["MAX_META_BYTES", "MAX_PAYLOAD_BYTES", "MAX_PRIORITY", "NO_META", "Options", "check_payload", "no_meta"]
+
+MAX_PRIORITY = 2**53 - 1
+MAX_META_BYTES = 1024
+MAX_PAYLOAD_BYTES = 256 * 1024
+
+NO_META: Mapping[str, str] = MappingProxyType({})
+
+
+def no_meta() -> Mapping[str, str]:
+    """The shared empty meta, for dataclass defaults."""
+    return NO_META
+
+
+_META_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a key is to be queued; every field may be left out.
+
+    Args:
+        priority: higher starts first; |priority| < 2**53.
+        not_before: an aware datetime; the key is not started before it.
+        not_before_floor: later enqueues without a floor cannot pull `not_before` forward; needs `not_before`.
+        payload: bytes kept with the key, at most 256 KiB unless the queue says otherwise.
+        meta: names of letters, digits, `.`, `_`, `-` with short text values, 1 KiB in all.
+
+    Raises:
+        InvalidOptionsError: a value is out of range; nothing was stored.
+    """
+
+    priority: int = 0
+    not_before: datetime | None = None
+    not_before_floor: bool = False
+    payload: bytes | None = None
+    meta: Mapping[str, str] = field(default_factory=no_meta)
+
+    def __post_init__(self) -> None:
+        _check_priority(self.priority)
+        if self.not_before is not None:
+            _check_aware(self.not_before)
+        elif self.not_before_floor:
+            raise InvalidOptionsError("not_before_floor needs a not_before to hold")
+        if self.payload is not None and not isinstance(self.payload, bytes):
+            raise InvalidOptionsError(f"payload is bytes or None, not {type(self.payload).__name__}")
+        if self.meta:
+            _check_meta(self.meta)
+
+
+def check_payload(payload: bytes | None, limit: int = MAX_PAYLOAD_BYTES) -> None:
+    """Refuse a payload of more than `limit` bytes.
+
+    Raises:
+        PayloadTooLargeError: it is larger; nothing was stored.
+    """
+    if payload is not None and len(payload) > limit:
+        raise PayloadTooLargeError(f"the payload has {len(payload)} bytes, this queue accepts at most {limit}")
+
+
+def _check_priority(priority: int) -> None:
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise InvalidOptionsError(f"priority is an int, not {type(priority).__name__}")
+    if abs(priority) > MAX_PRIORITY:
+        raise InvalidOptionsError(f"priority {priority} is out of range: its absolute value must be below 2**53")
+
+
+def _check_aware(not_before: datetime) -> None:
+    if not isinstance(not_before, datetime):
+        raise InvalidOptionsError(f"not_before is a datetime, not {type(not_before).__name__}")
+    if not_before.utcoffset() is None:
+        raise InvalidOptionsError("not_before is a naive datetime; give it a time zone, for instance datetime.UTC")
+
+
+def _check_meta(meta: Mapping[str, str]) -> None:
+    size = 0
+    for name, value in meta.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidOptionsError("meta maps str to str")
+        if not _META_NAME.fullmatch(name):
+            raise InvalidOptionsError(
+                f"the meta name {name!r} has characters other than letters, digits, '.', '_', '-'"
+            )
+        try:
+            size += len(name) + len(value.encode())
+        except UnicodeEncodeError:
+            raise InvalidOptionsError(f"the meta value of {name!r} is not valid UTF-8") from None
+    if size > MAX_META_BYTES:
+        raise InvalidOptionsError(f"meta has {size} bytes in all, at most {MAX_META_BYTES} are kept with a key")

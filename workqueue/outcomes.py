@@ -1,0 +1,91 @@
+"""Stages 5-6: what a callback may answer beside None. Each may be returned or raised; none of them is a failure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from workqueue.errors import InvalidOptionsError
+from workqueue.key import validate_key
+from workqueue.options import Options
+
+__all__ = ["MAX_FLOOR", "Outcome", "QueueKey", "QueueKeys", "RequeueAfter", "RequeueNotBefore"]
+
+MAX_FLOOR = timedelta(hours=1)
+"""A floor cannot be undercut by events, so an unbounded one would starve its key."""
+
+
+class RequeueAfter(Exception):
+    """Run this key again after `delay` plus a random part of `jitter`; attempts start at 0, events may pull it forward.
+
+    Args:
+        delay: more than zero.
+        jitter: spreads keys that would come due together: uniform in [0, jitter).
+
+    Raises:
+        ValueError: `delay` is not positive, or `jitter` is negative.
+    """
+
+    floor = False
+
+    def __init__(self, delay: timedelta, jitter: timedelta = timedelta(0)) -> None:
+        if delay <= timedelta(0):
+            raise InvalidOptionsError(f"a delay is more than zero, not {delay}")
+        if jitter < timedelta(0):
+            raise InvalidOptionsError(f"a jitter is not negative, as {jitter} is")
+        super().__init__(f"requeue after {delay}")
+        self.delay = delay
+        self.jitter = jitter
+
+    def next_delay(self) -> timedelta:
+        """The delay to requeue with, jitter included."""
+        return self.delay + self.jitter * random.random() if self.jitter else self.delay
+
+
+class RequeueNotBefore(RequeueAfter):
+    """As `RequeueAfter`, but no event can pull it forward. The delay is capped at one hour."""
+
+    floor = True
+
+    def next_delay(self) -> timedelta:
+        """The delay to requeue with, jitter included, at most one hour."""
+        return min(super().next_delay(), MAX_FLOOR)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueKey:
+    """One key that a finished attempt asks for.
+
+    Args:
+        key: the key to queue.
+        priority: as in `Options`.
+        delay: not before this long from now; None or zero = at once.
+        payload: as in `Options`.
+
+    Raises:
+        InvalidKeyError, InvalidOptionsError: it could not be queued as it is.
+    """
+
+    key: str
+    priority: int = 0
+    delay: timedelta | None = None
+    payload: bytes | None = None
+
+    def __post_init__(self) -> None:
+        validate_key(self.key)
+        Options(priority=self.priority, payload=self.payload)
+        if self.delay is not None and self.delay < timedelta(0):
+            raise InvalidOptionsError(f"a delay is not negative, as {self.delay} is")
+
+
+class QueueKeys(Exception):
+    """Queue these keys, and complete the asking key only once all of them are stored."""
+
+    def __init__(self, *keys: QueueKey) -> None:
+        super().__init__(f"queue {len(keys)} keys")
+        self.keys = keys
+
+
+Outcome = RequeueAfter | QueueKeys
+"""What a callback may return or raise on purpose (`RequeueNotBefore` is a `RequeueAfter`)."""
