@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # No client may look for the ambient credentials of a cloud machine, and nothing may leave loopback.
 OFFLINE := GCE_METADATA_HOST=127.0.0.1:9 NO_GCE_CHECK=true
+# Debian splits ensurepip off into python3-venv; the system's pip, if there is one, can stand in.
+WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } \
+	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format proto bench clean
@@ -14,8 +17,9 @@ setup: .venv/installed ## create .venv with everything in it (quick when nothing
 
 # The stamp is touched last: an install that was cut short is done again.
 .venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed; say which with PYTHON=python3.x'; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or later is needed; say which with PYTHON=python3.x' >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv || $(WITHOUT_ENSUREPIP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
