@@ -211,7 +211,7 @@ class Snapshot:
     Args:
         in_progress: everything in progress, orphans included.
         queued: the next eligible keys, in the order in which they would start.
-        twins: the queued entries of keys that are in progress; they are not eligible and do not count towards the limit.
+        twins: the queued entries of keys in progress; they are not eligible and do not count towards the limit.
         dead_letters: every dead letter, read in pages as it is iterated; may be iterated once.
     """
 
