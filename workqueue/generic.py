@@ -7,7 +7,7 @@ versions here, which are correct but slower, and soft in P4 (`exact` False) beca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, Self, TypeVar
 
@@ -18,6 +18,7 @@ from workqueue.interface import (
     BulkQueue,
     ConfigurableQueue,
     CountingQueue,
+    Found,
     Counts,
     KeyState,
     Leased,
@@ -27,6 +28,7 @@ from workqueue.interface import (
     OwnedInProgressKey,
     QueuedKey,
     RecoveredOrphan,
+    SearchableQueue,
     Snapshot,
     WaitingQueue,
     WorkQueue,
@@ -40,11 +42,14 @@ __all__ = ["ORPHAN_ERROR", "FullQueue", "with_fallbacks"]
 ORPHAN_ERROR = "OrphanedError: the process that had this key in progress stopped renewing its lease"
 """What a dead letter says when its key's last attempt was cut off by a crash."""
 
+_SCAN = 10_000  # how many eligible keys are looked through where there is no index to ask
 _POLL = timedelta(seconds=1)
 _T = TypeVar("_T")
 
 
-class FullQueue(WorkQueue, BulkQueue, LeasingQueue, CountingQueue, WaitingQueue, ConfigurableQueue, Protocol):
+class FullQueue(
+    WorkQueue, BulkQueue, LeasingQueue, CountingQueue, SearchableQueue, WaitingQueue, ConfigurableQueue, Protocol
+):
     """A queue with every optional Protocol, as dispatchers and servers use it."""
 
 
@@ -54,7 +59,7 @@ def with_fallbacks(queue: WorkQueue, clock: Clock | None = None) -> FullQueue:
 
 
 def _is_full(queue: WorkQueue) -> bool:
-    optional = (BulkQueue, LeasingQueue, CountingQueue, WaitingQueue, ConfigurableQueue)
+    optional = (BulkQueue, LeasingQueue, CountingQueue, SearchableQueue, WaitingQueue, ConfigurableQueue)
     return all(isinstance(queue, protocol) for protocol in optional)
 
 
@@ -110,6 +115,18 @@ class _Completed:
             return await self._queue.counts()
         return await _count(self._queue, self._clock.wall_us())
 
+    async def find(self, key: str) -> Found:
+        if isinstance(self._queue, SearchableQueue):
+            return await self._queue.find(key)
+        snapshot = await self._queue.enumerate(_SCAN)
+        letters = [letter async for letter in snapshot.dead_letters if letter.key == key]
+        queued = [entry for entry in (*snapshot.queued, *snapshot.twins) if entry.key == key]
+        running = [observed for observed in snapshot.in_progress if observed.key == key]
+        return Found(next(iter(queued), None), next(iter(running), None), next(iter(letters), None))
+
+    async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
+        return await self._queue.delayed(limit) if isinstance(self._queue, SearchableQueue) else []
+
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         if isinstance(self._queue, WaitingQueue):
             return await self._queue.wait(timeout, concurrency)
@@ -156,7 +173,7 @@ async def _recover(orphan: ObservedInProgressKey, request: LeaseRequest) -> Reco
 
 
 async def _count(queue: WorkQueue, now_us: int) -> Counts:
-    snapshot = await queue.enumerate(1000)
+    snapshot = await queue.enumerate(_SCAN)
     listed = [*snapshot.queued, *snapshot.twins]
     attempts = [key.attempts for key in listed] + [key.attempts for key in snapshot.in_progress]
     eligible_us = [

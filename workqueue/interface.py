@@ -24,6 +24,7 @@ __all__ = [
     "CountingQueue",
     "Counts",
     "DeadLetteredKey",
+    "Found",
     "KeyState",
     "KeyStatus",
     "LeaseRequest",
@@ -33,6 +34,7 @@ __all__ = [
     "OwnedInProgressKey",
     "QueuedKey",
     "RecoveredOrphan",
+    "SearchableQueue",
     "Snapshot",
     "WaitingQueue",
     "WorkQueue",
@@ -148,7 +150,9 @@ class OwnedInProgressKey(Protocol):
 class ObservedInProgressKey(Protocol):
     """A key that some process has in progress, as of when it was listed.
 
-    The verbs are no-ops (False) once its lease changed hands, was settled or was renewed since.
+    The verbs are no-ops (False) once its lease changed hands, was settled or was renewed since. They also work on a
+    lease that has not lapsed: that is how an operator takes a key from an owner known to be gone. A dispatcher uses
+    them on orphans only.
     """
 
     @property
@@ -169,10 +173,10 @@ class ObservedInProgressKey(Protocol):
     def queued_time(self) -> datetime: ...
 
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
-        """Take the key from its lapsed owner and queue it again, attempts kept, merged with a twin."""
+        """Take the key from its owner and queue it again, attempts kept, merged with a twin."""
 
     async def dead_letter(self, error: str) -> bool:
-        """Take the key from its lapsed owner and give it up, with `error` in the dead letter."""
+        """Take the key from its owner and give it up, with `error` in the dead letter."""
 
 
 class DeadLetteredKey(Protocol):
@@ -341,6 +345,26 @@ class CountingQueue(Protocol):
 
     async def counts(self) -> Counts:
         """The present `Counts`; O(log n)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The handles of one key, in every place where it is."""
+
+    queued: QueuedKey | None = None
+    in_progress: ObservedInProgressKey | None = None
+    dead_letter: DeadLetteredKey | None = None
+
+
+@runtime_checkable
+class SearchableQueue(Protocol):
+    """Optional: what an operator needs beside `enumerate`, which lists only what a dispatcher needs."""
+
+    async def find(self, key: str) -> Found:
+        """The handles of `key`; all None if it is nowhere."""
+
+    async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
+        """The next `limit` queued keys whose not-before has not passed, soonest first."""
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from workqueue.entry import Entry, Requeue
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.generic import ORPHAN_ERROR
 from workqueue.handles import Dead, Observed, Owned, Queued
-from workqueue.interface import Counts, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
+from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
@@ -113,17 +113,33 @@ class MemoryQueue:
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where (see `WorkQueue.enumerate`)."""
         self._check_open()
-        store, now_us = self._store, self.clock.steady_us()
+        store = self._store
         store.promote(self.clock.wall_us())
         return Snapshot(
-            [
-                Observed(self, held.entry, held.owner, held.expires_us <= now_us, (held, held.expires_us))
-                for held in store.in_progress.values()
-            ],
+            [self._observed(held) for held in store.in_progress.values()],
             [Queued(self, entry) for entry in store.ready.first(limit)],
             [Queued(self, store.queued[key]) for key in store.in_progress if key in store.queued],
             self._dead_letters(),
         )
+
+    def _observed(self, held: Held) -> Observed:
+        orphaned = held.expires_us <= self.clock.steady_us()
+        return Observed(self, held.entry, held.owner, orphaned, (held, held.expires_us))
+
+    async def find(self, key: str) -> Found:
+        """The handles of one key (see `SearchableQueue.find`)."""
+        self._check_open()
+        entry, held, letter = self._store.queued.get(key), self._store.in_progress.get(key), self._store.dead.get(key)
+        return Found(
+            Queued(self, entry) if entry else None,
+            self._observed(held) if held else None,
+            Dead(self, letter) if letter else None,
+        )
+
+    async def delayed(self, limit: int = 100) -> Sequence[Queued]:
+        """The next keys to come due (see `SearchableQueue.delayed`)."""
+        self._check_open()
+        return [Queued(self, entry) for entry in self._store.delayed(limit, self.clock.wall_us())]
 
     async def _dead_letters(self) -> AsyncIterator[Dead]:
         for key in list(self._store.dead):

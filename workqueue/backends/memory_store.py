@@ -180,10 +180,9 @@ class MemoryStore:
         return True
 
     def take(self, held: Held, expires_us: int) -> bool:
-        """Take an observed key from its owner, if its lease has lapsed and is still the observed one."""
+        """Take an observed key from its owner, if its lease is still the observed one."""
         with self._renewal:
-            current = self.in_progress.get(held.entry.key) is held and held.expires_us == expires_us
-            if not current or expires_us > self._clock.steady_us():
+            if self.in_progress.get(held.entry.key) is not held or held.expires_us != expires_us:
                 return False
             held.token = ""  # a renewal that waits for the lock finds it gone
         del self.in_progress[held.entry.key]
@@ -317,6 +316,11 @@ class MemoryStore:
         if letter is not None:
             return _state(letter.entry, KeyStatus.DEAD_LETTER, letter=letter)
         return None
+
+    def delayed(self, limit: int, now_us: int) -> list[Entry]:
+        """The next entries to come due, soonest first."""
+        self.promote(now_us)
+        return heapq.nsmallest(limit, self._delayed.values(), key=lambda entry: (entry.not_before_us, entry.key))
 
     def counts(self, now_us: int) -> Counts:
         """The gauges, from what is kept anyway."""
