@@ -16,7 +16,7 @@ from workqueue.lease import Lease, Lost
 
 __all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued"]
 
-Applied = Coroutine[Any, Any, bool]
+_Applied = Coroutine[Any, Any, bool]
 
 
 class HandleStore(Protocol):
@@ -118,7 +118,7 @@ class Owned(_Listed):
         return self.lease.lost
 
     # Not `async def` around an await: on the hot path a second coroutine a settle is a tenth of its cost.
-    def complete(self) -> Applied:
+    def complete(self) -> _Applied:
         return self._store.complete(self)
 
     async def requeue(
@@ -126,10 +126,10 @@ class Owned(_Listed):
     ) -> bool:
         return await self._store.requeue(self, Requeue(delay, backoff, floor))
 
-    def dead_letter(self, error: str) -> Applied:
+    def dead_letter(self, error: str) -> _Applied:
         return self._store.dead_letter(self, error)
 
-    def release(self) -> Applied:
+    def release(self) -> _Applied:
         return self._store.release(self)
 
     def abandon(self) -> None:

@@ -28,7 +28,7 @@ from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.throttle import Configuration
 
-__all__ = ["MemoryQueue"]
+__all__ = ["MemoryQueue", "open_url"]
 
 _DEFAULT = Options()
 
