@@ -1,46 +1,161 @@
-"""Stages 1-6: every metric in one table, and the accumulators that the hot path writes to.
+"""Stages 1-7: what is counted on the way, as plain numbers; `metric_table` says under which names a scrape shows it.
 
-The hot path only adds to plain integers; `QueueMetrics` is read when somebody scrapes.
+The hot path adds to integers in preallocated lists, about a microsecond for all of a key's life; Prometheus appears
+only when somebody scrapes (`exposition`). Where two metrics measure one thing in different buckets, it is counted once,
+in the finer buckets of both, and folded at the scrape.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, Literal, TypeVar, get_args
 
+from workqueue.clock import to_us
 from workqueue.entry import Entry
+from workqueue.handles import Owned
+from workqueue.interface import Counts, OwnedInProgressKey, RecoveredOrphan
+from workqueue.metric_table import BUCKETS, MAX_PRIORITY_CLASSES
 
-__all__ = ["Histogram", "QueueMetrics"]
+__all__ = [
+    "OTHER_CLASS",
+    "ByPriorityClass",
+    "DispatchMetrics",
+    "EventResult",
+    "Histogram",
+    "PriorityClasses",
+    "QueueMetrics",
+    "RoundResult",
+    "SettleOutcome",
+    "TriggerResult",
+    "Waits",
+    "Work",
+    "priority_class",
+]
 
-DELAY_BUCKETS = (0.25, 0.5, 1, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800, 86400)
+SettleOutcome = Literal["completed", "requeued", "retried", "dead-lettered", "dropped", "released", "lost", "unsettled"]
+"""How an attempt ended. `requeued`: the callback asked for it; `retried`: it failed and is queued again with a backoff;
+`dropped`: it failed as non-retriable; `lost`: the lease was gone; `unsettled`: the store failed, the lease will lapse.
+"""
+
+RoundResult = Literal["ok", "failed"]
+TriggerResult = Literal["dispatched", "shed"]
+EventResult = Literal["sent", "failed", "dropped"]
+"""`failed`: the broker did not take it; `dropped`: never tried, because too many were waiting or we shut down."""
+
+OTHER_CLASS = "other"
+_T = TypeVar("_T")
+_R = TypeVar("_R", bound=str)
 
 
 class Histogram:
-    """Counts per bucket and their sum; `observe` costs about 0.2 us."""
+    """Counts per bucket and the sum, in integers: microseconds, or plain numbers with a `scale` of 1.
 
-    __slots__ = ("bounds", "counts", "total")
+    Args:
+        bounds: upper bounds of the buckets, inclusive, ascending, in the metric's own unit (seconds).
+        scale: how many of the observed units make one of the metric's.
+    """
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    __slots__ = ("bounds", "counts", "limits", "scale", "total")
+
+    def __init__(self, bounds: Sequence[float], scale: int = 1_000_000) -> None:
         self.bounds = tuple(bounds)
+        self.scale = scale
+        self.limits = [int(bound * scale) for bound in bounds]  # exact for whole numbers: n <= 0.7 is n <= 0
         self.counts = [0] * (len(self.bounds) + 1)
-        self.total = 0.0
+        self.total = 0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def observe(self, value: int) -> None:
+        """Count one value; a negative one (the wall clock was set back) is counted as zero."""
+        if value <= 0:
+            self.counts[0] += 1
+        else:
+            self.counts[bisect_left(self.limits, value)] += 1
+            self.total += value
+
+
+def priority_class(priority: int) -> int:
+    """The number in the label `<n>xx`: hundreds, rounded towards zero as Go's integer division does."""
+    return priority // 100 if priority >= 0 else -(-priority // 100)
+
+
+class PriorityClasses:
+    """The label values of one queue's priority classes: the first ones seen, the rest are `other`.
+
+    A producer that uses the priority as a timestamp must not blow up the metrics store.
+    """
+
+    def __init__(self) -> None:
+        self._labels: dict[int, str] = {}
+
+    def label(self, number: int) -> str:
+        """The label value of a class number."""
+        label = self._labels.get(number)
+        if label is None and len(self._labels) < MAX_PRIORITY_CLASSES - 1:
+            label = self._labels[number] = f"{number}xx"
+        return label or OTHER_CLASS
+
+
+class ByPriorityClass(dict[int, _T], Generic[_T]):
+    """Accumulators by class number; those that `classes` calls `other` share one and are not kept by number."""
+
+    def __init__(self, make: Callable[[], _T], classes: PriorityClasses) -> None:
+        super().__init__()
+        self._make = make
+        self._classes = classes
+        self._other: _T | None = None
+
+    def __missing__(self, number: int) -> _T:
+        if self._classes.label(number) != OTHER_CLASS:
+            self[number] = self._make()
+            return self[number]
+        if self._other is None:
+            self._other = self._make()
+        return self._other
+
+    def labelled(self) -> Iterator[tuple[str, _T]]:
+        """Every accumulator with its label value."""
+        for number, accumulator in self.items():
+            yield self._classes.label(number), accumulator
+        if self._other is not None:
+            yield OTHER_CLASS, self._other
+
+
+class Waits:
+    """How long keys of one class waited. Without a not-before both waits are one, which is then counted once."""
+
+    __slots__ = ("both", "from_queued", "from_scheduled")
+
+    def __init__(self) -> None:
+        self.both = Histogram(BUCKETS["wait"])
+        self.from_queued = Histogram(BUCKETS["wait"])
+        self.from_scheduled = Histogram(BUCKETS["wait"])
+
+
+class Work:
+    """What became of keys of one class: how long completed attempts took, and the whole story of ended keys."""
+
+    __slots__ = ("completed", "dead_lettered", "took")
+
+    def __init__(self) -> None:
+        self.took = Histogram(BUCKETS["work"])
+        self.completed = Histogram(BUCKETS["time_to_completion"])
+        self.dead_lettered = Histogram(BUCKETS["time_to_completion"])
 
 
 class QueueMetrics:
-    """What one queue counts: written by its backend at enqueue, start and recovery, by the dispatcher at settle."""
+    """What one queue counts: written by its backend. `counts` is what the gauges show, None while unknown."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.classes = PriorityClasses()
         self.added = 0
         self.deduped = 0
         self.expired_leases = 0
-        self.time_until_eligible = Histogram(DELAY_BUCKETS)
-        self.wait_latency: dict[int, Histogram] = {}
-        self.wait_latency_from_scheduled: dict[int, Histogram] = {}
+        self.counts: Counts | None = None
+        self.time_until_eligible = Histogram(BUCKETS["time_until_eligible"])
+        self.enumerate_latency = Histogram(BUCKETS["enumerate_latency"])
+        self.waits = ByPriorityClass(Waits, self.classes)
 
     def enqueued(self, until_eligible_us: int, *, deduped: bool) -> None:
         """One enqueue was stored (`deduped`: merged with the queued entry of its key)."""
@@ -48,15 +163,112 @@ class QueueMetrics:
             self.deduped += 1
         else:
             self.added += 1
-        self.time_until_eligible.observe(until_eligible_us / 1e6 if until_eligible_us > 0 else 0.0)
+        self.time_until_eligible.observe(until_eligible_us)
 
     def requeued(self, until_eligible_us: int) -> None:
         """An attempt put its key back."""
-        self.time_until_eligible.observe(until_eligible_us / 1e6 if until_eligible_us > 0 else 0.0)
+        self.time_until_eligible.observe(until_eligible_us)
 
     def started(self, entry: Entry, now_us: int) -> None:
-        """`entry`, as it was while queued, was started now."""
+        """`entry`, as it was while queued, was started now (wall time)."""
+        priority = entry.priority
+        waits = self.waits[priority // 100 if priority >= 0 else -(-priority // 100)]
+        wait_us = now_us - entry.queued_us
+        if entry.not_before_us <= entry.queued_us:
+            waits.both.observe(wait_us)
+        else:
+            waits.from_queued.observe(wait_us)
+            waits.from_scheduled.observe(now_us - entry.not_before_us)
 
     def expired(self, leases: int) -> None:
         """So many orphans were recovered."""
         self.expired_leases += leases
+
+    def enumerated(self, took_us: int) -> None:
+        """One listing of the store took so long."""
+        self.enumerate_latency.observe(took_us)
+
+
+class DispatchMetrics:
+    """What one dispatcher counts: `began` and `settled` for every attempt; the rest are plain numbers to add to.
+
+    Args:
+        name: the queue's.
+        classes: the queue's, so that one priority has one label everywhere (see `of`).
+
+    `rounds`, `triggers` and `events` are counted by adding to them: `metrics.rounds["ok"] += 1`; `runaway_callbacks` is
+    a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends.
+    """
+
+    def __init__(self, name: str, classes: PriorityClasses | None = None) -> None:
+        self.name = name
+        self.outcomes: dict[SettleOutcome, int] = _zeroes(get_args(SettleOutcome))
+        self.rounds: dict[RoundResult, int] = _zeroes(get_args(RoundResult))
+        self.triggers: dict[TriggerResult, int] = _zeroes(get_args(TriggerResult))
+        self.events: dict[EventResult, int] = _zeroes(get_args(EventResult))
+        self.runaway_callbacks = 0
+        self.running: dict[object, int] = {}
+        self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)
+        self.lease_age = Histogram(BUCKETS["lease_age"])
+        self.work = ByPriorityClass(Work, classes or PriorityClasses())
+        self.uncompleted = Histogram(BUCKETS["work"])
+
+    @classmethod
+    def of(cls, queue: object) -> DispatchMetrics:
+        """The metrics of a dispatcher of `queue`, named and classed as the queue's own where it has any."""
+        own = getattr(queue, "metrics", None)
+        if isinstance(own, QueueMetrics):
+            return cls(own.name, own.classes)
+        return cls(str(getattr(queue, "name", "default")))
+
+    def began(self, attempt: object, steady_us: int) -> None:
+        """The callback is being called; `attempt` is any hashable that `settled` gets again."""
+        self.running[attempt] = steady_us
+
+    def settled(self, outcome: SettleOutcome, owned: OwnedInProgressKey, steady_us: int, now_us: int) -> None:
+        """The attempt that `began` with `owned` is over: called once for each, whatever became of it.
+
+        Args:
+            outcome: what was applied in the store.
+            owned: the attempt's handle, which `began` was told.
+            steady_us: the steady clock now, for how long it took.
+            now_us: the wall clock now, for how long ago the key's story began.
+        """
+        took_us = steady_us - self.running.pop(owned, steady_us)
+        self.outcomes[outcome] += 1
+        if outcome != "completed":
+            self.uncompleted.observe(took_us)
+            if outcome == "dead-lettered":
+                entry = _entry(owned)
+                self.work[priority_class(entry.priority)].dead_lettered.observe(now_us - entry.first_queued_us)
+            return
+        entry = owned.entry if isinstance(owned, Owned) else _entry(owned)
+        priority = entry.priority
+        work = self.work[priority // 100 if priority >= 0 else -(-priority // 100)]
+        work.took.observe(took_us)
+        work.completed.observe(now_us - entry.first_queued_us)
+        self.attempts_at_completion.observe(entry.attempts)
+
+    def recovered(self, orphans: Iterable[RecoveredOrphan], now_us: int) -> None:
+        """These orphans were found; those given up end their key's story as any other dead letter does."""
+        for orphan in orphans:
+            if orphan.dead_lettered:
+                self.outcomes["dead-lettered"] += 1
+                age_us = now_us - to_us(orphan.first_queued_time)
+                self.work[priority_class(orphan.priority)].dead_lettered.observe(age_us)
+
+    def sample_leases(self, steady_us: int) -> None:
+        """Observe how old each running attempt is by now; called every few seconds, as Go does at each listing."""
+        for began_us in list(self.running.values()):
+            self.lease_age.observe(steady_us - began_us)
+
+
+def _zeroes(names: tuple[_R, ...]) -> dict[_R, int]:
+    return dict.fromkeys(names, 0)  # a counter that exists from the start has a rate when it first moves
+
+
+def _entry(owned: OwnedInProgressKey) -> Entry:
+    if isinstance(owned, Owned):
+        return owned.entry
+    queued_us, first_us = to_us(owned.queued_time), to_us(owned.first_queued_time)
+    return Entry(owned.key, owned.priority, owned.attempts, queued_us, first_us)
