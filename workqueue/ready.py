@@ -52,12 +52,18 @@ class _Lane:
             return in_order[0]
         return early[0][3]
 
-    def pop_head(self, head: Entry) -> None:
-        """Take out what `head` just returned."""
-        if self.in_order and self.in_order[0] is head:
-            self.in_order.popleft()
-        else:
-            heapq.heappop(self.early)
+    def pop(self, entries: Mapping[str, Entry]) -> Entry | None:
+        """Take out the first entry that is not stale."""
+        in_order = self.in_order
+        if self.early:
+            head = self.head(entries)
+            if head is not None and not (in_order and in_order[0] is head):
+                return heapq.heappop(self.early)[3]
+        while in_order:
+            entry = in_order.popleft()
+            if entries.get(entry.key) is entry:
+                return entry
+        return None
 
     def sweep(self, is_live: Callable[[Entry], bool]) -> int:
         self.in_order = deque(filter(is_live, self.in_order))
@@ -107,11 +113,13 @@ class ReadyIndex:
 
     def pop(self) -> Entry | None:
         """Take out the entry that starts next. The caller removes it from `entries`."""
-        head = self.peek()
-        if head is not None:
-            self._lanes[-self._priorities[0]].pop_head(head)
-            self._references -= 1
-        return head
+        while self._priorities:
+            entry = self._lanes[-self._priorities[0]].pop(self._entries)
+            if entry is not None:
+                self._references -= 1
+                return entry
+            del self._lanes[-heapq.heappop(self._priorities)]
+        return None
 
     def heads(self) -> Iterator[Entry]:
         """The first entry of each priority."""

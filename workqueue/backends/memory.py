@@ -59,6 +59,7 @@ class MemoryQueue:
         self.clock: Clock = clock or SystemClock()
         self.owner = owner
         self.lease_times = lease
+        self._lease_us = lease.duration_us
         self.max_payload = max_payload
         self.metrics = QueueMetrics(name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
@@ -170,8 +171,9 @@ class MemoryQueue:
         room = min(request.limit, store.room(request.concurrency, now_us))
         store.promote(now_us)
         started: list[Owned] = []
-        while len(started) < room and (entry := store.ready.peek()) is not None:
-            started.append(self._start(entry, now_us))
+        sent_us = self.clock.steady_us()
+        while len(started) < room and (entry := store.ready.pop()) is not None:
+            started.append(self._start(entry, now_us, sent_us))
         store.spend(len(started))
         return Leased(started, recovered)
 
@@ -193,16 +195,15 @@ class MemoryQueue:
         first = Queued(self, entry).first_queued_time
         return RecoveredOrphan(entry.key, entry.attempts, held.owner, entry.priority, first, give_up, error)
 
-    def _start(self, entry: Entry, now_us: int) -> Owned:
-        sent_us = self.clock.steady_us()
+    def _start(self, entry: Entry, now_us: int, sent_us: int) -> Owned:
         lease = Lease(entry.key, f"{self._incarnation}-{next(self._tokens)}")
-        running = self._store.start(entry, lease.token, self.owner, sent_us + self.lease_times.duration_us)
+        running = self._store.start(entry, lease.token, self.owner, sent_us + self._lease_us)
         self.renewer.hold(lease, sent_us)
         self.metrics.started(entry, now_us)
         return Owned(self, running, lease)
 
     def _renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
-        return self._store.renew(leases, self.clock.steady_us() + self.lease_times.duration_us)
+        return self._store.renew(leases, self.clock.steady_us() + self._lease_us)
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
@@ -236,7 +237,8 @@ class MemoryQueue:
         self._store.promote(now_us)
         if not self._store.startable(queued.entry):
             raise StartLostError()
-        return self._start(queued.entry, now_us)
+        self._store.ready.note_stale()
+        return self._start(queued.entry, now_us, self.clock.steady_us())
 
     async def drop_queued(self, queued: Queued) -> bool:
         return self._store.drop_queued(queued.entry)

@@ -95,15 +95,15 @@ class MemoryStore:
         if self.waiters:
             self.wake()
 
-    def _take(self, entry: Entry, *, popped: bool = False) -> None:
-        """Remove the queued entry of a key from wherever it is; `popped`: the ready index gave it up already."""
+    def _take(self, entry: Entry) -> None:
+        """Remove the queued entry of a key from wherever it is."""
         key = entry.key
         del self.queued[key]
         if entry.attempts:
             self._forget_attempts(entry.attempts)
         if key in self.in_progress:
             self._twins -= 1
-        elif self._delayed.pop(key, None) is None and not popped:
+        elif self._delayed.pop(key, None) is None:
             self.ready.note_stale()
 
     def _forget_attempts(self, attempts: int) -> None:
@@ -160,14 +160,15 @@ class MemoryStore:
         return self.queued.get(key) is entry and key not in self.in_progress and key not in self._delayed
 
     def start(self, entry: Entry, token: str, owner: str, expires_us: int) -> Entry:
-        """Move an eligible entry to in progress."""
-        popped = self.ready.peek() is entry
-        if popped:
-            self.ready.pop()
-        self._take(entry, popped=popped)
+        """Move an entry that is neither delayed nor a twin, and that `ready` gave up, to in progress."""
+        key = entry.key
+        del self.queued[key]
+        if entry.attempts:
+            self._forget_attempts(entry.attempts)
         running = started(entry)
-        self.in_progress[entry.key] = Held(running, token, owner, expires_us)
-        self._lapse_check_us = min(self._lapse_check_us, expires_us)
+        self.in_progress[key] = Held(running, token, owner, expires_us)
+        if expires_us < self._lapse_check_us:
+            self._lapse_check_us = expires_us
         return running
 
     def end_lease(self, key: str, token: str) -> bool:
