@@ -163,7 +163,10 @@ class QueueMetrics:
             self.deduped += 1
         else:
             self.added += 1
-        self.time_until_eligible.observe(until_eligible_us)
+        if until_eligible_us <= 0:  # nearly every enqueue
+            self.time_until_eligible.counts[0] += 1
+        else:
+            self.time_until_eligible.observe(until_eligible_us)
 
     def requeued(self, until_eligible_us: int) -> None:
         """An attempt put its key back."""
