@@ -1,0 +1,170 @@
+"""The commands about keys that were given up: dead-letters ls, redrive, drop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Annotated
+
+from workqueue import show
+from workqueue.backends import open_queue
+from workqueue.cli_keys import Keys, ListFlags, StdinFlags, given_keys
+from workqueue.errors import InvalidSettingError
+from workqueue.flags import Flag, with_flags
+from workqueue.generic import FullQueue
+from workqueue.interface import DeadLetteredKey
+from workqueue.program import run
+from workqueue.settings import OutputFlags, QueueFlags
+from workqueue.sweep import Act, Report, sweep
+from workqueue.takes import DURATION, RATE
+
+__all__ = ["MatchFlags", "SweepFlags", "drop", "ls", "redrive"]
+
+Verb = Callable[[DeadLetteredKey], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchFlags:
+    """Which dead letters; all that is given must hold."""
+
+    prefix: Annotated[str, Flag("keys that start so")] = ""
+    older_than: Annotated[timedelta | None, Flag("given up longer ago than this", takes=DURATION)] = None
+    newer_than: Annotated[timedelta | None, Flag("given up less long ago than this", takes=DURATION)] = None
+    error: Annotated[str, Flag("errors that contain this text")] = ""
+
+    def given(self) -> bool:
+        """Whether they narrow anything down."""
+        return bool(self.prefix or self.older_than or self.newer_than or self.error)
+
+    def match(self, letter: DeadLetteredKey, now: datetime) -> bool:
+        """Whether `letter` is one of those meant."""
+        age = now - letter.failed_time
+        return (
+            letter.key.startswith(self.prefix)
+            and (self.older_than is None or age > self.older_than)
+            and (self.newer_than is None or age < self.newer_than)
+            and self.error in letter.error
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFlags:
+    """How far to go, and how fast."""
+
+    all: Annotated[bool, Flag("every dead letter", spell_out=True)] = False
+    rate: Annotated[float | None, Flag("at most so many, such as 10/s", takes=RATE)] = None
+    dry_run: Annotated[bool, Flag("only list the dead letters that are meant")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The dead letters to go through: those of `keys`, or without keys those that match."""
+
+    keys: tuple[str, ...]
+    match: MatchFlags
+
+    async def letters(self, queue: FullQueue) -> AsyncIterator[tuple[str, DeadLetteredKey | None]]:
+        """Each key with its dead letter; None for a key that has none."""
+        for key in self.keys:
+            yield key, (await queue.find(key)).dead_letter
+        if not self.keys:
+            now = datetime.now(UTC)
+            async for letter in (await queue.enumerate(0)).dead_letters:
+                if self.match.match(letter, now):
+                    yield letter.key, letter
+
+
+@with_flags
+def ls(match: MatchFlags, size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
+    """List dead letters."""
+    _listed(run(_list(where.shared_url(), _Chosen((), match), size.limit)), output)
+
+
+@with_flags
+def redrive(
+    source: StdinFlags, match: MatchFlags, extent: SweepFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None
+) -> int:
+    """Queue dead-lettered keys again, with attempts 0.
+
+    Say which: by KEY…, or by filters (all that are given must hold), or --all.
+    """
+    chosen = _chosen(keys, source, match, extent)
+    return _sweep(where.shared_url(), chosen, extent, "redriven", output)
+
+
+@with_flags
+def drop(
+    source: StdinFlags, match: MatchFlags, extent: SweepFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None
+) -> int:
+    """Remove dead letters for good.
+
+    Say which: by KEY…, or by filters (all that are given must hold), or --all.
+    """
+    chosen = _chosen(keys, source, match, extent)
+    return _sweep(where.shared_url(), chosen, extent, "dropped", output)
+
+
+def _chosen(keys: list[str] | None, source: StdinFlags, match: MatchFlags, extent: SweepFlags) -> _Chosen:
+    by_key = bool(keys or source.stdin)
+    if [by_key, match.given(), extent.all].count(True) != 1:
+        raise InvalidSettingError(
+            "say which dead letters in one way: KEY…, or --prefix, --older-than, --newer-than, --error, or --all"
+        )
+    return _Chosen(tuple(given_keys(keys, source)) if by_key else (), match)
+
+
+def _sweep(url: str, chosen: _Chosen, extent: SweepFlags, verb: str, output: OutputFlags) -> int:
+    if extent.dry_run:
+        _listed(run(_list(url, chosen)), output)
+        return 0
+    return run(_apply(url, chosen, _VERBS[verb], extent.rate)).show(verb, output)
+
+
+async def _list(url: str, chosen: _Chosen, limit: int | None = None) -> list[DeadLetteredKey]:
+    listed: list[DeadLetteredKey] = []
+    async with open_queue(url) as queue:
+        async for _, letter in chosen.letters(queue):
+            if len(listed) == limit:
+                break
+            if letter is not None:
+                listed.append(letter)
+    return listed
+
+
+def _listed(letters: list[DeadLetteredKey], output: OutputFlags) -> None:
+    rows = [show.dead_letter(letter) for letter in letters]
+    if output.json:
+        show.document({"dead_letters": rows})
+    elif rows:
+        show.table(list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        show.note("no such dead letter")
+
+
+async def _apply(url: str, chosen: _Chosen, verb: Verb, rate: float | None) -> Report:
+    async with open_queue(url) as queue:
+        return await sweep(_acts(queue, chosen, verb), rate)
+
+
+async def _acts(queue: FullQueue, chosen: _Chosen, verb: Verb) -> AsyncIterator[tuple[str, Act]]:
+    async for key, letter in chosen.letters(queue):
+        yield key, partial(_act, letter, verb)
+
+
+async def _act(letter: DeadLetteredKey | None, verb: Verb) -> str:
+    if letter is None:
+        return "it is not dead-lettered"
+    return "" if await verb(letter) else "it changed meanwhile; look again"
+
+
+async def _redrive(letter: DeadLetteredKey) -> bool:
+    return await letter.requeue()
+
+
+async def _drop(letter: DeadLetteredKey) -> bool:
+    return await letter.drop()
+
+
+_VERBS: dict[str, Verb] = {"redriven": _redrive, "dropped": _drop}

@@ -1,0 +1,254 @@
+"""The commands about single keys: enqueue, get, ls, drop, release."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from workqueue import show
+from workqueue.backends import open_queue
+from workqueue.errors import InvalidKeyError, InvalidSettingError
+from workqueue.flags import Flag, with_flags
+from workqueue.generic import FullQueue
+from workqueue.interface import DeadLetteredKey, Found, KeyState
+from workqueue.key import validate_key
+from workqueue.options import MAX_PRIORITY, Options
+from workqueue.program import run
+from workqueue.settings import OutputFlags, QueueFlags
+from workqueue.sweep import Act, Report, sweep
+from workqueue.takes import CONTENT, DURATION, MOMENT, PAIR, whole
+
+__all__ = ["Keys", "StdinFlags", "drop", "enqueue", "first", "get", "given_keys", "ls", "release"]
+
+_BATCH = 1000  # keys from stdin travel in steps of so many
+
+Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="the keys", show_default=False)]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="the key")]
+
+
+@dataclass(frozen=True, slots=True)
+class StdinFlags:
+    """Where keys come from beside the command line."""
+
+    stdin: Annotated[bool, Flag("read keys from stdin, too: one a line")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueFlags:
+    """What a producer may say about its keys."""
+
+    priority: Annotated[int, Flag("higher starts first", takes=whole(-MAX_PRIORITY, MAX_PRIORITY))] = 0
+    delay: Annotated[timedelta | None, Flag("not before so long from now", takes=DURATION)] = None
+    not_before: Annotated[datetime | None, Flag("not before this time", takes=MOMENT)] = None
+    floor: Annotated[bool, Flag("later enqueues cannot pull the not-before forward")] = False
+    payload: Annotated[str | None, Flag("text kept with the key")] = None
+    payload_file: Annotated[bytes | None, Flag("the bytes of a file kept with the key", takes=CONTENT)] = None
+    meta: Annotated[tuple[tuple[str, str], ...], Flag("a name and value kept with the key", takes=PAIR, many=True)] = ()
+
+    def __post_init__(self) -> None:
+        if self.delay is not None and self.not_before is not None:
+            raise InvalidSettingError("--delay and --not-before: give one of them")
+        if self.payload is not None and self.payload_file is not None:
+            raise InvalidSettingError("--payload and --payload-file: give one of them")
+        if self.floor and self.delay is None and self.not_before is None:
+            raise InvalidSettingError("--floor holds a time: give it with --delay or --not-before")
+
+    def options(self) -> Options:
+        """These flags as the queue takes them."""
+        not_before = datetime.now(UTC) + self.delay if self.delay else self.not_before
+        payload = self.payload.encode() if self.payload is not None else self.payload_file
+        return Options(self.priority, not_before, self.floor, payload, dict(self.meta))
+
+
+def given_keys(keys: Sequence[str] | None, source: StdinFlags) -> Iterator[str]:
+    """The keys of the command line, then those of stdin.
+
+    Raises:
+        InvalidSettingError: there are none and stdin was not asked for.
+        InvalidKeyError: a line of stdin is not UTF-8.
+    """
+    if not keys and not source.stdin:
+        raise InvalidSettingError("KEY…: name at least one key, or give --stdin")
+    yield from keys or ()
+    if source.stdin:
+        yield from _lines()
+
+
+def _lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            key = line.rstrip(b"\r\n").decode()
+        except UnicodeDecodeError:
+            raise InvalidKeyError(f"line {number} of stdin is not UTF-8") from None
+        if key:
+            yield key
+
+
+@with_flags
+def enqueue(source: StdinFlags, how: EnqueueFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> None:
+    """Put keys into the queue. Once this ends with 0, every one of them is kept."""
+    stored = run(_enqueue(where.shared_url(), given_keys(keys, source), how.options()))
+    show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
+
+
+async def _enqueue(url: str, keys: Iterator[str], options: Options) -> int:
+    stored = 0
+    async with open_queue(url) as queue:
+        while batch := [(_checked(key, stored), options) for key in islice(keys, _BATCH)]:
+            await queue.queue_many(batch)
+            stored += len(batch)
+    return stored
+
+
+def _checked(key: str, stored: int) -> str:
+    try:
+        return validate_key(key)
+    except InvalidKeyError as error:
+        before = f"; {stored} keys before it were stored" if stored else ""
+        raise InvalidKeyError(f"{show.visible(key[:80])!r}: {error}{before}") from error
+
+
+@with_flags
+def get(key: Key, where: QueueFlags, output: OutputFlags) -> None:
+    """Show where a key is and what is kept with it. Exits with 1 if it is nowhere."""
+    state, found = run(_get(where.shared_url(), key))
+    also = _also(found)
+    if output.json:
+        show.document({**show.state(state), "also": also})
+    else:
+        show.table(("", ""), [*_described(state), ("also", ", ".join(also))])
+
+
+async def _get(url: str, key: str) -> tuple[KeyState, Found]:
+    async with open_queue(url) as queue:
+        return await queue.get(key), await queue.find(key)
+
+
+def _also(found: Found) -> list[str]:
+    """The places of a key beside the one that its status names."""
+    places = [("in-progress", found.in_progress), ("queued", found.queued), ("dead-lettered", found.dead_letter)]
+    return [name for name, handle in places if handle is not None][1:]
+
+
+def _described(state: KeyState) -> Iterator[tuple[str, object]]:
+    yield "key", state.key
+    yield "status", show.STATUS[state.status]
+    yield "priority", state.priority
+    yield "attempts", state.attempts
+    yield "queued", state.queued_time
+    yield "not before", state.not_before and f"{show.moment(state.not_before)}{' (floor)' if state.floor else ''}"
+    yield "owner", state.owner
+    yield "failed", state.failed_time
+    yield "error", state.error
+    yield "payload", None if state.payload is None else f"{len(state.payload)} bytes"
+    yield "meta", " ".join(f"{name}={value}" for name, value in state.meta.items())
+
+
+@dataclass(frozen=True, slots=True)
+class ListFlags:
+    """How much to list."""
+
+    limit: Annotated[int, Flag("at most so many keys of each kind", takes=whole(1, 1_000_000))] = 20
+
+
+@with_flags
+def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
+    """List keys by where they are.
+
+    In progress, next to start, twins (queued again while in progress), delayed, dead-lettered.
+    """
+    listing = run(_list(where.shared_url(), size.limit))
+    if output.json:
+        show.document(listing)
+        return
+    for title, rows in listing.items():
+        if rows:
+            show.table(list(rows[0]), [list(row.values()) for row in rows], title.replace("_", " "))
+    if not any(listing.values()):
+        show.note("the queue is empty")
+
+
+async def _list(url: str, limit: int) -> dict[str, list[dict[str, object]]]:
+    async with open_queue(url) as queue:
+        snapshot = await queue.enumerate(limit)
+        return {
+            "in_progress": [show.observed(key) for key in snapshot.in_progress[:limit]],
+            "queued": [show.queued(key) for key in snapshot.queued],
+            "twins": [show.queued(key) for key in snapshot.twins[:limit]],
+            "delayed": [show.queued(key) for key in await queue.delayed(limit)],
+            "dead_letters": [show.dead_letter(letter) for letter in await first(snapshot.dead_letters, limit)],
+        }
+
+
+async def first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[DeadLetteredKey]:
+    """At most `limit` of `letters`."""
+    listed: list[DeadLetteredKey] = []
+    async for letter in letters:
+        listed.append(letter)
+        if len(listed) == limit:
+            break
+    return listed
+
+
+@with_flags
+def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
+    """Remove keys from the queue. An attempt under way goes on; `dead-letters drop` removes dead letters."""
+    report = run(_each(where.shared_url(), given_keys(keys, source), _drop))
+    return report.show("dropped", output)
+
+
+async def _each(url: str, keys: Iterator[str], act: Callable[[FullQueue, str], Awaitable[str]]) -> Report:
+    async with open_queue(url) as queue:
+        return await sweep(_acts(queue, keys, act))
+
+
+async def _acts(
+    queue: FullQueue, keys: Iterator[str], act: Callable[[FullQueue, str], Awaitable[str]]
+) -> AsyncIterator[tuple[str, Act]]:
+    for key in keys:
+        yield key, partial(act, queue, key)
+
+
+async def _drop(queue: FullQueue, key: str) -> str:
+    entry = (await queue.find(key)).queued
+    if entry is None:
+        return "it is not queued"
+    return "" if await entry.drop() else "it changed meanwhile; try again"
+
+
+@dataclass(frozen=True, slots=True)
+class ForceFlags:
+    """What has to be said before an owner loses its key."""
+
+    force: Annotated[bool, Flag("I know that the owner is gone, or may run beside the next", spell_out=True)] = False
+
+    def __post_init__(self) -> None:
+        if not self.force:
+            raise InvalidSettingError(
+                "--force: a key in progress is its owner's until its lease lapses; give --force to take it sooner"
+            )
+
+
+@with_flags
+def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
+    """Take keys in progress from their owners.
+
+    They are queued again, attempts kept, and their owners are told. A lease lapses by itself when its process is gone:
+    this is for not waiting that long.
+    """
+    report = run(_each(where.shared_url(), given_keys(keys, source), _release))
+    return report.show("released", output)
+
+
+async def _release(queue: FullQueue, key: str) -> str:
+    observed = (await queue.find(key)).in_progress
+    if observed is None:
+        return "it is not in progress"
+    return "" if await observed.requeue() else "its lease changed meanwhile; look again"

@@ -1,0 +1,89 @@
+"""For programs: how every command ends. Whatever a user can cause is one line on stderr and an exit code, no traceback.
+
+| code | means |
+|---|---|
+| 0 | done; for a server: it was told to stop, and drained |
+| 1 | not done, or not all of it: a key was not there or had changed, or the store needs an operator |
+| 2 | the command line or a setting is wrong; nothing was done |
+| 75 | the store or the server cannot be reached at the moment; the same command may work later (EX_TEMPFAIL) |
+| 130 | interrupted from the keyboard |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import typer
+
+from workqueue.errors import (
+    InvalidKeyError,
+    InvalidOptionsError,
+    InvalidSettingError,
+    MissingExtraError,
+    StoreUnavailableError,
+    WorkQueueError,
+)
+
+__all__ = ["EXIT_CODES", "FAILED", "MISUSED", "TEMPORARY", "exit_code", "program", "run", "serve"]
+
+FAILED, MISUSED, TEMPORARY = 1, 2, 75
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 not (all) done, 2 wrong command line or setting, "
+    "75 the store cannot be reached now, 130 interrupted."
+)
+
+_MISUSE = (InvalidKeyError, InvalidOptionsError, InvalidSettingError, MissingExtraError)
+_T = TypeVar("_T")
+
+
+def program(app: typer.Typer, name: str) -> None:
+    """Run the command line of this process and end the process with its exit code."""
+    code = exit_code(app, name, sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def exit_code(app: typer.Typer, name: str, args: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Without arguments it prints the help."""
+    try:
+        result = app(list(args) or ["--help"], prog_name=name, standalone_mode=False)
+    except typer.TyperException as error:
+        return _complain(name, error.format_message(), error.exit_code)
+    except WorkQueueError as error:
+        return _complain(name, str(error), code_of(error))
+    return result if isinstance(result, int) else 0
+
+
+def code_of(error: WorkQueueError) -> int:
+    """The exit code that tells a script what to do about `error`."""
+    if isinstance(error, _MISUSE):
+        return MISUSED
+    return TEMPORARY if isinstance(error, StoreUnavailableError) else FAILED
+
+
+def _complain(name: str, message: str, code: int) -> int:
+    typer.echo(f"{name}: {' '.join(message.split())}", err=True)
+    return code
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do the work of one command."""
+    return asyncio.run(work)
+
+
+def serve(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a server, on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

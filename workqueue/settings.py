@@ -1,0 +1,99 @@
+"""For programs: the settings that every command shares, and the environment they may come from.
+
+A flag wins over an environment variable, and that over the default. A variable that is set but empty counts as not set.
+The Go programs' variables are accepted under their own names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from workqueue.errors import InvalidSettingError
+from workqueue.flags import Flag
+from workqueue.takes import Takes, choice
+
+__all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "queue_url"]
+
+DEFAULT_URL = "sqlite:///workqueue.db"
+
+_URL = Takes("URL", str)
+
+
+def queue_url(given: str | None, environ: Mapping[str, str]) -> str:
+    """The queue to use: `given` (a flag or WORKQUEUE_URL), else what Go's WORKQUEUE_MODE says, else a SQLite file here.
+
+    Raises:
+        InvalidSettingError: WORKQUEUE_MODE is unknown or lacks its bucket, or contradicts WORKQUEUE_URL.
+    """
+    from_go = _url_of_mode(environ.get("WORKQUEUE_MODE", ""), environ.get("WORKQUEUE_BUCKET", ""))
+    from_url = environ.get("WORKQUEUE_URL")
+    # Only a flag may overrule: of two variables nobody can tell which one was left behind by mistake, and enqueueing
+    # into the wrong queue goes unnoticed.
+    if given and given == from_url and from_go not in (None, from_url):
+        raise InvalidSettingError(
+            f"WORKQUEUE_URL and WORKQUEUE_MODE name two queues ({from_go} is the second): set one of them"
+        )
+    return given or from_go or DEFAULT_URL
+
+
+def _url_of_mode(mode: str, bucket: str) -> str | None:
+    if mode == "gcs":
+        if not bucket:
+            raise InvalidSettingError("WORKQUEUE_MODE=gcs needs WORKQUEUE_BUCKET, the name of the bucket")
+        return f"gs://{bucket}"
+    if mode not in ("", "inmem"):
+        raise InvalidSettingError(f"WORKQUEUE_MODE: it takes gcs or inmem, not {mode!r}")
+    return "memory://" if mode else None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFlags:
+    """Which queue to work on."""
+
+    queue: Annotated[
+        str | None,
+        Flag(f"the queue; else what WORKQUEUE_MODE and _BUCKET say, else {DEFAULT_URL}", ("WORKQUEUE_URL",), _URL),
+    ] = None
+
+    def url(self) -> str:
+        """The URL of the queue.
+
+        Raises:
+            InvalidSettingError: as `queue_url`.
+        """
+        return queue_url(self.queue, os.environ)
+
+    def shared_url(self) -> str:
+        """The URL of a queue that other processes see too.
+
+        Raises:
+            InvalidSettingError: it lives in one process's memory, or as `queue_url`.
+        """
+        url = self.url()
+        if url.startswith("memory:"):
+            raise InvalidSettingError(
+                f"--queue {url} lives inside one process, where no other program finds it; use it with dispatcher serve"
+            )
+        return url
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFlags:
+    """How results are written."""
+
+    json: Annotated[bool, Flag("write one JSON document instead of a table", ("WORKQUEUE_JSON",))] = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogFlags:
+    """What a server writes to stderr."""
+
+    log_level: Annotated[
+        str, Flag("the least that is logged", ("WORKQUEUE_LOG_LEVEL",), choice("debug", "info", "warning", "error"))
+    ] = "info"
+    log_format: Annotated[
+        str, Flag("lines of text, or of JSON for machines", ("WORKQUEUE_LOG_FORMAT",), choice("text", "json"))
+    ] = "text"

@@ -1,0 +1,73 @@
+"""For programs: one verb over many keys, paced, some at a time, with an account of what was done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import typer
+
+from workqueue import show
+from workqueue.errors import StoreError
+from workqueue.program import FAILED
+from workqueue.settings import OutputFlags
+
+__all__ = ["Act", "Report", "sweep"]
+
+_AT_ONCE = 64  # enough for stores that commit or travel in groups
+
+Act = Callable[[], Awaitable[str]]
+"""Do it to one key; returns '' or why it was not done."""
+
+
+@dataclass(slots=True)
+class Report:
+    """Which keys it was done to, and why it was not done to others; `error` is the store's, if that ended it early."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    error: StoreError | None = None
+
+    def show(self, verb: str, output: OutputFlags) -> int:
+        """Write it to stdout, what failed to stderr; returns the exit code.
+
+        Raises:
+            StoreError: the one that ended it early.
+        """
+        if output.json:
+            show.document({verb: self.done, "failed": self.failed})
+        else:
+            show.note(f"{verb} {len(self.done)}")
+            for key, reason in self.failed.items():
+                typer.echo(f"{show.visible(key)}: {reason}", err=True)
+        if self.error is not None:
+            raise self.error
+        return FAILED if self.failed else 0
+
+
+async def sweep(acts: AsyncIterator[tuple[str, Act]], rate: float | None = None) -> Report:
+    """Do `acts`, each with its key, at most `rate` a second; stops at the first error of the store."""
+    report, slots, loop = Report(), asyncio.Semaphore(_AT_ONCE), asyncio.get_running_loop()
+    next_start = loop.time()
+    async with asyncio.TaskGroup() as group:
+        async for key, act in acts:
+            await asyncio.sleep(next_start - loop.time())
+            next_start = max(next_start, loop.time()) + (1 / rate if rate else 0)
+            await slots.acquire()
+            if report.error is not None:
+                break
+            group.create_task(_one(key, act, report)).add_done_callback(lambda _: slots.release())
+    return report
+
+
+async def _one(key: str, act: Act, report: Report) -> None:
+    try:
+        reason = await act()
+    except StoreError as error:
+        report.error = error
+        return
+    if reason:
+        report.failed[key] = reason
+    else:
+        report.done.append(key)
