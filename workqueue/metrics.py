@@ -30,6 +30,7 @@ __all__ = [
     "TriggerResult",
     "Waits",
     "Work",
+    "metrics_of",
     "priority_class",
 ]
 
@@ -192,6 +193,12 @@ class QueueMetrics:
         self.enumerate_latency.observe(took_us)
 
 
+def metrics_of(queue: object) -> QueueMetrics:
+    """The metrics that `queue` counts in, or new ones under its name if its backend counts nothing."""
+    own = getattr(queue, "metrics", None)
+    return own if isinstance(own, QueueMetrics) else QueueMetrics(str(getattr(queue, "name", "default")))
+
+
 class DispatchMetrics:
     """What one dispatcher counts: `began` and `settled` for every attempt; the rest are plain numbers to add to.
 
@@ -219,10 +226,8 @@ class DispatchMetrics:
     @classmethod
     def of(cls, queue: object) -> DispatchMetrics:
         """The metrics of a dispatcher of `queue`, named and classed as the queue's own where it has any."""
-        own = getattr(queue, "metrics", None)
-        if isinstance(own, QueueMetrics):
-            return cls(own.name, own.classes)
-        return cls(str(getattr(queue, "name", "default")))
+        own = metrics_of(queue)
+        return cls(own.name, own.classes)
 
     def began(self, attempt: object, steady_us: int) -> None:
         """The callback is being called; `attempt` is any hashable that `settled` gets again."""

@@ -1,0 +1,79 @@
+"""Stage 2: keeps the gauges of a queue fresh in the background, so that a scrape asks no store and cannot be slow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Self
+
+from workqueue.clock import Clock, SystemClock
+from workqueue.errors import StoreError
+from workqueue.interface import CountingQueue
+from workqueue.metrics import DispatchMetrics, QueueMetrics
+
+__all__ = ["DEFAULT_REFRESH", "GaugeRefresher"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_REFRESH = timedelta(seconds=10)
+
+
+class GaugeRefresher:
+    """Counts a queue every so often and samples the running attempts, from `async with` until its end.
+
+    Args:
+        queue: what to count.
+        metrics: where the counts go. While they cannot be had there are none, so that no gauge shows an old number.
+        dispatchers: whose running attempts to sample.
+        every: how often.
+        clock: where time comes from.
+    """
+
+    def __init__(
+        self,
+        queue: CountingQueue,
+        metrics: QueueMetrics,
+        dispatchers: Sequence[DispatchMetrics] = (),
+        *,
+        every: timedelta = DEFAULT_REFRESH,
+        clock: Clock | None = None,
+    ) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._dispatchers = dispatchers
+        self._every = every
+        self._clock = clock or SystemClock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=f"gauges-{self._metrics.name}")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._metrics.counts = None
+
+    async def refresh(self) -> None:
+        """Do now what the background does every so often."""
+        for dispatcher in self._dispatchers:
+            dispatcher.sample_leases(self._clock.steady_us())
+        try:
+            async with asyncio.timeout(self._every.total_seconds()):
+                self._metrics.counts = await self._queue.counts()
+        except (StoreError, TimeoutError) as error:
+            if self._metrics.counts is not None:  # said once, not at every refresh of a long outage
+                log.warning("queue %s cannot be counted, its gauges are gone: %s", self._metrics.name, error)
+            self._metrics.counts = None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except Exception:  # a refresher that dies would leave gauges that stand still
+                log.exception("counting queue %s failed; trying again", self._metrics.name)
+                self._metrics.counts = None
+            await self._clock.sleep(self._every.total_seconds())
