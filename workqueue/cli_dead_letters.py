@@ -22,7 +22,7 @@ from workqueue.takes import DURATION, RATE
 
 __all__ = ["MatchFlags", "SweepFlags", "drop", "ls", "redrive"]
 
-Verb = Callable[[DeadLetteredKey], Awaitable[bool]]
+_Verb = Callable[[DeadLetteredKey], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +143,17 @@ def _listed(letters: list[DeadLetteredKey], output: OutputFlags) -> None:
         show.note("no such dead letter")
 
 
-async def _apply(url: str, chosen: _Chosen, verb: Verb, rate: float | None) -> Report:
+async def _apply(url: str, chosen: _Chosen, verb: _Verb, rate: float | None) -> Report:
     async with open_queue(url) as queue:
         return await sweep(_acts(queue, chosen, verb), rate)
 
 
-async def _acts(queue: FullQueue, chosen: _Chosen, verb: Verb) -> AsyncIterator[tuple[str, Act]]:
+async def _acts(queue: FullQueue, chosen: _Chosen, verb: _Verb) -> AsyncIterator[tuple[str, Act]]:
     async for key, letter in chosen.letters(queue):
         yield key, partial(_act, letter, verb)
 
 
-async def _act(letter: DeadLetteredKey | None, verb: Verb) -> str:
+async def _act(letter: DeadLetteredKey | None, verb: _Verb) -> str:
     if letter is None:
         return "it is not dead-lettered"
     return "" if await verb(letter) else "it changed meanwhile; look again"
@@ -167,4 +167,4 @@ async def _drop(letter: DeadLetteredKey) -> bool:
     return await letter.drop()
 
 
-_VERBS: dict[str, Verb] = {"redriven": _redrive, "dropped": _drop}
+_VERBS: dict[str, _Verb] = {"redriven": _redrive, "dropped": _drop}

@@ -25,12 +25,24 @@ from workqueue.settings import OutputFlags, QueueFlags
 from workqueue.sweep import Act, Report, sweep
 from workqueue.takes import CONTENT, DURATION, MOMENT, PAIR, whole
 
-__all__ = ["Keys", "StdinFlags", "drop", "enqueue", "first", "get", "given_keys", "ls", "release"]
+__all__ = [
+    "EnqueueFlags",
+    "ForceFlags",
+    "Keys",
+    "ListFlags",
+    "StdinFlags",
+    "drop",
+    "enqueue",
+    "get",
+    "given_keys",
+    "ls",
+    "release",
+]
 
 _BATCH = 1000  # keys from stdin travel in steps of so many
 
 Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="the keys", show_default=False)]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="the key")]
+_Key = Annotated[str, typer.Argument(metavar="KEY", help="the key")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,7 @@ def _checked(key: str, stored: int) -> str:
 
 
 @with_flags
-def get(key: Key, where: QueueFlags, output: OutputFlags) -> None:
+def get(key: _Key, where: QueueFlags, output: OutputFlags) -> None:
     """Show where a key is and what is kept with it. Exits with 1 if it is nowhere."""
     state, found = run(_get(where.shared_url(), key))
     also = _also(found)
@@ -183,11 +195,11 @@ async def _list(url: str, limit: int) -> dict[str, list[dict[str, object]]]:
             "queued": [show.queued(key) for key in snapshot.queued],
             "twins": [show.queued(key) for key in snapshot.twins[:limit]],
             "delayed": [show.queued(key) for key in await queue.delayed(limit)],
-            "dead_letters": [show.dead_letter(letter) for letter in await first(snapshot.dead_letters, limit)],
+            "dead_letters": [show.dead_letter(letter) for letter in await _first(snapshot.dead_letters, limit)],
         }
 
 
-async def first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[DeadLetteredKey]:
+async def _first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[DeadLetteredKey]:
     """At most `limit` of `letters`."""
     listed: list[DeadLetteredKey] = []
     async for letter in letters:

@@ -16,9 +16,9 @@ from workqueue.settings import OutputFlags, QueueFlags
 from workqueue.takes import Takes, choice, number, whole
 from workqueue.throttle import Configuration
 
-__all__ = ["configure", "pause", "resume", "stats"]
+__all__ = ["ConfigureFlags", "configure", "pause", "resume", "stats"]
 
-Change = Callable[[Configuration], Configuration]
+_Change = Callable[[Configuration], Configuration]
 
 
 @with_flags
@@ -120,7 +120,7 @@ def configure(change: ConfigureFlags, where: QueueFlags, output: OutputFlags) ->
     _shown(run(_change(where.shared_url(), change.applied)), output)
 
 
-async def _change(url: str, change: Change) -> Configuration:
+async def _change(url: str, change: _Change) -> Configuration:
     async with open_queue(url) as queue:
         stored = await queue.configuration()
         changed = change(stored)

@@ -28,7 +28,7 @@ from workqueue.errors import (
     WorkQueueError,
 )
 
-__all__ = ["EXIT_CODES", "FAILED", "MISUSED", "TEMPORARY", "exit_code", "program", "run", "serve"]
+__all__ = ["EXIT_CODES", "FAILED", "MISUSED", "TEMPORARY", "code_of", "exit_code", "program", "run", "serve"]
 
 FAILED, MISUSED, TEMPORARY = 1, 2, 75
 
