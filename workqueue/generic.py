@@ -34,6 +34,7 @@ from workqueue.interface import (
     WorkQueue,
 )
 from workqueue.key import validate_key
+from workqueue.metrics import metrics_of
 from workqueue.options import Options
 from workqueue.throttle import Configuration
 
@@ -69,6 +70,8 @@ class _Completed:
     def __init__(self, queue: WorkQueue, clock: Clock) -> None:
         self._queue = queue
         self._clock = clock
+        self.metrics = metrics_of(queue)
+        self.name = self.metrics.name
         self.exact = isinstance(queue, LeasingQueue) and queue.exact
 
     async def queue(self, key: str, options: Options = Options()) -> None:

@@ -114,14 +114,16 @@ class MemoryQueue:
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where (see `WorkQueue.enumerate`)."""
         self._check_open()
-        store = self._store
+        store, asked_us = self._store, self.clock.steady_us()
         store.promote(self.clock.wall_us())
-        return Snapshot(
+        snapshot = Snapshot(
             [self._observed(held) for held in store.in_progress.values()],
             [Queued(self, entry) for entry in store.ready.first(limit)],
             [Queued(self, store.queued[key]) for key in store.in_progress if key in store.queued],
             self._dead_letters(),
         )
+        self.metrics.enumerated(self.clock.steady_us() - asked_us)
+        return snapshot
 
     def _observed(self, held: Held) -> Observed:
         orphaned = held.expires_us <= self.clock.steady_us()
