@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated
 
 import typer
@@ -84,13 +84,11 @@ def given_keys(keys: Sequence[str] | None, source: StdinFlags) -> Iterator[str]:
 
     Raises:
         InvalidSettingError: there are none and stdin was not asked for.
-        InvalidKeyError: a line of stdin is not UTF-8.
+        InvalidKeyError: a line of stdin is not UTF-8; raised when that line is reached.
     """
     if not keys and not source.stdin:
         raise InvalidSettingError("KEY…: name at least one key, or give --stdin")
-    yield from keys or ()
-    if source.stdin:
-        yield from _lines()
+    return chain(keys or (), _lines() if source.stdin else ())
 
 
 def _lines() -> Iterator[str]:
