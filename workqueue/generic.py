@@ -35,7 +35,7 @@ from workqueue.interface import (
 )
 from workqueue.key import validate_key
 from workqueue.metrics import metrics_of
-from workqueue.options import Options
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.throttle import Configuration
 
 __all__ = ["ORPHAN_ERROR", "FullQueue", "with_fallbacks"]
@@ -93,7 +93,10 @@ class _Completed:
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         if isinstance(self._queue, BulkQueue):
             return await self._queue.queue_many(items)
-        checked = [(validate_key(key), options) for key, options in items]
+        checked = list(items)
+        for key, options in checked:
+            validate_key(key)
+            check_payload(options.payload, getattr(self._queue, "max_payload", MAX_PAYLOAD_BYTES))
         for key, options in checked:
             await self._queue.queue(key, options)
         return None

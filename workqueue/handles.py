@@ -127,7 +127,7 @@ class Owned(_Listed):
         return await self._store.requeue(self, Requeue(delay, backoff, floor))
 
     def dead_letter(self, error: str) -> _Applied:
-        return self._store.dead_letter(self, error)
+        return self._store.dead_letter(self, _readable(error))
 
     def release(self) -> _Applied:
         return self._store.release(self)
@@ -151,7 +151,7 @@ class Observed(_Listed):
         return await self._store.requeue_observed(self, Requeue(backoff=backoff) if backoff else BARE)
 
     async def dead_letter(self, error: str) -> bool:
-        return await self._store.dead_letter_observed(self, error)
+        return await self._store.dead_letter_observed(self, _readable(error))
 
 
 class Dead(_Listed):
@@ -182,3 +182,8 @@ class Dead(_Listed):
 
     async def drop(self) -> bool:
         return await self._store.drop_dead(self)
+
+
+def _readable(error: str) -> str:
+    """`error` as every store can keep it: one that names a file may hold surrogates, and must not fail the settle."""
+    return error if error.isascii() else error.encode("utf-8", "replace").decode()

@@ -1,0 +1,180 @@
+"""P2: one live lease per key; a stale owner's write changes nothing, and the owner is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from workqueue.conformance.case import Case, expect
+from workqueue.conformance.scenario import Need, scenario, scenarios
+from workqueue.interface import KeyStatus, OwnedInProgressKey
+
+_HOUR = timedelta(hours=1)
+
+Settle = Callable[[OwnedInProgressKey], Awaitable[bool]]
+
+VERBS: dict[str, Settle] = {
+    "complete": lambda owned: owned.complete(),
+    "requeue": lambda owned: owned.requeue(),
+    "requeue with a delay": lambda owned: owned.requeue(delay=_HOUR),
+    "requeue with a backoff": lambda owned: owned.requeue(backoff=_HOUR),
+    "dead-letter": lambda owned: owned.dead_letter("stale"),
+    "release": lambda owned: owned.release(),
+}
+
+
+async def _stale(case: Case) -> OwnedInProgressKey:
+    """An owner whose key was recovered as an orphan, unknown to it; the key is queued."""
+    owned = await case.started("a", payload=b"kept")
+    owned.abandon()
+    case.lapse()
+    expect(len((await case.lease(await case.peer(), limit=0)).recovered), 1, "the number of recovered orphans")
+    return owned
+
+
+@scenarios(VERBS, Need.CLOCK)
+async def an_owner_whose_key_is_queued_again_changes_nothing(case: Case, settle: Settle) -> None:
+    stale = await _stale(case)
+    before = await case.everything()
+    expect(await settle(stale), False, "the stale owner's settle")
+    expect(await case.everything(), before, "everything")
+    expect(stale.lost.is_set(), True, "the stale owner's lost")
+
+
+@scenarios(VERBS, Need.CLOCK)
+async def an_owner_whose_key_is_another_owners_changes_nothing(case: Case, settle: Settle) -> None:
+    stale = await _stale(case)
+    case.advance(60)
+    current = await case.start("a", await case.peer("other"))
+    await case.enqueue("a", payload=b"twin")
+    before = await case.everything()
+    expect(await settle(stale), False, "the stale owner's settle")
+    expect(await case.everything(), before, "everything")
+    expect(current.lost.is_set(), False, "the present owner's lost")
+    expect(await current.complete(), True, "the present owner's complete()")
+
+
+@scenarios(VERBS)
+async def an_owner_who_settled_already_changes_nothing(case: Case, settle: Settle) -> None:
+    owned = await case.started("a")
+    await owned.requeue()
+    again = await case.start("a")
+    before = await case.everything()
+    expect(await settle(owned), False, "the second settle of the first attempt")
+    expect(await case.everything(), before, "everything")
+    expect(await again.complete(), True, "complete() of the second attempt")
+
+
+@scenarios(VERBS, Need.CLOCK)
+async def an_owner_that_was_frozen_too_long_is_told_and_changes_nothing(case: Case, settle: Settle) -> None:
+    owned = await case.started("a")
+    case.clock.freeze(case.target.lease + timedelta(seconds=1))
+    expect(owned.lost.is_set(), True, "lost, as soon as the owner runs again")
+    before = await case.everything()
+    expect(await settle(owned), False, "the settle")
+    expect(await case.everything(), before, "everything")
+
+
+@scenario(Need.CLOCK)
+async def the_key_of_a_frozen_owner_is_anothers_within_one_lease_and_one_round(case: Case) -> None:
+    owned = await case.started("a", payload=b"kept")
+    case.clock.freeze(case.target.lease + timedelta(seconds=1))
+    expect(owned.lost.is_set(), True, "lost")
+    peer = await case.peer()
+    expect([orphan.key for orphan in (await case.lease(peer)).recovered], ["a"], "the recovered orphans")
+    case.advance(60)
+    again = await case.start("a", peer)
+    expect((again.attempts, again.payload), (2, b"kept"), "attempts and payload")
+
+
+@scenario(Need.CLOCK)
+async def an_owner_that_was_frozen_briefly_keeps_its_lease(case: Case) -> None:
+    owned = await case.started("a")
+    for _ in range(5):
+        case.clock.freeze(case.target.lease / 2)
+    expect((await case.lease(await case.peer())).recovered, (), "the recovered orphans")
+    expect(owned.lost.is_set(), False, "lost")
+    expect(await owned.complete(), True, "complete()")
+
+
+@scenario(Need.CLOCK)
+async def a_lease_is_renewed_for_as_long_as_the_attempt_takes(case: Case) -> None:
+    owned = await case.started("a")
+    peer = await case.peer()
+    for _ in range(20):
+        case.clock.advance(case.target.lease / 2)
+        leased = await case.lease(peer)
+        expect((list(leased.started), list(leased.recovered)), ([], []), "what another dispatcher got")
+    expect((await case.observed("a")).orphaned, False, "orphaned")
+    expect(await owned.complete(), True, "complete()")
+
+
+@scenario(Need.CLOCK)
+async def renewal_ends_with_the_settle(case: Case) -> None:
+    await (await case.started("a")).requeue(delay=timedelta(seconds=1))
+    case.advance(1)
+    (await case.start("a", await case.peer("other"))).abandon()
+    case.lapse()
+    expect((await case.observed("a")).orphaned, True, "orphaned")
+
+
+@scenario(Need.CLOCK)
+async def a_lapsed_lease_that_nobody_took_may_still_be_settled(case: Case) -> None:
+    owned = await case.started("a")
+    owned.abandon()
+    case.lapse()
+    expect(await owned.complete(), True, "complete()")
+    expect(await case.gone("a"), True, "the key is gone")
+
+
+@scenario(Need.CLOCK)
+async def a_wall_clock_that_jumps_does_not_end_a_lease(case: Case) -> None:
+    owned = await case.started("a")
+    peer = await case.peer()
+    for jump in (_HOUR, -3 * _HOUR, 24 * _HOUR):
+        case.clock.jump_wall(jump)
+        expect(list((await case.lease(peer)).recovered), [], f"the orphans recovered after a jump of {jump}")
+        case.advance(1)
+    expect(owned.lost.is_set(), False, "lost")
+    expect(await owned.complete(), True, "complete()")
+
+
+@scenario(Need.CLOCK)
+async def a_wall_clock_set_back_does_not_prolong_a_lease(case: Case) -> None:
+    (await case.started("a")).abandon()
+    case.clock.jump_wall(-24 * _HOUR)
+    case.lapse()
+    expect([orphan.key for orphan in (await case.lease()).recovered], ["a"], "the recovered orphans")
+
+
+@scenario(Need.CLOCK)
+async def the_leases_of_a_closed_queue_lapse(case: Case) -> None:
+    closing = await case.peer()
+    await case.enqueue("a")
+    await case.start("a", closing)
+    await case.close(closing)
+    expect((await case.get("a")).status, KeyStatus.IN_PROGRESS, "the status at once")
+    case.lapse()
+    expect([orphan.key for orphan in (await case.lease()).recovered], ["a"], "the recovered orphans")
+
+
+@scenario()
+async def of_two_racing_settles_one_is_applied(case: Case) -> None:
+    for key in "abcdefgh":
+        owned = await case.started(key)
+        answers = await asyncio.gather(owned.complete(), owned.requeue(), owned.release(), owned.dead_letter("x"))
+        expect(sorted(answers), [False, False, False, True], "the answers")
+        places = [not await case.gone(key), key in await case.eligible()]
+        expect(places, [not answers[0], answers[1] or answers[2]], "whether the key is somewhere, and queued")
+        for queued in (await case.queue.enumerate(10)).queued:
+            await queued.drop()
+
+
+@scenario()
+async def a_new_attempt_has_a_lease_of_its_own(case: Case) -> None:
+    first = await case.started("a")
+    await first.requeue()
+    second = await case.start("a", await case.peer())
+    expect(first.lost.is_set() and second.lost.is_set(), False, "both lost")
+    expect([await first.complete(), await second.complete()], [False, True], "the first and the second complete()")
