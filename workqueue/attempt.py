@@ -8,13 +8,11 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from workqueue.lease import Lost
-from workqueue.options import no_meta
 from workqueue.outcomes import Outcome
 
 __all__ = ["Attempt", "Callback", "call", "in_thread"]
@@ -22,35 +20,40 @@ __all__ = ["Attempt", "Callback", "call", "in_thread"]
 _T = TypeVar("_T")
 
 
-def _no_limit(duration: timedelta) -> None:
-    """Nothing bounds this attempt, so that there is nothing to extend."""
+class Attempt(Protocol):
+    """What a callback is told of its attempt. A dispatcher has one kind, a reconciler behind gRPC another.
 
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a callback is told beside its key.
-
-    Args:
-        priority: as enqueued.
-        payload: the newest that was enqueued with the key.
-        meta: the newest values, name by name.
-        attempts: which attempt this is, counted from 1; 0 where the caller does not say, as a Go dispatcher does not.
-        queued_time: when this attempt's entry was queued; None behind gRPC, whose requests do not carry it.
-        lost: set, from any thread, once the result will not be applied any more: stop then.
-        extender: what `extend` calls.
+    `lost` is set, from any thread, once the answer will be ignored: stop then.
     """
 
-    priority: int = 0
-    payload: bytes | None = None
-    meta: Mapping[str, str] = field(default_factory=no_meta)
-    attempts: int = 1
-    queued_time: datetime | None = None
-    lost: Lost = field(default_factory=Lost)
-    extender: Callable[[timedelta], None] = field(default=_no_limit, repr=False, compare=False)
+    @property
+    def key(self) -> str: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def payload(self) -> bytes | None:
+        """The newest payload that was enqueued with the key."""
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        """The small strings that travel with the key; the newest, name by name."""
+
+    @property
+    def attempts(self) -> int:
+        """Which attempt this is, from 1; 0 where the caller does not say, as a Go dispatcher does not."""
+
+    @property
+    def queued_time(self) -> datetime | None:
+        """When the key was queued for this attempt; None behind gRPC, whose requests do not carry it."""
+
+    @property
+    def lost(self) -> Lost: ...
 
     def extend(self, duration: timedelta) -> None:
-        """Allow this attempt to run for `duration` from now. Has no effect behind gRPC, where the caller decides."""
-        self.extender(duration)
+        """Allow the callback at least `duration` (> 0) from now. Behind gRPC it does nothing: the caller decides."""
+
+    def remaining(self) -> timedelta:
+        """How long the callback may still run before it is cancelled; never negative."""
 
 
 Callback = Callable[[str, Attempt], Awaitable[Outcome | None]] | Callable[[str, Attempt], Outcome | None]
