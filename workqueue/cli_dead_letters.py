@@ -138,7 +138,7 @@ def _listed(letters: list[DeadLetteredKey], output: OutputFlags) -> None:
     if output.json:
         show.document({"dead_letters": rows})
     elif rows:
-        show.table(list(rows[0]), [list(row.values()) for row in rows])
+        show.listing(rows)
     else:
         show.note("no such dead letter")
 

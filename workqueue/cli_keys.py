@@ -111,18 +111,20 @@ def enqueue(source: StdinFlags, how: EnqueueFlags, where: QueueFlags, output: Ou
 async def _enqueue(url: str, keys: Iterator[str], options: Options) -> int:
     stored = 0
     async with open_queue(url) as queue:
-        while batch := [(_checked(key, stored), options) for key in islice(keys, _BATCH)]:
-            await queue.queue_many(batch)
-            stored += len(batch)
+        try:
+            while batch := [(_checked(key), options) for key in islice(keys, _BATCH)]:
+                await queue.queue_many(batch)
+                stored += len(batch)
+        except InvalidKeyError as error:
+            raise InvalidKeyError(f"{error}; {stored} keys before were stored") from error
     return stored
 
 
-def _checked(key: str, stored: int) -> str:
+def _checked(key: str) -> str:
     try:
         return validate_key(key)
     except InvalidKeyError as error:
-        before = f"; {stored} keys before it were stored" if stored else ""
-        raise InvalidKeyError(f"{show.visible(key[:80])!r}: {error}{before}") from error
+        raise InvalidKeyError(f"{show.visible(key[:80])}: {error}") from error
 
 
 @with_flags
@@ -133,7 +135,7 @@ def get(key: _Key, where: QueueFlags, output: OutputFlags) -> None:
     if output.json:
         show.document({**show.state(state), "also": also})
     else:
-        show.table(("", ""), [*_described(state), ("also", ", ".join(also))])
+        show.facts([*_described(state), ("also", ", ".join(also))])
 
 
 async def _get(url: str, key: str) -> tuple[KeyState, Found]:
@@ -153,7 +155,8 @@ def _described(state: KeyState) -> Iterator[tuple[str, object]]:
     yield "priority", state.priority
     yield "attempts", state.attempts
     yield "queued", state.queued_time
-    yield "not before", state.not_before and f"{show.moment(state.not_before)}{' (floor)' if state.floor else ''}"
+    yield "not before", state.not_before
+    yield "floor", state.floor or None
     yield "owner", state.owner
     yield "failed", state.failed_time
     yield "error", state.error
@@ -180,7 +183,7 @@ def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
         return
     for title, rows in listing.items():
         if rows:
-            show.table(list(rows[0]), [list(row.values()) for row in rows], title.replace("_", " "))
+            show.listing(rows, title.replace("_", " "))
     if not any(listing.values()):
         show.note("the queue is empty")
 

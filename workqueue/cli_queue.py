@@ -31,7 +31,7 @@ def stats(where: QueueFlags, output: OutputFlags) -> None:
     if output.json:
         show.document({"queue": name, **_counted(counts), "configuration": show.configuration(stored)})
     else:
-        show.table(("", ""), [*_described(name, counts), *_settings(stored)])
+        show.facts([*_described(name, counts), *_settings(stored)])
 
 
 async def _stats(url: str) -> tuple[str, Counts, Configuration]:
@@ -133,4 +133,4 @@ def _shown(stored: Configuration, output: OutputFlags) -> None:
     if output.json:
         show.document(show.configuration(stored))
     else:
-        show.table(("", ""), list(_settings(stored)))
+        show.facts(_settings(stored))

@@ -23,12 +23,12 @@ __all__ = [
     "configuration",
     "dead_letter",
     "document",
-    "moment",
+    "facts",
+    "listing",
     "note",
     "observed",
     "queued",
     "state",
-    "table",
     "visible",
 ]
 
@@ -40,12 +40,13 @@ STATUS = {
 }
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CUT = 120  # errors can be long; `get` and --json show them whole
 _WIDE = 100_000  # not a terminal: as wide as it needs to be
 
 
 def document(result: object) -> None:
-    """Write one JSON document to stdout."""
-    typer.echo(json.dumps(result, indent=2 if sys.stdout.isatty() else None))
+    """Write one JSON document to stdout; times as RFC 3339 in UTC."""
+    typer.echo(json.dumps(result, indent=2 if sys.stdout.isatty() else None, default=_rfc3339))
 
 
 def note(text: str) -> None:
@@ -53,19 +54,31 @@ def note(text: str) -> None:
     typer.echo(text)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Write a table to stdout; None and '' become '-'."""
-    from rich.box import SIMPLE_HEAD  # lazily: it costs a third of the start of a command
-    from rich.console import Console
+def listing(rows: Sequence[Mapping[str, object]], title: str = "") -> None:
+    """Write rows of the same names to stdout, as a table under its title. The first column is never cut."""
+    if title:
+        note(title)
+    columns = [name.replace("_", " ") for name in rows[0]]
+    _print(columns, ([key, *map(_cut, rest)] for key, *rest in (map(_cell, row.values()) for row in rows)), header=True)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Write what is known of one thing to stdout, a line each; None and '' are left out."""
+    known = [(name, _cell(value)) for name, value in pairs if value not in (None, "")]
+    _print(["", ""], known, header=False)
+
+
+def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool) -> None:
+    from rich.console import Console  # lazily: rich costs a third of the start of a command
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header, header_style="bold")
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(visible(_cell(value))) for value in row))
-    Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(shown)
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(table)
 
 
 def visible(text: str) -> str:
@@ -76,12 +89,19 @@ def visible(text: str) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    return "-" if value is None or value == "" else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "-"
+    return "-" if value in (None, "") else visible(str(value))
 
 
-def moment(value: datetime | None) -> str | None:
-    """A time as it stands in JSON: RFC 3339 in UTC, to the microsecond."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if value else None
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= _CUT else cell[: _CUT - 1] + "…"
+
+
+def _rfc3339(value: object) -> str:
+    if not isinstance(value, datetime):
+        raise TypeError(f"{type(value).__name__} has no place in a JSON document")
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def queued(key: QueuedKey) -> dict[str, object]:
@@ -90,8 +110,8 @@ def queued(key: QueuedKey) -> dict[str, object]:
         "key": key.key,
         "priority": key.priority,
         "attempts": key.attempts,
-        "queued_time": moment(key.queued_time),
-        "not_before": moment(key.not_before),
+        "queued_time": key.queued_time,
+        "not_before": key.not_before,
         "floor": key.floor,
     }
 
@@ -102,7 +122,7 @@ def observed(key: ObservedInProgressKey) -> dict[str, object]:
         "key": key.key,
         "priority": key.priority,
         "attempts": key.attempts,
-        "queued_time": moment(key.queued_time),
+        "queued_time": key.queued_time,
         "owner": key.owner,
         "orphaned": key.orphaned,
     }
@@ -114,8 +134,8 @@ def dead_letter(key: DeadLetteredKey) -> dict[str, object]:
         "key": key.key,
         "priority": key.priority,
         "attempts": key.attempts,
-        "queued_time": moment(key.queued_time),
-        "failed_time": moment(key.failed_time),
+        "queued_time": key.queued_time,
+        "failed_time": key.failed_time,
         "error": key.error,
     }
 
@@ -127,11 +147,11 @@ def state(found: KeyState) -> dict[str, object]:
         "status": STATUS[found.status],
         "priority": found.priority,
         "attempts": found.attempts,
-        "queued_time": moment(found.queued_time),
-        "not_before": moment(found.not_before),
+        "queued_time": found.queued_time,
+        "not_before": found.not_before,
         "floor": found.floor,
         "owner": found.owner,
-        "failed_time": moment(found.failed_time),
+        "failed_time": found.failed_time,
         "error": found.error,
         "payload_base64": base64.b64encode(found.payload).decode() if found.payload is not None else None,
         "meta": dict(found.meta),
