@@ -78,12 +78,12 @@ class Case:
 
     async def __aexit__(self, *exc_info: object) -> None:
         try:
+            await self.reopen()  # leases that the scenario left are nobody's now
             await self._empty()
         except WorkQueueError as error:  # what the scenario found matters more
             log.warning("queue %s could not be emptied after its scenario: %s", self.name, error)
         finally:
-            for handle in reversed(self._handles):
-                await handle.__aexit__(None, None, None)
+            await self._close_all()
 
     async def peer(self, owner: str = "") -> FullQueue:
         """Another handle on the same queue, as another process would open it."""
@@ -101,9 +101,12 @@ class Case:
 
     async def reopen(self) -> None:
         """Close every handle, and open the queue again as `queue`."""
+        await self._close_all()
+        self.queue = await self.peer()
+
+    async def _close_all(self) -> None:
         for handle in list(self._handles):
             await self.close(handle)
-        self.queue = await self.peer()
 
     # time
 
@@ -221,7 +224,7 @@ class Case:
 
     async def _empty(self) -> None:
         """Leave nothing behind in a store that outlives the scenario."""
-        queue = await self.peer()
+        queue = self.queue
         for _ in range(3):  # a twin is listed as eligible only once its key is no longer in progress
             if self.target.fake_clock:
                 self.clock.freeze(_LONG)

@@ -14,7 +14,7 @@ __all__ = ["URLTarget"]
 
 
 class URLTarget:
-    """The store at `url`: a fresh `name` (for gs:// a fresh prefix) is a fresh queue. Leases last 15 s or as the URL says.
+    """The store at `url`: a fresh `name` (for gs:// a fresh prefix) is a fresh queue. Leases last 15 s, or as it says.
 
     Raises:
         InvalidSettingError: `url` is no queue URL.
