@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from workqueue.clock import from_us
 from workqueue.entry import BARE, DeadLetter, Entry, Requeue
+from workqueue.interface import KeyState, KeyStatus
 from workqueue.lease import Lease, Lost
 
-__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued"]
+__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "state_of"]
 
 _Applied = Coroutine[Any, Any, bool]
 
@@ -182,6 +183,32 @@ class Dead(_Listed):
 
     async def drop(self) -> bool:
         return await self._store.drop_dead(self)
+
+
+def state_of(queued: Entry | None, in_progress: Entry | None, owner: str, dead: DeadLetter | None) -> KeyState | None:
+    """What `get` answers of a key found in these places: in progress over queued over dead-lettered; None = nowhere."""
+    if in_progress is not None:
+        return _state(in_progress, KeyStatus.IN_PROGRESS, owner=owner)
+    if queued is not None:
+        return _state(queued, KeyStatus.QUEUED)
+    return _state(dead.entry, KeyStatus.DEAD_LETTER, letter=dead) if dead is not None else None
+
+
+def _state(entry: Entry, status: KeyStatus, *, owner: str = "", letter: DeadLetter | None = None) -> KeyState:
+    return KeyState(
+        entry.key,
+        status,
+        entry.priority,
+        entry.attempts,
+        from_us(entry.first_queued_us if letter else entry.queued_us),
+        from_us(entry.not_before_us) if entry.not_before_us else None,
+        entry.floor,
+        owner,
+        letter.error if letter else "",
+        from_us(letter.failed_us) if letter else None,
+        entry.payload,
+        entry.meta,
+    )
 
 
 def _readable(error: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import count
 
-from workqueue.clock import Clock, from_us
+from workqueue.clock import Clock
 from workqueue.entry import (
     DeadLetter,
     Entry,
@@ -28,7 +28,8 @@ from workqueue.entry import (
     requeued,
     started,
 )
-from workqueue.interface import Counts, KeyState, KeyStatus
+from workqueue.handles import state_of
+from workqueue.interface import Counts, KeyState
 from workqueue.lease import Lease
 from workqueue.options import Options
 from workqueue.ready import ReadyIndex
@@ -309,14 +310,9 @@ class MemoryStore:
 
     def state(self, key: str) -> KeyState | None:
         """Where `key` is: in progress over queued over dead-lettered; None = nowhere."""
-        held, entry, letter = self.in_progress.get(key), self.queued.get(key), self.dead.get(key)
-        if held is not None:
-            return _state(held.entry, KeyStatus.IN_PROGRESS, owner=held.owner)
-        if entry is not None:
-            return _state(entry, KeyStatus.QUEUED)
-        if letter is not None:
-            return _state(letter.entry, KeyStatus.DEAD_LETTER, letter=letter)
-        return None
+        held = self.in_progress.get(key)
+        running, owner = (held.entry, held.owner) if held is not None else (None, "")
+        return state_of(self.queued.get(key), running, owner, self.dead.get(key))
 
     def delayed(self, limit: int, now_us: int) -> list[Entry]:
         """The next entries to come due, soonest first."""
@@ -346,20 +342,3 @@ class MemoryStore:
         if late:
             since.append(late[0][0])
         return max(now_us - min(since), 0) if since else 0
-
-
-def _state(entry: Entry, status: KeyStatus, *, owner: str = "", letter: DeadLetter | None = None) -> KeyState:
-    return KeyState(
-        entry.key,
-        status,
-        entry.priority,
-        entry.attempts,
-        from_us(entry.first_queued_us if letter else entry.queued_us),
-        from_us(entry.not_before_us) if entry.not_before_us else None,
-        entry.floor,
-        owner,
-        letter.error if letter else "",
-        from_us(letter.failed_us) if letter else None,
-        entry.payload,
-        entry.meta,
-    )
