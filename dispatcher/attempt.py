@@ -1,0 +1,186 @@
+"""Stages 4-6: the attempts under way in this process: each calls the callback for one key and settles the result.
+
+An attempt is one task. Nobody but us holds it, and we cancel it only while its callback runs, so a settle is never cut
+short: that is cheaper than a shield and leaves no gap. Who is cancelled (a round, the loop) tells its attempts to stop
+and waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Self
+
+from dispatcher.callback import Attempt
+from dispatcher.outage import Outage
+from dispatcher.running import END_GRACE, Phase, Running, Why
+from dispatcher.settle import Settling
+from dispatcher.setup import Setup
+from dispatcher.waiting import to_the_end
+from workqueue.clock import duration_us, wait_first
+from workqueue.interface import OwnedInProgressKey
+
+__all__ = ["Attempts"]
+
+log = logging.getLogger(__name__)
+
+_END_US = duration_us(timedelta(seconds=3))
+
+
+class Attempts:
+    """The attempts of one round or one loop. An async context manager, which owns the watch over their run times.
+
+    Args:
+        setup: what to call and how.
+        outage: told of calls that could not be made, where somebody acts on it.
+        patient: whether a settle waits for a store that is down, as long as the lease lives.
+    """
+
+    def __init__(self, setup: Setup, *, outage: Outage | None = None, patient: bool = False) -> None:
+        self.fatal: BaseException | None = None
+        """KeyboardInterrupt or SystemExit, raised by a callback and meant for the whole process."""
+
+        self._setup = setup
+        self._clock = setup.clock
+        self._callback = setup.callback
+        self._max_run_us = duration_us(setup.settings.max_run_time)
+        self._settling = Settling(setup, outage, patient=patient)
+        self._running: dict[OwnedInProgressKey, Running] = {}
+        self._change: asyncio.Future[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait((self._watch,))
+
+    def __len__(self) -> int:
+        """How many local slots are taken, by runaway callbacks too."""
+        return len(self._running)
+
+    def take_errors(self) -> list[Exception]:
+        """What went wrong in the store at settling, since this was last asked."""
+        taken = self._settling.errors[:]
+        self._settling.errors.clear()
+        return taken
+
+    def start(self, started: Iterable[OwnedInProgressKey]) -> None:
+        """Call the callback for each key."""
+        loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
+        deadline_us, began = now_us + self._max_run_us, self._setup.metrics.began
+        for owned in started:
+            running = self._running[owned] = Running(self._clock, deadline_us)
+            began(owned, now_us)
+            running.task = loop.create_task(self._attempt(owned, running))
+            owned.lost.subscribe(running.lose)
+        if self._watch is None:
+            self._watch = loop.create_task(self._watch_over())
+
+    async def release(self, started: Iterable[OwnedInProgressKey]) -> None:
+        """Hand back keys that were started but are not to be called."""
+        await asyncio.gather(*[self._settling.release(owned) for owned in started])
+
+    def stop(self) -> None:
+        """Cancel every callback; keys whose callbacks end by that are released."""
+        for running in self._running.values():
+            running.stop(Why.SHUTDOWN)
+
+    async def end(self) -> None:
+        """Cancel every callback and wait for it, but not for ever; what still runs then is left to its lease."""
+        self.stop()
+        until_us = self._clock.steady_us() + _END_US
+        while self._running and (left_us := until_us - self._clock.steady_us()) > 0:
+            await self.change(left_us / 1e6)
+        for owned, running in self._running.items():
+            self._abandon(owned, running)
+            running.cancel()
+
+    def poke(self) -> None:
+        """Wake who waits in `change`."""
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+
+    async def change(self, seconds: float | None = None) -> None:
+        """Return when an attempt has ended, at a `poke`, or after `seconds`. One waiter at a time."""
+        self._change = asyncio.get_running_loop().create_future()
+        if seconds is None:
+            await self._change
+        else:
+            await wait_first(self._clock, self._change, seconds)
+
+    async def idle(self) -> None:
+        """Return once nothing runs."""
+        while self._running:
+            await self.change()
+
+    async def _attempt(self, owned: OwnedInProgressKey, running: Running) -> None:
+        result = await self._call(owned, running)
+        running.phase = Phase.SETTLING
+        try:
+            if running.cancelled_by_others:
+                await self._settle_apart(owned, running, result)
+            else:
+                await self._settling.settle(owned, running, result)
+        finally:
+            self._end(owned, running, result)
+            result = None  # an error's traceback holds this frame
+
+    async def _call(self, owned: OwnedInProgressKey, running: Running) -> object:
+        if running.why is not None:  # stopped before it began
+            return asyncio.CancelledError()
+        running.phase = Phase.CALLING
+        try:
+            return await self._callback(owned.key, Attempt(owned, running))
+        except BaseException as error:  # noqa: BLE001 - whatever a callback raises decides about its key only
+            return error
+
+    async def _settle_apart(self, owned: OwnedInProgressKey, running: Running, result: object) -> None:
+        """Settle in a task that nobody has cancelled; a cancellation not yet delivered to ours would cut it short."""
+        settling = asyncio.get_running_loop().create_task(self._settling.settle(owned, running, result))
+        with contextlib.suppress(asyncio.CancelledError):
+            await to_the_end(settling)
+
+    def _end(self, owned: OwnedInProgressKey, running: Running, result: object) -> None:
+        del self._running[owned]
+        if running.abandoned:
+            self._setup.metrics.runaway_callbacks -= 1
+        if isinstance(result, KeyboardInterrupt | SystemExit):
+            self.fatal = result
+        self.poke()
+
+    async def _watch_over(self) -> None:
+        """Cancel callbacks that run too long, and give up on those that then do not end."""
+        horizon_us = min(self._max_run_us, duration_us(END_GRACE))
+        while True:
+            now_us = self._clock.steady_us()
+            due_us = [running.deadline_us for running in self._running.values() if not running.abandoned]
+            sleep_us = min(min(due_us, default=now_us + horizon_us) - now_us, horizon_us)
+            await self._clock.sleep(max(sleep_us, 0) / 1e6)
+            self._check_deadlines()
+
+    def _check_deadlines(self) -> None:
+        now_us = self._clock.steady_us()
+        for owned, running in self._running.items():
+            if now_us < running.deadline_us or running.abandoned or running.phase is Phase.SETTLING:
+                continue
+            if running.why is None:
+                running.stop(Why.TIMED_OUT)
+            else:
+                self._abandon(owned, running)
+
+    def _abandon(self, owned: OwnedInProgressKey, running: Running) -> None:
+        """A callback ignores its cancellation: its lease is left to lapse; it keeps its slot until it ends."""
+        if running.abandoned:
+            return
+        running.abandoned = True
+        owned.abandon()
+        self._setup.metrics.runaway_callbacks += 1
+        why = running.why.value if running.why else "?"
+        extra = {"key": owned.key, "queue": self._setup.metrics.name}
+        log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, why, extra=extra)

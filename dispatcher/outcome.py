@@ -1,0 +1,135 @@
+"""Stage 6: what becomes of a key once its callback has answered (pure). The table of docs/life-of-a-key.md, in order.
+
+Asking for a requeue or for more keys is no failure. A failure is first checked against the retry budget, and only then
+for being final: a key that is out of attempts is dead-lettered, where an operator finds it, and not silently dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from workqueue.backoff import Backoff, backoff_for
+from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.metrics import SettleOutcome
+from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
+
+__all__ = [
+    "COMPLETE",
+    "MAX_ERROR_BYTES",
+    "RELEASE",
+    "Action",
+    "Decision",
+    "Failure",
+    "decide",
+    "described",
+    "shortened",
+]
+
+MAX_ERROR_BYTES = 4096
+
+Action = Literal["requeued", "dead-lettered", "dropped"]
+"""What an error event says was done with the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is told of a failed attempt.
+
+    Args:
+        error: class and text of the error, at most 4 KiB of UTF-8.
+        action: what was done with the key.
+        reason: why it is non-retriable, for `dropped`.
+        infrastructure: the cause lies outside the key.
+    """
+
+    error: str
+    action: Action
+    reason: str = ""
+    infrastructure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How to settle one attempt.
+
+    Args:
+        outcome: which verb, and what is counted.
+        delay: of `requeued` and `retried`.
+        floor: of `requeued`: no event may pull the key forward.
+        keys: to be stored before the key completes.
+        failure: what to tell once the settle was applied; None = nothing.
+    """
+
+    outcome: SettleOutcome
+    delay: timedelta | None = None
+    floor: bool = False
+    keys: tuple[QueueKey, ...] = ()
+    failure: Failure | None = None
+
+
+COMPLETE = Decision("completed")
+"""The callback returned None."""
+
+RELEASE = Decision("released")
+"""The attempt was cut short by us: hand the key back unspent."""
+
+
+def decide(result: object, attempts: int, max_retry: int, backoff: Backoff | None = None) -> Decision:
+    """How to settle an attempt whose callback returned or raised `result`.
+
+    Args:
+        result: None, an outcome, an error, or anything else, which is nonsense and fails.
+        attempts: the number of this attempt, from 1.
+        max_retry: dead-letter from this attempt on; 0 = never.
+        backoff: the hook that replaces the default backoff; must not raise.
+    """
+    try:
+        asked = _asked_for(result)
+    except Exception as error:  # noqa: BLE001 - an outcome of a user's own class, or one whose delay overflows
+        return _failed(error, attempts, max_retry, backoff)
+    if asked is not None:
+        return asked
+    failure = result if isinstance(result, BaseException) else TypeError(_nonsense(result))
+    return _failed(failure, attempts, max_retry, backoff)
+
+
+def _asked_for(result: object) -> Decision | None:
+    if result is None:
+        return COMPLETE
+    if isinstance(result, RequeueAfter):
+        return Decision("requeued", delay=result.next_delay(), floor=result.floor)
+    if isinstance(result, QueueKeys):
+        return Decision("completed", keys=result.keys)
+    return None
+
+
+def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backoff | None) -> Decision:
+    text, infrastructure = described(error), isinstance(error, InfrastructureError)
+    if 0 < max_retry <= attempts:
+        return Decision("dead-lettered", failure=Failure(text, "dead-lettered", infrastructure=infrastructure))
+    if isinstance(error, NonRetriableError):
+        return Decision("dropped", failure=Failure(text, "dropped", shortened(error.reason)))
+    failure = Failure(text, "requeued", infrastructure=infrastructure)
+    return Decision("retried", delay=backoff_for(attempts, backoff), failure=failure)
+
+
+def described(error: BaseException) -> str:
+    """Class and text of an error, at most 4 KiB; an error whose text cannot be had is described by its class."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not keep its key from being settled
+        text = ""
+    return shortened(f"{name}: {text}" if text else name)
+
+
+def shortened(text: str) -> str:
+    """`text` as valid UTF-8 of at most 4 KiB, cut between characters; lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace")[:MAX_ERROR_BYTES].decode("utf-8", "ignore")
+
+
+def _nonsense(result: object) -> str:
+    allowed = "None, RequeueAfter, RequeueNotBefore or QueueKeys"
+    return f"the callback returned {type(result).__name__}; it may return {allowed}"

@@ -1,0 +1,127 @@
+"""Stages 3-4: one dispatch pass: recover orphans, start keys within the limits, and wait for all of their attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Unpack
+
+from dispatcher.attempt import Attempts
+from dispatcher.callback import Callback
+from dispatcher.events import FLUSH_TIMEOUT, ErrorEvents, error_event
+from dispatcher.outcome import Failure
+from dispatcher.settings import DispatcherSettings, SettingsArgs
+from dispatcher.setup import Setup
+from dispatcher.waiting import to_the_end
+from workqueue.interface import Leased, OwnedInProgressKey, RecoveredOrphan, WorkQueue
+
+__all__ = ["Round", "handle", "handle_async", "lease_keys"]
+
+log = logging.getLogger(__name__)
+
+
+async def handle(
+    queue: WorkQueue, *, callback: Callback, errors: ErrorEvents | None = None, **settings: Unpack[SettingsArgs]
+) -> None:
+    """Run one round: start eligible keys within the limits, call `callback` for each, settle each, wait for all.
+
+    Cancelling it cancels the callbacks; their keys are released, and settles under way are finished, before it returns.
+
+    Args:
+        queue: any backend.
+        callback: a coroutine function or a plain function, called with a key and its `Attempt`.
+        errors: where to tell of failures.
+        settings: the fields of `DispatcherSettings`.
+
+    Raises:
+        InvalidSettingError: a setting is out of range.
+        StoreError: the store failed before any key was started.
+        ExceptionGroup: the store failed for some keys; the others were processed.
+    """
+    await handle_async(queue, callback=callback, errors=errors, **settings)
+
+
+def handle_async(
+    queue: WorkQueue, *, callback: Callback, errors: ErrorEvents | None = None, **settings: Unpack[SettingsArgs]
+) -> asyncio.Task[None]:
+    """Start a round now; awaiting the returned task waits for it, cancelling the task ends it as `handle` says.
+
+    Args and errors are those of `handle`; the latter are raised where the task is awaited, but for InvalidSettingError.
+    """
+    return Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors)).start()
+
+
+class Round:
+    """One dispatch pass, to be started once."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._attempts = Attempts(setup)
+        self._stopping = False
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin; the task returned may be cancelled at any time, and ends when the round has."""
+        # The round runs in a task that nobody else can cancel: it starts keys, which are then ours to settle.
+        dispatching = asyncio.get_running_loop().create_task(self._run())
+        return asyncio.get_running_loop().create_task(self._wait_for(dispatching))
+
+    async def _wait_for(self, dispatching: asyncio.Task[None]) -> None:
+        await to_the_end(dispatching, self._stop)
+        if self._attempts.fatal is not None:
+            raise self._attempts.fatal
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._attempts.stop()
+        self._attempts.poke()
+
+    async def _begin(self, started: Sequence[OwnedInProgressKey]) -> None:
+        if self._stopping:
+            await self._attempts.release(started)
+        else:
+            self._attempts.start(started)
+
+    async def _run(self) -> None:
+        settings, metrics = self._setup.settings, self._setup.metrics
+        try:
+            async with self._attempts as attempts:
+                leased = await lease_keys(self._setup, settings.concurrency)
+                await self._begin(leased.started)
+                metrics.sample_leases(self._setup.clock.steady_us())
+                while attempts and not self._stopping:
+                    await attempts.change()
+                if self._stopping:
+                    await attempts.end()
+            if self._setup.errors is not None:
+                await self._setup.errors.flush(FLUSH_TIMEOUT)
+        except BaseException:
+            metrics.rounds["failed"] += 1
+            raise
+        failed = [*leased.errors, *attempts.take_errors()]
+        metrics.rounds["failed" if failed else "ok"] += 1
+        if failed:
+            raise ExceptionGroup(f"the store failed for {len(failed)} keys of this round", failed)
+
+
+async def lease_keys(setup: Setup, limit: int) -> Leased:
+    """One lease step: recover orphans, start up to `limit` keys; tells and counts the orphans.
+
+    It must not be cancelled: keys that it started are the caller's to settle or release.
+    """
+    leased = await setup.queue.lease(setup.settings.lease_request(limit))
+    if leased.recovered:
+        now_us = setup.clock.wall_us()
+        setup.metrics.recovered(leased.recovered, now_us)
+        for orphan in leased.recovered:
+            _report(setup, orphan, now_us)
+    return leased
+
+
+def _report(setup: Setup, orphan: RecoveredOrphan, now_us: int) -> None:
+    extra = {"key": orphan.key, "queue": setup.metrics.name}
+    action = "dead-lettered" if orphan.dead_lettered else "queued again"
+    log.warning("orphan %r of %r %s at attempt %d", orphan.key, orphan.owner, action, orphan.attempts, extra=extra)
+    if orphan.dead_lettered and setup.errors is not None:
+        failure = Failure(orphan.error, "dead-lettered")
+        setup.errors.send(error_event(orphan.key, orphan.attempts, failure, now_us))

@@ -1,0 +1,44 @@
+"""Stages 3-7: what a round, a loop and their attempts have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dispatcher.callback import AsyncCallback, Callback
+from dispatcher.events import ErrorEvents
+from dispatcher.settings import DispatcherSettings
+from dispatcher.threads import as_async
+from workqueue.clock import Clock, SystemClock
+from workqueue.generic import FullQueue, with_fallbacks
+from workqueue.interface import WorkQueue
+from workqueue.metrics import DispatchMetrics
+
+__all__ = ["Setup"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A queue, what to call for its keys, how, whom to tell of failures, and where to count."""
+
+    queue: FullQueue
+    callback: AsyncCallback
+    settings: DispatcherSettings
+    errors: ErrorEvents | None
+    metrics: DispatchMetrics
+    clock: Clock
+
+    @classmethod
+    def of(
+        cls,
+        queue: WorkQueue,
+        callback: Callback,
+        settings: DispatcherSettings,
+        errors: ErrorEvents | None = None,
+        metrics: DispatchMetrics | None = None,
+    ) -> Setup:
+        """Complete a backend of three verbs and a plain function; the clock is the queue's."""
+        clock: Clock = getattr(queue, "clock", None) or SystemClock()
+        metrics = metrics or DispatchMetrics.of(queue)
+        if errors is not None:
+            metrics.events = errors.results
+        return cls(with_fallbacks(queue, clock), as_async(callback), settings, errors, metrics, clock)

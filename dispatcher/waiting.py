@@ -1,0 +1,59 @@
+"""Stages 3-7: two ways to wait that asyncio has not: through a cancellation, and by a clock that tests can move."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from workqueue.clock import Clock
+
+__all__ = ["to_the_end", "within"]
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+async def to_the_end(task: asyncio.Task[_T], cancelled: Callable[[], object] | None = None) -> _T:
+    """Wait for `task` however often we are cancelled; the cancellation is raised once it has ended.
+
+    Not `asyncio.shield`: that returns at once, and then nobody waits for what it shielded.
+
+    Args:
+        task: what to wait for; it is never cancelled.
+        cancelled: called at each cancellation, to ask the task to hurry.
+    """
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancellation = error
+            if cancelled is not None:
+                cancelled()
+    if cancellation is None:
+        return task.result()
+    if not task.cancelled() and task.exception() is not None:
+        log.error("failed while being cancelled", exc_info=task.exception())
+    raise cancellation
+
+
+async def within(clock: Clock, seconds: float, step: Coroutine[Any, Any, _T]) -> _T:
+    """The result of `step`, which is cancelled once `seconds` of `clock` have passed.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    working = asyncio.ensure_future(step)
+    expiry = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((working, expiry), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise TimeoutError(f"not done within {seconds:g} s")
+        return working.result()
+    finally:
+        working.cancel()
+        expiry.cancel()
+        await asyncio.wait((working, expiry))
