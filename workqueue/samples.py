@@ -73,16 +73,23 @@ def attempt_samples(dispatchers: Sequence[DispatchMetrics], steady_us: int) -> I
     durations = [dispatcher.uncompleted for dispatcher in dispatchers]
     for label, works in _by_class(dispatcher.work for dispatcher in dispatchers):
         took = [work.took for work in works]
-        yield "workqueue_process_latency_seconds", (label,), took
-        yield "workqueue_time_to_completion_seconds", (label, "success"), [work.completed for work in works]
-        yield "workqueue_time_to_completion_seconds", (label, "dead-lettered"), [work.dead_lettered for work in works]
         durations += took
+        yield from _used("workqueue_process_latency_seconds", (label,), took)
+        story = "workqueue_time_to_completion_seconds"
+        yield from _used(story, (label, "success"), [work.completed for work in works])
+        yield from _used(story, (label, "dead-lettered"), [work.dead_lettered for work in works])
     yield "workqueue_work_duration_seconds", (), durations
 
 
 def trigger_samples(dispatchers: Iterable[DispatchMetrics]) -> Iterator[Sample]:
     """What the triggers of the whole process counted: the one metric without a queue."""
     yield from _labelled("workqueue_dispatch_triggers_total", (dispatcher.triggers for dispatcher in dispatchers))
+
+
+def _used(name: str, labels: tuple[str, ...], histograms: Sequence[Histogram]) -> Iterator[Sample]:
+    """Nothing for a class without observations: twenty lines of zeroes for each would be most of a scrape."""
+    if any(any(histogram.counts) for histogram in histograms):
+        yield name, labels, histograms
 
 
 def _labelled(name: str, counters: Iterable[dict[_T, int]]) -> Iterator[Sample]:

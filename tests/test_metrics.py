@@ -1,0 +1,269 @@
+"""What is counted: the rules of Go's names, priority classes that cannot blow up, gauges that never lie."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from workqueue.backends.memory import MemoryQueue
+from workqueue.clock import from_us
+from workqueue.entry import Entry
+from workqueue.errors import StoreUnavailableError
+from workqueue.gauges import GaugeRefresher
+from workqueue.generic import with_fallbacks
+from workqueue.handles import Owned
+from workqueue.interface import Counts, LeaseRequest, OwnedInProgressKey, RecoveredOrphan
+from workqueue.lease import Lease
+from workqueue.metric_table import BUCKETS, METRICS
+from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics, metrics_of, priority_class
+from workqueue.options import Options
+from workqueue.testing import FakeClock
+
+SECOND = 1_000_000
+NOW = 1_750_000_000 * SECOND
+
+
+def entry(priority: int = 0, queued: int = NOW, not_before: int = 0, attempts: int = 1) -> Entry:
+    return Entry("key", priority, attempts, queued, queued, not_before)
+
+
+def owned(priority: int = 0, first_queued: int = NOW, attempts: int = 1) -> OwnedInProgressKey:
+    return Owned(MemoryQueue(), entry(priority, first_queued, attempts=attempts), Lease("key", "token"))
+
+
+def labels(metrics: QueueMetrics) -> list[str]:
+    return [label for label, _ in metrics.waits.labelled()]
+
+
+def seen(histogram: Histogram) -> dict[float, int]:
+    """The upper bound of every bucket that counted something."""
+    bounds = (*histogram.bounds, float("inf"))
+    return {bound: count for bound, count in zip(bounds, histogram.counts, strict=True) if count}
+
+
+@pytest.mark.parametrize(
+    ("priority", "number"), [(0, 0), (99, 0), (100, 1), (250, 2), (-1, 0), (-99, 0), (-100, -1), (-250, -2)]
+)
+def test_a_priority_class_is_rounded_towards_zero_as_go_does(priority: int, number: int) -> None:
+    assert priority_class(priority) == number
+
+
+@pytest.mark.parametrize("priority", [0, 99, 100, -1, -99, -100, -101, 2**53 - 1, -(2**53) + 1])
+def test_starting_a_key_uses_the_same_priority_class(priority: int) -> None:
+    metrics = QueueMetrics("q")
+
+    metrics.started(entry(priority), NOW)
+
+    assert labels(metrics) == [f"{priority_class(priority)}xx"]
+
+
+def test_a_queue_never_has_more_than_25_priority_classes() -> None:
+    metrics = QueueMetrics("q")
+
+    for priority in range(0, 100_000, 100):
+        metrics.started(entry(priority), NOW)
+
+    assert len(labels(metrics)) == 25
+    assert labels(metrics)[-1] == "other"
+    assert sum(sum(waits.both.counts) for _, waits in metrics.waits.labelled()) == 1000
+
+
+def test_a_dispatcher_labels_a_priority_as_its_queue_does() -> None:
+    queue = MemoryQueue()
+    for priority in range(0, 2400, 100):
+        queue.metrics.started(entry(priority), NOW)
+    dispatcher = DispatchMetrics.of(queue)
+
+    dispatcher.settled("completed", owned(priority=99_00), 0, NOW)
+    dispatcher.settled("completed", owned(priority=300), 0, NOW)
+
+    assert [label for label, _ in dispatcher.work.labelled()] == ["3xx", "other"]
+
+
+def test_a_wait_counts_from_queued_and_from_not_before() -> None:
+    metrics = QueueMetrics("q")
+
+    metrics.started(entry(queued=NOW - 40 * SECOND, not_before=NOW - 3 * SECOND), NOW)
+
+    waits = metrics.waits[0]
+    assert (seen(waits.from_queued), seen(waits.from_scheduled), seen(waits.both)) == ({45: 1}, {5: 1}, {})
+
+
+def test_a_not_before_that_had_passed_when_the_key_was_queued_is_no_wait() -> None:
+    metrics = QueueMetrics("q")
+
+    metrics.started(entry(queued=NOW - 3 * SECOND, not_before=NOW - 3600 * SECOND), NOW)
+
+    assert seen(metrics.waits[0].both) == {5: 1}
+
+
+def test_a_wall_clock_set_back_counts_as_no_wait() -> None:
+    metrics = QueueMetrics("q")
+
+    metrics.started(entry(queued=NOW + 60 * SECOND), NOW)
+
+    assert metrics.waits[0].both.total == 0
+    assert sum(metrics.waits[0].both.counts) == 1
+
+
+def test_a_value_on_a_bound_belongs_to_its_bucket() -> None:
+    histogram = Histogram(BUCKETS["wait"])
+
+    for us in (250_000, 250_001, 86_400 * SECOND, 86_400 * SECOND + 1, 0, 1):
+        histogram.observe(us)
+
+    assert seen(histogram) == {1e-8: 1, 1e-6: 1, 0.25: 1, 0.5: 1, 86_400: 1, float("inf"): 1}
+
+
+def test_an_attempt_counts_when_it_ends() -> None:
+    metrics = DispatchMetrics("q")
+    attempt = owned(priority=150, first_queued=NOW - 100 * SECOND, attempts=3)
+
+    metrics.began(attempt, 5 * SECOND)
+    metrics.settled("completed", attempt, 7 * SECOND, NOW)
+
+    work = metrics.work[1]
+    assert (seen(work.took), seen(work.completed)) == ({2.5: 1}, {120: 1})
+    assert seen(metrics.attempts_at_completion) == {4: 1}
+    assert metrics.outcomes["completed"] == 1
+    assert metrics.running == {}
+
+
+def test_only_completed_attempts_count_as_processed() -> None:
+    metrics = DispatchMetrics("q")
+
+    for outcome in ("retried", "lost", "released", "dropped", "unsettled", "requeued", "dead-lettered"):
+        metrics.settled(outcome, owned(first_queued=NOW - 50 * SECOND), 0, NOW)
+
+    assert sum(metrics.uncompleted.counts) == 7
+    assert seen(metrics.work[0].took) == {}
+    assert seen(metrics.work[0].dead_lettered) == {60: 1}
+
+
+def test_an_orphan_that_is_given_up_ends_its_story_too() -> None:
+    metrics = DispatchMetrics("q")
+    first = from_us(NOW - 9 * SECOND)
+
+    metrics.recovered(
+        [RecoveredOrphan("a", 1, "", 0, first, False), RecoveredOrphan("b", 3, "", 0, first, True, "gone")], NOW
+    )
+
+    assert metrics.outcomes["dead-lettered"] == 1
+    assert seen(metrics.work[0].dead_lettered) == {10: 1}
+
+
+def test_a_lease_ages_while_its_attempt_runs() -> None:
+    metrics = DispatchMetrics("q")
+    attempt = owned()
+
+    metrics.began(attempt, 0)
+    metrics.sample_leases(50 * SECOND)
+    metrics.sample_leases(100 * SECOND)
+    metrics.settled("completed", attempt, 120 * SECOND, NOW)
+    metrics.sample_leases(150 * SECOND)
+
+    assert seen(metrics.lease_age) == {60: 1, 120: 1}
+
+
+async def lived(queue: MemoryQueue) -> None:
+    async with queue:
+        await queue.queue("a")
+        await queue.queue("a")
+        await queue.queue("later", Options(not_before=datetime(2100, 1, 1, tzinfo=UTC)))
+        leased = await queue.lease(LeaseRequest(limit=1, concurrency=1))
+        await leased.started[0].requeue(delay=timedelta(minutes=1))
+        await queue.enumerate()
+
+
+def test_a_queue_counts_what_is_done_to_it() -> None:
+    queue = MemoryQueue(clock=FakeClock())
+
+    asyncio.run(lived(queue))
+
+    metrics = queue.metrics
+    assert (metrics.added, metrics.deduped) == (2, 1)
+    assert seen(metrics.time_until_eligible) == {0: 2, 60: 1, float("inf"): 1}
+    assert labels(metrics) == ["0xx"]
+    assert sum(metrics.enumerate_latency.counts) == 1
+
+
+class Uncountable:
+    """A queue whose store answers at first, and then no more."""
+
+    def __init__(self) -> None:
+        self.up = True
+
+    async def counts(self) -> Counts:
+        if not self.up:
+            raise StoreUnavailableError()
+        return Counts(queued=7)
+
+
+def test_gauges_of_a_store_that_is_down_are_gone_not_frozen() -> None:
+    async def outage() -> list[Counts | None]:
+        queue, metrics = Uncountable(), QueueMetrics("q")
+        refresher = GaugeRefresher(queue, metrics, clock=FakeClock())
+        shown = []
+        for queue.up in (True, False, True):
+            await refresher.refresh()
+            shown.append(metrics.counts)
+        return shown
+
+    assert asyncio.run(outage()) == [Counts(queued=7), None, Counts(queued=7)]
+
+
+def test_gauges_are_refreshed_in_the_background() -> None:
+    async def scenario() -> list[int]:
+        clock = FakeClock()
+        queued: list[int] = []
+        async with MemoryQueue(clock=clock) as queue, GaugeRefresher(queue, queue.metrics, clock=clock):
+            for key in ("a", "b"):
+                await queue.queue(key)
+                clock.advance(timedelta(seconds=10))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert queue.metrics.counts is not None
+                queued.append(queue.metrics.counts.queued)
+        assert queue.metrics.counts is None
+        return queued
+
+    assert asyncio.run(scenario()) == [1, 2]
+
+
+def test_a_queue_keeps_its_metrics_behind_the_fallbacks() -> None:
+    class ThreeVerbs:
+        metrics = QueueMetrics("minimal")
+
+    completed = with_fallbacks(ThreeVerbs())  # type: ignore[arg-type]
+
+    assert metrics_of(completed) is ThreeVerbs.metrics
+    assert DispatchMetrics.of(completed).name == "minimal"
+
+
+def test_importing_workqueue_imports_neither_prometheus_nor_opentelemetry() -> None:
+    program = (
+        "import sys, workqueue, workqueue.metrics, workqueue.backends.memory, workqueue.gauges;"
+        "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry'))])"
+    )
+
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parent.parent,
+    )
+
+    assert answer.stdout.strip() == "[]"
+
+
+def test_no_label_can_hold_a_key_or_a_process() -> None:
+    allowed = {"owner", "result", "priority_class", "status", "outcome"}
+
+    assert {label for metric in METRICS for label in metric.labels} == allowed
