@@ -7,14 +7,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from workqueue.backends.memory import MemoryQueue
 from workqueue.cli import app
+from workqueue.conformance import Target, URLTarget
+from workqueue.handles import Queued
 from workqueue.program import exit_code
+from workqueue.testing import FakeClock
 
 
 @dataclass
@@ -55,3 +59,19 @@ def process(program: str, *args: str, stdin: bytes = b"", env: Mapping[str, str]
         timeout=60,
     )
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+class _ForgetfulQueue(MemoryQueue):
+    """Does not find what is delayed."""
+
+    async def delayed(self, limit: int = 100) -> Sequence[Queued]:
+        return []
+
+
+class _Forgetful(URLTarget):
+    def open(self, name: str, *, clock: FakeClock | None, owner: str) -> MemoryQueue:
+        return _ForgetfulQueue(name, clock=clock, owner=owner)
+
+
+def forgetful() -> Target:
+    return _Forgetful("memory://")

@@ -30,7 +30,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, style: str) -> None:
-    """Send log records of `level` (debug, info …) and above to stderr; `style` is `text` or `json`."""
+    """Send log records of `level` (debug … critical) and above to stderr; `style` is `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter() if style == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
