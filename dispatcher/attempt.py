@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Self
 
@@ -37,13 +37,22 @@ class Attempts:
         setup: what to call and how.
         outage: told of calls that could not be made, where somebody acts on it.
         patient: whether a settle waits for a store that is down, as long as the lease lives.
+        on_fatal: called when `fatal` is set.
     """
 
-    def __init__(self, setup: Setup, *, outage: Outage | None = None, patient: bool = False) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        outage: Outage | None = None,
+        patient: bool = False,
+        on_fatal: Callable[[], None] | None = None,
+    ) -> None:
         self.fatal: BaseException | None = None
         """KeyboardInterrupt or SystemExit, raised by a callback and meant for the whole process."""
 
         self._setup = setup
+        self._on_fatal = on_fatal or self.poke
         self._clock = setup.clock
         self._callback = setup.callback
         self._max_run_us = duration_us(setup.settings.max_run_time)
@@ -77,7 +86,8 @@ class Attempts:
         for owned in started:
             running = self._running[owned] = Running(self._clock, deadline_us)
             began(owned, now_us)
-            running.task = loop.create_task(self._attempt(owned, running))
+            # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
+            running.task = asyncio.Task(self._attempt(owned, running), loop=loop)
             owned.lost.subscribe(running.lose)
         if self._watch is None:
             self._watch = loop.create_task(self._watch_over())
@@ -152,6 +162,7 @@ class Attempts:
             self._setup.metrics.runaway_callbacks -= 1
         if isinstance(result, KeyboardInterrupt | SystemExit):
             self.fatal = result
+            self._on_fatal()
         self.poke()
 
     async def _watch_over(self) -> None:

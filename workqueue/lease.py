@@ -115,7 +115,7 @@ class LeaseRenewer:
 
     def __init__(self, renew: Renew, times: LeaseTimes, clock: Clock) -> None:
         self._renew = renew
-        self._times = times
+        self.times = times
         self._clock = clock
         self._held: dict[str, Lease] = {}
         self._margin_us = times.duration_us - times.duration_us // 10
@@ -144,6 +144,10 @@ class LeaseRenewer:
             self._renew_all(now_us)
             self._expire(self._clock.steady_us())
 
+    def stalled(self, now_us: int) -> bool:
+        """Whether the pump runs but has not ticked within one lease, so that leases lapse unrenewed."""
+        return self._stop is not None and now_us - self.ticked_us > self.times.duration_us
+
     def close(self) -> None:
         """Stop the pump. Leases still held are left to lapse."""
         self._held.clear()
@@ -152,8 +156,9 @@ class LeaseRenewer:
             self._stop = None
 
     def _start(self) -> None:
-        self._due_us = self._clock.steady_us() + self._every_us
-        self._stop = self._clock.pump(self.tick, self._times.renew_every.total_seconds() / 5)
+        self.ticked_us = self._clock.steady_us()
+        self._due_us = self.ticked_us + self._every_us
+        self._stop = self._clock.pump(self.tick, self.times.renew_every.total_seconds() / 5)
 
     def _renew_all(self, sent_us: int) -> None:
         batch = list(self._held.values())

@@ -1,0 +1,59 @@
+"""Stage 3: signs of life, for probes: whether the process should be restarted, and whether it should be called."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from workqueue.clock import Clock, duration_us
+from workqueue.lease import LeaseRenewer
+
+__all__ = ["Health"]
+
+_PERIODS = 3
+
+
+class Health:
+    """What a loop and its rounds say of themselves; `/healthz` and `/readyz` answer from it.
+
+    Args:
+        clock: judges how old a sign of life is.
+        poll_period: how often a loop that lives shows it at the least; it may miss two.
+        renewer: the lease renewer of the queue, where it has one of ours.
+    """
+
+    def __init__(self, clock: Clock, poll_period: timedelta, renewer: object = None) -> None:
+        self.draining = False
+        self._clock = clock
+        self._patience_us = _PERIODS * duration_us(poll_period)
+        self._renewer = renewer if isinstance(renewer, LeaseRenewer) else None
+        self._iterated_us: int | None = None
+        self._store_trouble = ""
+
+    def iterated(self) -> None:
+        """The loop has completed an iteration. Before the first one no loop is expected to live."""
+        self._iterated_us = self._clock.steady_us()
+
+    def ended(self) -> None:
+        """The loop has ended as it should."""
+        self._iterated_us = None
+
+    def store_answered(self) -> None:
+        """The store did what it was asked."""
+        self._store_trouble = ""
+
+    def store_failed(self, error: BaseException) -> None:
+        """The store did not."""
+        self._store_trouble = f"{type(error).__name__}: {error}"
+
+    def why_dead(self) -> str:
+        """Why the process should be restarted; empty = it is alive."""
+        now_us = self._clock.steady_us()
+        if self._iterated_us is not None and now_us - self._iterated_us > self._patience_us:
+            return f"the loop has not moved for {(now_us - self._iterated_us) / 1e6:.0f} s"
+        if self._renewer is not None and self._renewer.stalled(now_us):
+            return "leases are not being renewed"
+        return ""
+
+    def why_unready(self) -> str:
+        """Why nothing should be sent here; empty = ready."""
+        return "draining" if self.draining else self._store_trouble

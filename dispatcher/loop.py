@@ -1,0 +1,231 @@
+"""Stage 3: the continuous dispatcher: keeps its slots full without waiting for a round to end, and knows how to stop.
+
+The loop runs in a task of its own that nobody else can cancel, because a lease step that is cut short would leave keys
+started that nobody knows of. Cancelling `run` asks it to end, and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine, Sequence
+from typing import Any, Self
+
+from dispatcher.attempt import Attempts
+from dispatcher.callback import Callback
+from dispatcher.events import FLUSH_TIMEOUT, ErrorEvents
+from dispatcher.health import Health
+from dispatcher.outage import Outage
+from dispatcher.round import lease_keys
+from dispatcher.settings import DispatcherSettings
+from dispatcher.setup import Setup
+from dispatcher.waiting import to_the_end
+from workqueue.clock import duration_us
+from workqueue.errors import StoreError
+from workqueue.interface import Leased, WorkQueue
+from workqueue.metrics import DispatchMetrics
+
+__all__ = ["Dispatcher", "run_until_signalled"]
+
+log = logging.getLogger(__name__)
+
+_DEFAULTS = DispatcherSettings()
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Dispatcher:
+    """Calls `callback` for the keys of `queue` as they become eligible, until it is told to stop.
+
+    `await dispatcher.run()` runs it here; `async with dispatcher:` runs it beside the body and drains it at the end.
+
+    Args:
+        queue: any backend.
+        callback: a coroutine function or a plain function, called with a key and its `Attempt`.
+        settings: how to go about it.
+        errors: where to tell of failures.
+        metrics: where to count, if somebody else counts there too.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        callback: Callback,
+        settings: DispatcherSettings = _DEFAULTS,
+        *,
+        errors: ErrorEvents | None = None,
+        metrics: DispatchMetrics | None = None,
+    ) -> None:
+        self.setup = Setup.of(queue, callback, settings, errors, metrics)
+        self.metrics = self.setup.metrics
+        self.health = Health(self.setup.clock, settings.poll_period, getattr(queue, "renewer", None))
+        self._outage = Outage(self.metrics.name)
+        self._attempts = Attempts(self.setup, outage=self._outage, patient=True, on_fatal=self._wake)
+        self._napping: asyncio.Future[None] | None = None
+        self._dispatching: asyncio.Task[None] | None = None
+        self._ending = False
+        self._in_a_hurry = False
+        self._pause_seconds = 0.0
+
+    async def run(self) -> None:
+        """Dispatch until `drain` or `stop`; a cancellation does what `stop` does, and is raised once that is done.
+
+        Raises:
+            QueueClosedError: the queue was closed meanwhile.
+            KeyboardInterrupt, SystemExit: a callback raised it; the other attempts were ended first.
+        """
+        await to_the_end(self._start(), self.stop)
+        if self._attempts.fatal is not None:
+            raise self._attempts.fatal
+
+    async def drain(self) -> None:
+        """Start nothing more, let callbacks run for `drain_timeout`, cancel the rest, tell what is to be told; return.
+
+        Keys of cancelled callbacks are released. What does not end 3 s after it was cancelled is left to its lease.
+        """
+        self.begin_drain()
+        if self._dispatching is not None:
+            await asyncio.wait((self._dispatching,))
+
+    def begin_drain(self) -> None:
+        """What `drain` does, without waiting for it."""
+        self.health.draining = True
+        self._ending = True
+        self._wake()
+
+    def stop(self) -> None:
+        """Drain, but cancel the callbacks at once."""
+        self._in_a_hurry = True
+        self.begin_drain()
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(self, exc_type: object, *exc_info: object) -> None:
+        if exc_type is None:
+            self.begin_drain()
+        else:
+            self.stop()
+        await self.run()
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._dispatching is None:
+            self._dispatching = asyncio.get_running_loop().create_task(self._dispatch())
+        return self._dispatching
+
+    async def _dispatch(self) -> None:
+        log.info("dispatching, %d at a time", self.setup.settings.concurrency, extra=self._extra)
+        async with self._attempts:
+            try:
+                while not self._ending and self._attempts.fatal is None:
+                    await self._iterate()
+            except asyncio.CancelledError:
+                self._in_a_hurry = True  # the event loop is being torn down
+                raise
+            finally:
+                await self._wind_down()
+        self.health.ended()
+        log.info("stopped", extra=self._extra)
+
+    async def _iterate(self) -> None:
+        """Fill the free slots, then sleep until there may be something to do."""
+        request = self.setup.settings.lease_request(self._startable())
+        try:
+            leased = await lease_keys(self.setup, request.limit)
+            await self._begin(leased)
+            self.health.iterated()
+            if not self._startable():
+                await self._sleep_full()
+            elif len(leased.started) < request.limit:
+                await self._nap(self.setup.queue.wait(self.setup.settings.poll_period, request.concurrency))
+        except StoreError as error:
+            await self._pause(error)
+
+    def _startable(self) -> int:
+        room = max(self.setup.settings.concurrency - len(self._attempts), 0)
+        return self._outage.starts(room, self.setup.clock.steady_us())
+
+    async def _begin(self, leased: Leased) -> None:
+        if self._ending:  # asked to while the lease step was under way
+            await self._attempts.release(leased.started)
+        elif leased.started:
+            self._outage.probe_started()
+            self._attempts.start(leased.started)
+        self._note_errors([*leased.errors, *self._attempts.take_errors()])
+
+    def _note_errors(self, errors: Sequence[Exception]) -> None:
+        self._pause_seconds = 0.0
+        if errors:
+            self.health.store_failed(errors[-1])
+        else:
+            self.health.store_answered()
+
+    async def _sleep_full(self) -> None:
+        """No slot is free, or the target is down: until an attempt ends, the next probe is due, or the poll period."""
+        poll_seconds = self.setup.settings.poll_period.total_seconds()
+        probe_us = self._outage.probe_in_us(self.setup.clock.steady_us())
+        await self._attempts.change(poll_seconds if probe_us is None else min(poll_seconds, probe_us / 1e6))
+
+    async def _pause(self, error: StoreError) -> None:
+        """The store failed: running attempts go on, starts wait, longer each time."""
+        self.health.store_failed(error)
+        self.health.iterated()
+        self._pause_seconds = min(max(self._pause_seconds * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        log.error("the store failed, next try in %.0f s: %s", self._pause_seconds, error, extra=self._extra)
+        await self._nap(self.setup.clock.sleep(self._pause_seconds))
+
+    async def _nap(self, waiting: Coroutine[Any, Any, None]) -> None:
+        """Await what may be cancelled without harm, and is when the loop is to end."""
+        self._napping = asyncio.ensure_future(waiting)
+        try:
+            if not self._ending:
+                await asyncio.wait((self._napping,))
+            if self._napping.done() and not self._napping.cancelled():
+                self._napping.result()
+        finally:
+            self._napping.cancel()
+
+    def _wake(self) -> None:
+        self._attempts.poke()
+        if self._napping is not None:
+            self._napping.cancel()
+
+    async def _wind_down(self) -> None:
+        self.health.draining = True
+        await self._let_run_out()
+        await self._attempts.end()
+        if self.setup.errors is not None:
+            await self.setup.errors.flush(FLUSH_TIMEOUT)
+            await self.setup.errors.give_up()
+
+    async def _let_run_out(self) -> None:
+        """Give running callbacks the time to end by themselves, unless `stop` was called."""
+        clock = self.setup.clock
+        until_us = clock.steady_us() + duration_us(self.setup.settings.drain_timeout)
+        while self._attempts and not self._in_a_hurry and (left_us := until_us - clock.steady_us()) > 0:
+            await self._attempts.change(left_us / 1e6)
+
+    @property
+    def _extra(self) -> dict[str, str]:
+        return {"queue": self.metrics.name}
+
+
+async def run_until_signalled(dispatcher: Dispatcher) -> None:
+    """Run `dispatcher` until SIGTERM or SIGINT drains it; a second signal cancels what still runs."""
+    loop = asyncio.get_running_loop()
+    seen: list[signal.Signals] = []
+
+    def signalled(number: signal.Signals) -> None:
+        log.info("%s: %s", number.name, "cancelling what still runs" if seen else "draining")
+        (dispatcher.stop if seen else dispatcher.begin_drain)()
+        seen.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled, number)
+    try:
+        await dispatcher.run()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
