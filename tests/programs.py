@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from workqueue.backends.memory import MemoryQueue
 from workqueue.cli import app
 from workqueue.conformance import Target, URLTarget
 from workqueue.handles import Queued
+from workqueue.interface import WorkQueue
 from workqueue.program import exit_code
 from workqueue.testing import FakeClock
 
@@ -62,15 +63,17 @@ def process(program: str, *args: str, stdin: bytes = b"", env: Mapping[str, str]
 
 
 class _ForgetfulQueue(MemoryQueue):
-    """Does not find what is delayed."""
+    """Says that it drops a key, and keeps it."""
 
-    async def delayed(self, limit: int = 100) -> Sequence[Queued]:
-        return []
+    async def drop_queued(self, queued: Queued) -> bool:
+        return True
 
 
 class _Forgetful(URLTarget):
-    def open(self, name: str, *, clock: FakeClock | None, owner: str) -> MemoryQueue:
-        return _ForgetfulQueue(name, clock=clock, owner=owner)
+    def open(self, name: str, *, clock: FakeClock | None, owner: str) -> WorkQueue:
+        opened = super().open(name, clock=clock, owner=owner)
+        opened.__class__ = _ForgetfulQueue  # so that its peers share its keys, as the target sees to
+        return opened
 
 
 def forgetful() -> Target:
