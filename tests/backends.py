@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from examples.three_verbs import Table, ThreeVerbs
 from workqueue.conformance import Need, Target, URLTarget
+from workqueue.interface import WorkQueue
+from workqueue.lease import DEFAULT_LEASE
+from workqueue.testing import FakeClock
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,35 @@ class Backend:
     lacks: frozenset[Need] = frozenset()
 
 
+# What the fallbacks cannot make up for: listing and starting are two steps, and nothing is indexed, stored or awaited.
+THREE_VERBS_LACK = frozenset({Need.EXACT, Need.BULK, Need.COUNTS, Need.SEARCH, Need.WAIT, Need.CONFIGURE})
+
+
 @contextmanager
 def memory() -> Iterator[Target]:
     yield URLTarget("memory://")
 
 
+class Tables:
+    """A target on the example backend: each name is a table of its own, which outlives the queues opened on it."""
+
+    lease = DEFAULT_LEASE.duration
+    durable = True
+    fake_clock = True
+
+    def __init__(self) -> None:
+        self._tables: defaultdict[str, Table] = defaultdict(Table)
+
+    def open(self, name: str, *, clock: FakeClock | None, owner: str) -> WorkQueue:
+        return ThreeVerbs(self._tables[name], clock=clock, owner=owner)
+
+
+@contextmanager
+def three_verbs() -> Iterator[Target]:
+    yield Tables()
+
+
 BACKENDS = [
     Backend("memory", memory, frozenset({Need.DURABLE})),
+    Backend("three-verbs", three_verbs, THREE_VERBS_LACK),
 ]

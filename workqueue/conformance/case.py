@@ -173,7 +173,7 @@ class Case:
         """One lease step of `queue`, or of the first handle."""
         leased = await (queue or self.queue).lease(LeaseRequest(limit, concurrency, max_retry, backoff))
         expect(list(leased.errors), [], "the errors of a lease step")
-        return leased
+        return Leased(list(leased.started), list(leased.recovered))
 
     # views
 

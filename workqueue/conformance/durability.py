@@ -24,7 +24,7 @@ async def keys_in_progress_are_recovered_after_a_restart(case: Case) -> None:
     await case.started("a", payload=b"p")
     await case.reopen()
     expect((await case.get("a")).status, KeyStatus.IN_PROGRESS, "the status")
-    expect((await case.lease()).recovered, (), "the orphans recovered at once")
+    expect((await case.lease()).recovered, [], "the orphans recovered at once")
     case.lapse()
     expect([(o.key, o.attempts) for o in (await case.lease()).recovered], [("a", 1)], "the recovered orphans")
     case.advance(60)

@@ -93,7 +93,7 @@ async def an_owner_that_was_frozen_briefly_keeps_its_lease(case: Case) -> None:
     owned = await case.started("a")
     for _ in range(5):
         case.clock.freeze(case.target.lease / 2)
-    expect((await case.lease(await case.peer())).recovered, (), "the recovered orphans")
+    expect((await case.lease(await case.peer())).recovered, [], "the recovered orphans")
     expect(owned.lost.is_set(), False, "lost")
     expect(await owned.complete(), True, "complete()")
 
@@ -105,7 +105,7 @@ async def a_lease_is_renewed_for_as_long_as_the_attempt_takes(case: Case) -> Non
     for _ in range(20):
         case.clock.advance(case.target.lease / 2)
         leased = await case.lease(peer)
-        expect((list(leased.started), list(leased.recovered)), ([], []), "what another dispatcher got")
+        expect((leased.started, leased.recovered), ([], []), "what another dispatcher got")
     expect((await case.observed("a")).orphaned, False, "orphaned")
     expect(await owned.complete(), True, "complete()")
 
@@ -134,7 +134,7 @@ async def a_wall_clock_that_jumps_does_not_end_a_lease(case: Case) -> None:
     peer = await case.peer()
     for jump in (_HOUR, -3 * _HOUR, 24 * _HOUR):
         case.clock.jump_wall(jump)
-        expect(list((await case.lease(peer)).recovered), [], f"the orphans recovered after a jump of {jump}")
+        expect((await case.lease(peer)).recovered, [], f"the orphans recovered after a jump of {jump}")
         case.advance(1)
     expect(owned.lost.is_set(), False, "lost")
     expect(await owned.complete(), True, "complete()")

@@ -24,7 +24,7 @@ async def a_lease_step_starts_no_more_than_its_limit(case: Case) -> None:
 @scenario()
 async def a_lease_step_on_an_empty_queue_starts_nothing(case: Case) -> None:
     leased = await case.lease()
-    expect((list(leased.started), list(leased.recovered)), ([], []), "what it did")
+    expect((leased.started, leased.recovered), ([], []), "what it did")
 
 
 @scenario()
