@@ -27,7 +27,7 @@ from workqueue.entry import (
 from workqueue.errors import KeyNotFoundError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued, state_of
 from workqueue.interface import KeyState, Snapshot
-from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
+from workqueue.lease import Lease, LeaseRenewer
 
 __all__ = ["NOWHERE", "Change", "Held", "Record", "RecordHandles", "enqueuing", "renewing"]
 
@@ -92,7 +92,6 @@ class RecordHandles:
         renewer: keeps the leases won here alive; the backend's renewal applies `renewing` to each.
         clock: judges leases and not-before; one for all who open the store.
         owner: recorded with the keys that are started here.
-        times: the lease's, as the renewer has them.
     """
 
     def __init__(
@@ -101,13 +100,12 @@ class RecordHandles:
         renewer: LeaseRenewer,
         clock: Clock,
         owner: str = "",
-        times: LeaseTimes = DEFAULT_LEASE,
     ) -> None:
         self._change = change
         self._renewer = renewer
         self._clock = clock
         self._owner = owner
-        self._lease_us = times.duration_us
+        self._lease_us = renewer.times.duration_us
 
     # views
 
