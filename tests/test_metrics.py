@@ -163,6 +163,7 @@ def test_a_lease_ages_while_its_attempt_runs() -> None:
 
     metrics.began(attempt, 0)
     metrics.sample_leases(50 * SECOND)
+    metrics.sample_leases(50 * SECOND + 1)  # by somebody else, or by the next round
     metrics.sample_leases(100 * SECOND)
     metrics.settled("completed", attempt, 120 * SECOND, NOW)
     metrics.sample_leases(150 * SECOND)

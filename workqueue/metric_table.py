@@ -126,7 +126,7 @@ METRICS: tuple[Metric, ...] = (
         "workqueue_lease_age_seconds",
         "histogram",
         "go",
-        "Age of this process's running attempts, sampled whenever the gauges are refreshed.",
+        "Age of this process's running attempts, sampled every five seconds or more.",
         (),
         BUCKETS["lease_age"],
     ),

@@ -45,6 +45,7 @@ EventResult = Literal["sent", "failed", "dropped"]
 """`failed`: the broker did not take it; `dropped`: never tried, because too many were waiting or we shut down."""
 
 OTHER_CLASS = "other"
+_SAMPLE_EVERY_US = 5_000_000
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound=str)
 
@@ -218,6 +219,7 @@ class DispatchMetrics:
         self.events: dict[EventResult, int] = _zeroes(get_args(EventResult))
         self.runaway_callbacks = 0
         self.running: dict[object, int] = {}
+        self._sample_due_us = 0
         self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)
         self.lease_age = Histogram(BUCKETS["lease_age"])
         self.work = ByPriorityClass(Work, classes or PriorityClasses())
@@ -266,9 +268,11 @@ class DispatchMetrics:
                 self.work[priority_class(orphan.priority)].dead_lettered.observe(age_us)
 
     def sample_leases(self, steady_us: int) -> None:
-        """Observe how old each running attempt is by now; called every few seconds, as Go does at each listing."""
-        for began_us in list(self.running.values()):
-            self.lease_age.observe(steady_us - began_us)
+        """Observe how old each running attempt is by now, as Go does at each listing; often called, seldom done."""
+        if steady_us >= self._sample_due_us:
+            self._sample_due_us = steady_us + _SAMPLE_EVERY_US
+            for began_us in list(self.running.values()):
+                self.lease_age.observe(steady_us - began_us)
 
 
 def _zeroes(names: tuple[_R, ...]) -> dict[_R, int]:
