@@ -103,6 +103,14 @@ def test_a_failed_attempt_carries_its_error(spans: InMemorySpanExporter) -> None
     assert [event.name for event in failed.events] == ["exception"]
 
 
+@pytest.mark.parametrize("outcome", ["released", "lost"])
+def test_an_attempt_that_was_cut_short_is_no_error(outcome: str, spans: InMemorySpanExporter) -> None:
+    with attempt_tracer("q").attempt("key", ATTEMPT) as span:
+        span.ended(outcome, asyncio.CancelledError())
+
+    assert only(spans, "process q").status.status_code is StatusCode.UNSET
+
+
 def test_an_error_that_cannot_be_printed_still_ends_its_span(spans: InMemorySpanExporter) -> None:
     class Unprintable(Exception):
         def __str__(self) -> str:

@@ -22,9 +22,11 @@ try:
 except ImportError:  # without the [otel] extra everything here does nothing
     trace = None  # type: ignore[assignment]
 
-__all__ = ["AttemptSpan", "AttemptTracer", "TracedKey", "attempt_tracer", "traced_meta", "with_trace"]
+__all__ = ["NO_TRACER", "AttemptSpan", "AttemptTracer", "TracedKey", "attempt_tracer", "traced_meta", "with_trace"]
 
 log = logging.getLogger(__name__)
+
+_NO_FAULT = ("released", "lost")
 
 
 class TracedKey(Protocol):
@@ -44,7 +46,10 @@ class AttemptSpan(AbstractContextManager["AttemptSpan"], Protocol):
     """The span of one attempt, current inside its `with` block."""
 
     def ended(self, outcome: str, error: BaseException | None = None) -> None:
-        """Say what became of the attempt; an `error` makes it a failed one and is recorded with its traceback."""
+        """Say what became of the attempt; an `error` makes it a failed one and is recorded with its traceback.
+
+        An attempt that we cut short, or whose lease was lost, is not at fault: then the error is left out.
+        """
 
 
 class AttemptTracer(Protocol):
@@ -79,7 +84,7 @@ def attempt_tracer(queue_name: str) -> AttemptTracer:
     Ask again for each round or loop: a provider that was configured meanwhile is found then.
     """
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-        return _NO_SPAN
+        return NO_TRACER
     return _Tracer(queue_name)
 
 
@@ -99,7 +104,8 @@ class _NoSpan:
         pass
 
 
-_NO_SPAN = _NoSpan()
+NO_TRACER: AttemptTracer = _NoSpan()
+"""What `attempt_tracer` answers while tracing is off."""
 
 
 class _Tracer:
@@ -133,7 +139,7 @@ class _Span:
 
     def ended(self, outcome: str, error: BaseException | None = None) -> None:
         self._span.set_attribute("workqueue.outcome", outcome)
-        if error is not None:
+        if error is not None and outcome not in _NO_FAULT:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
