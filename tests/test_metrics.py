@@ -205,6 +205,12 @@ class Uncountable:
         return Counts(queued=7)
 
 
+async def others_run() -> None:
+    """Let every task go on until it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 def test_gauges_of_a_store_that_is_down_are_gone_not_frozen() -> None:
     async def outage() -> list[Counts | None]:
         queue, metrics = Uncountable(), QueueMetrics("q")
@@ -226,14 +232,29 @@ def test_gauges_are_refreshed_in_the_background() -> None:
             for key in ("a", "b"):
                 await queue.queue(key)
                 clock.advance(timedelta(seconds=10))
-                for _ in range(5):
-                    await asyncio.sleep(0)
+                await others_run()
                 assert queue.metrics.counts is not None
                 queued.append(queue.metrics.counts.queued)
         assert queue.metrics.counts is None
         return queued
 
     assert asyncio.run(scenario()) == [1, 2]
+
+
+def test_a_nudged_refresh_never_makes_a_scrape_wait() -> None:
+    async def scenario() -> list[Counts | None]:
+        clock, queue, metrics = FakeClock(), Uncountable(), QueueMetrics("q")
+        refresher, shown = GaugeRefresher(queue, metrics, clock=clock), []
+        for queue.up, seconds in ((True, 1), (False, 9), (False, 1)):
+            refresher.nudge()
+            shown.append(metrics.counts)
+            await others_run()
+            shown.append(metrics.counts)
+            clock.advance(timedelta(seconds=seconds))
+        return shown
+
+    counted = Counts(queued=7)
+    assert asyncio.run(scenario()) == [None, counted, counted, counted, counted, None]
 
 
 def test_a_queue_keeps_its_metrics_behind_the_fallbacks() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Self
 
-from workqueue.clock import Clock, SystemClock
+from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import StoreError
 from workqueue.interface import CountingQueue
 from workqueue.metrics import DispatchMetrics, QueueMetrics
@@ -46,6 +46,7 @@ class GaugeRefresher:
         self._every = every
         self._clock = clock or SystemClock()
         self._task: asyncio.Task[None] | None = None
+        self._due_us = 0
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"gauges-{self._metrics.name}")
@@ -69,11 +70,25 @@ class GaugeRefresher:
                 log.warning("queue %s cannot be counted, its gauges are gone: %s", self._metrics.name, error)
             self._metrics.counts = None
 
+    def nudge(self) -> None:
+        """Refresh in the background if that is due, for who has no `async with` to run in.
+
+        A scrape may call this and go on with what was counted last: waiting for a store that is down, it would time
+        out, and lose every other metric just when they are needed.
+        """
+        idle = self._task is None or self._task.done()
+        if idle and self._clock.steady_us() >= self._due_us:
+            self._task = asyncio.create_task(self._refresh_safely(), name=f"gauges-{self._metrics.name}")
+
     async def _run(self) -> None:
         while True:
-            try:
-                await self.refresh()
-            except Exception:  # a refresher that dies would leave gauges that stand still
-                log.exception("counting queue %s failed; trying again", self._metrics.name)
-                self._metrics.counts = None
+            await self._refresh_safely()
             await self._clock.sleep(self._every.total_seconds())
+
+    async def _refresh_safely(self) -> None:
+        self._due_us = self._clock.steady_us() + duration_us(self._every)
+        try:
+            await self.refresh()
+        except Exception:  # a refresher that dies would leave gauges that stand still
+            log.exception("counting queue %s failed; trying again", self._metrics.name)
+            self._metrics.counts = None
