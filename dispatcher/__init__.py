@@ -1,14 +1,26 @@
-"""What happens to a key: the dispatcher takes keys from a workqueue, calls the reconciler and settles the result."""
+"""What happens to a key: the dispatcher takes keys from a workqueue, calls the reconciler and settles the result.
+
+`handle` runs one round, `handler` one at each HTTP request, `Dispatcher` runs until it is told to stop. gRPC and HTTP
+are imported when something that needs them is used.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.callback import Attempt, Callback
 from dispatcher.events import CloudEventErrors, ErrorEvent, ErrorEvents
 from dispatcher.health import Health
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.outage import TargetUnavailableError
+from dispatcher.outcome import Failure
 from dispatcher.round import handle, handle_async
 from dispatcher.settings import DispatcherSettings
+
+if TYPE_CHECKING:
+    from dispatcher.target import ServiceCallback, TargetError, service_callback
+    from dispatcher.trigger import Trigger, handler
 
 __all__ = [
     "Attempt",
@@ -18,9 +30,29 @@ __all__ = [
     "DispatcherSettings",
     "ErrorEvent",
     "ErrorEvents",
+    "Failure",
     "Health",
+    "ServiceCallback",
+    "TargetError",
     "TargetUnavailableError",
+    "Trigger",
     "handle",
     "handle_async",
+    "handler",
     "run_until_signalled",
+    "service_callback",
 ]
+
+_LAZY = {
+    "ServiceCallback": "dispatcher.target",
+    "TargetError": "dispatcher.target",
+    "Trigger": "dispatcher.trigger",
+    "handler": "dispatcher.trigger",
+    "service_callback": "dispatcher.target",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'dispatcher' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

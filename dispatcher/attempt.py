@@ -12,9 +12,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
-from dispatcher.callback import Attempt
+from dispatcher.callback import LeasedAttempt
 from dispatcher.outage import Outage
 from dispatcher.running import END_GRACE, Phase, Running, Why
 from dispatcher.settle import Settling
@@ -22,6 +22,9 @@ from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
 from workqueue.clock import duration_us, wait_first
 from workqueue.interface import OwnedInProgressKey
+from workqueue.metrics import SettleOutcome
+from workqueue.outcomes import QueueKeys, RequeueAfter
+from workqueue.tracing import NO_TRACER, attempt_tracer
 
 __all__ = ["Attempts"]
 
@@ -56,6 +59,7 @@ class Attempts:
         self._clock = setup.clock
         self._callback = setup.callback
         self._max_run_us = duration_us(setup.settings.max_run_time)
+        self._tracer = attempt_tracer(setup.metrics.name)
         self._settling = Settling(setup, outage, patient=patient)
         self._running: dict[OwnedInProgressKey, Running] = {}
         self._change: asyncio.Future[None] | None = None
@@ -83,11 +87,12 @@ class Attempts:
         """Call the callback for each key."""
         loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
         deadline_us, began = now_us + self._max_run_us, self._setup.metrics.began
+        attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
         for owned in started:
             running = self._running[owned] = Running(self._clock, deadline_us)
             began(owned, now_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
-            running.task = asyncio.Task(self._attempt(owned, running), loop=loop)
+            running.task = asyncio.Task(attempt(owned, running), loop=loop)
             owned.lost.subscribe(running.lose)
         if self._watch is None:
             self._watch = loop.create_task(self._watch_over())
@@ -131,30 +136,40 @@ class Attempts:
 
     async def _attempt(self, owned: OwnedInProgressKey, running: Running) -> None:
         result = await self._call(owned, running)
-        running.phase = Phase.SETTLING
-        try:
-            if running.cancelled_by_others:
-                await self._settle_apart(owned, running, result)
-            else:
-                await self._settling.settle(owned, running, result)
-        finally:
-            self._end(owned, running, result)
+        await self._settle(owned, running, result)
+
+    async def _traced_attempt(self, owned: OwnedInProgressKey, running: Running) -> None:
+        with self._tracer.attempt(owned.key, owned) as span:
+            result = await self._call(owned, running)
+            outcome = await self._settle(owned, running, result)
+            failed = isinstance(result, BaseException) and not isinstance(result, RequeueAfter | QueueKeys)
+            span.ended(outcome, result if failed else None)
             result = None  # an error's traceback holds this frame
 
-    async def _call(self, owned: OwnedInProgressKey, running: Running) -> object:
+    async def _call(self, owned: OwnedInProgressKey, running: Running) -> Any:
         if running.why is not None:  # stopped before it began
             return asyncio.CancelledError()
         running.phase = Phase.CALLING
         try:
-            return await self._callback(owned.key, Attempt(owned, running))
+            return await self._callback(owned.key, LeasedAttempt(owned, running))
         except BaseException as error:  # noqa: BLE001 - whatever a callback raises decides about its key only
             return error
 
-    async def _settle_apart(self, owned: OwnedInProgressKey, running: Running, result: object) -> None:
+    async def _settle(self, owned: OwnedInProgressKey, running: Running, result: object) -> SettleOutcome:
+        running.phase = Phase.SETTLING
+        try:
+            if running.cancelled_by_others:
+                return await self._settle_apart(owned, running, result)
+            return await self._settling.settle(owned, running, result)
+        finally:
+            self._end(owned, running, result)
+
+    async def _settle_apart(self, owned: OwnedInProgressKey, running: Running, result: object) -> SettleOutcome:
         """Settle in a task that nobody has cancelled; a cancellation not yet delivered to ours would cut it short."""
         settling = asyncio.get_running_loop().create_task(self._settling.settle(owned, running, result))
         with contextlib.suppress(asyncio.CancelledError):
             await to_the_end(settling)
+        return settling.result()
 
     def _end(self, owned: OwnedInProgressKey, running: Running, result: object) -> None:
         del self._running[owned]

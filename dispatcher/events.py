@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from dispatcher.outcome import Failure, shortened
-from dispatcher.waiting import within
+from dispatcher.waiting import all_done, within
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import InvalidSettingError
 from workqueue.metrics import EventResult
@@ -121,7 +121,7 @@ class CloudEventErrors:
     async def flush(self, timeout: timedelta = FLUSH_TIMEOUT) -> None:
         if self._senders:
             try:
-                await within(self._clock, timeout.total_seconds(), _all_done(self._senders))
+                await within(self._clock, timeout.total_seconds(), all_done(self._senders))
             except TimeoutError:
                 left = len(self._waiting) + self._in_flight
                 log.warning("%d error events are not sent after %s", left, timeout, extra={"queue": self._source})
@@ -131,7 +131,7 @@ class CloudEventErrors:
             self._lost("dropped", self._waiting.popleft(), "the dispatcher is stopping")
         for sender in tuple(self._senders):
             sender.cancel()
-        await _all_done(self._senders)
+        await all_done(self._senders)
 
     async def _send_waiting(self) -> None:
         """One of the senders: works until nothing waits. The last one closes the session, so none is left open."""
@@ -238,11 +238,6 @@ def _data(event: ErrorEvent, source: str, key: str) -> dict[str, Any]:
     if failure.infrastructure:
         data["infrastructure"] = True
     return data
-
-
-async def _all_done(tasks: set[asyncio.Task[None]]) -> None:
-    while tasks:
-        await asyncio.wait(tuple(tasks))
 
 
 def error_event(key: str, attempts: int, failure: Failure, now_us: int) -> ErrorEvent:

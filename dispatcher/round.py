@@ -38,8 +38,9 @@ async def handle(
         InvalidSettingError: a setting is out of range.
         StoreError: the store failed before any key was started.
         ExceptionGroup: the store failed for some keys; the others were processed.
+        KeyboardInterrupt, SystemExit: a callback raised it; its attempt failed, the others were processed.
     """
-    await handle_async(queue, callback=callback, errors=errors, **settings)
+    await Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors)).run()
 
 
 def handle_async(
@@ -49,29 +50,27 @@ def handle_async(
 
     Args and errors are those of `handle`; the latter are raised where the task is awaited, but for InvalidSettingError.
     """
-    return Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors)).start()
+    round_ = Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors))
+    return asyncio.get_running_loop().create_task(round_.run())
 
 
 class Round:
-    """One dispatch pass, to be started once."""
+    """One dispatch pass, to be run once."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._attempts = Attempts(setup)
         self._stopping = False
 
-    def start(self) -> asyncio.Task[None]:
-        """Begin; the task returned may be cancelled at any time, and ends when the round has."""
-        # The round runs in a task that nobody else can cancel: it starts keys, which are then ours to settle.
-        dispatching = asyncio.get_running_loop().create_task(self._run())
-        return asyncio.get_running_loop().create_task(self._wait_for(dispatching))
-
-    async def _wait_for(self, dispatching: asyncio.Task[None]) -> None:
-        await to_the_end(dispatching, self._stop)
+    async def run(self) -> None:
+        """Dispatch once, and wait for every attempt; a cancellation does what `stop` does, and is raised at the end."""
+        # In a task that nobody else can cancel: keys that it starts are ours to settle or to release.
+        await to_the_end(asyncio.get_running_loop().create_task(self._dispatch()), self.stop)
         if self._attempts.fatal is not None:
             raise self._attempts.fatal
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Start nothing more and cancel the callbacks; `run` returns once their keys are released."""
         self._stopping = True
         self._attempts.stop()
         self._attempts.poke()
@@ -82,13 +81,12 @@ class Round:
         else:
             self._attempts.start(started)
 
-    async def _run(self) -> None:
+    async def _dispatch(self) -> None:
         settings, metrics = self._setup.settings, self._setup.metrics
         try:
             async with self._attempts as attempts:
                 leased = await lease_keys(self._setup, settings.concurrency)
                 await self._begin(leased.started)
-                metrics.sample_leases(self._setup.clock.steady_us())
                 while attempts and not self._stopping:
                     await attempts.change()
                 if self._stopping:

@@ -18,6 +18,7 @@ from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.options import Options
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
+from workqueue.tracing import with_trace
 
 __all__ = ["Settling"]
 
@@ -59,7 +60,7 @@ class Settling:
         self._outage = outage
         self._patient = patient
 
-    async def settle(self, owned: OwnedInProgressKey, running: Running, result: object) -> None:
+    async def settle(self, owned: OwnedInProgressKey, running: Running, result: object) -> SettleOutcome:
         """End the attempt whose callback returned or raised `result`; raises nothing but cancellation."""
         decision = self._decide(owned, running, result)
         if decision.keys:
@@ -70,6 +71,7 @@ class Settling:
         now_us = self._clock.wall_us()
         self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
         self._report(owned, decision, outcome, now_us)
+        return outcome
 
     async def release(self, owned: OwnedInProgressKey) -> None:
         """Hand a key back that was started but not called."""
@@ -181,4 +183,4 @@ async def _verb(owned: OwnedInProgressKey, decision: Decision) -> bool:
 def _options(asked: QueueKey, now_us: int) -> Options:
     delay = asked.delay or timedelta(0)
     not_before = from_us(min(now_us + duration_us(delay), LATEST_US)) if delay else None
-    return Options(priority=asked.priority, not_before=not_before, payload=asked.payload)
+    return with_trace(Options(priority=asked.priority, not_before=not_before, payload=asked.payload))

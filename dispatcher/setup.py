@@ -38,7 +38,8 @@ class Setup:
     ) -> Setup:
         """Complete a backend of three verbs and a plain function; the clock is the queue's."""
         clock: Clock = getattr(queue, "clock", None) or SystemClock()
-        metrics = metrics or DispatchMetrics.of(queue)
+        full = with_fallbacks(queue, clock)
+        metrics = metrics or DispatchMetrics.of(full)
         if errors is not None:
             metrics.events = errors.results
-        return cls(with_fallbacks(queue, clock), as_async(callback), settings, errors, metrics, clock)
+        return cls(full, as_async(callback), settings, errors, metrics, clock)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from workqueue.clock import Clock
 
-__all__ = ["to_the_end", "within"]
+__all__ = ["all_done", "to_the_end", "within"]
 
 log = logging.getLogger(__name__)
 
@@ -57,3 +57,9 @@ async def within(clock: Clock, seconds: float, step: Coroutine[Any, Any, _T]) ->
         working.cancel()
         expiry.cancel()
         await asyncio.wait((working, expiry))
+
+
+async def all_done(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Return once `tasks`, from which each task takes itself out at its end, is empty."""
+    while tasks:
+        await asyncio.wait(tuple(tasks))

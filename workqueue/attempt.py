@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from workqueue.lease import Lost
 from workqueue.outcomes import Outcome
 
-__all__ = ["Attempt", "Callback", "call", "in_thread"]
+__all__ = ["Attempt", "Callback", "call", "in_thread", "start_in_thread"]
 
 _T = TypeVar("_T")
 
@@ -71,10 +71,18 @@ def _is_async(callback: Callback) -> bool:
 
 
 async def in_thread(function: Callable[..., _T], *arguments: object) -> _T:
+    """Run a plain function as `start_in_thread` does, and wait for it; cancelling this abandons the thread."""
+    return await start_in_thread(function, *arguments)
+
+
+def start_in_thread(function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:
     """Run a plain function in a daemon thread of its own, with this task's context variables.
 
     Not in an executor: its threads are joined at exit, so that one callback that never returns would keep the process
     from ending.
+
+    Returns:
+        What it will return or raise. Cancelling this abandons the thread.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
@@ -91,7 +99,7 @@ async def in_thread(function: Callable[..., _T], *arguments: object) -> _T:
             loop.call_soon_threadsafe(_unless_done, done, tell)
 
     threading.Thread(target=run, name=f"callback-{getattr(function, '__name__', 'thread')}", daemon=True).start()
-    return await done
+    return done
 
 
 def _unless_done(done: asyncio.Future[_T], tell: Callable[[], None]) -> None:

@@ -1,0 +1,109 @@
+"""Stage 5: a callback that calls a reconciler over gRPC, in Python or Go, and reads its answer as an outcome."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import grpc
+
+from dispatcher.callback import Attempt
+from dispatcher.outage import TargetUnavailableError
+from workqueue.channel import Address, open_channel
+from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.outcomes import Outcome
+from workqueue.pb import workqueue_pb2 as pb
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.security import ClientSecurity
+from workqueue.wire import describe, from_reconciler, non_retriable_reason, outcome_of
+
+__all__ = ["ServiceCallback", "TargetError", "service_callback"]
+
+_READY = grpc.ChannelConnectivity.READY
+_LEAST_SECONDS = 0.001
+_TO_CONNECT = frozenset({grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
+
+
+class TargetError(Exception):
+    """The reconciler answered with an error; the message is its status and text."""
+
+
+def service_callback(target: str | grpc.aio.Channel, *, security: ClientSecurity | None = None) -> ServiceCallback:
+    """A callback that calls the reconciler at `target` for each key, for as long as the attempt may run.
+
+    Args:
+        target: `grpc://host:port`, `grpcs://host:port` (TLS), or a channel of your own, which stays yours to close.
+        security: whom to trust and what to show, for an address.
+
+    Raises:
+        InvalidSettingError: `target` is no such address, or `security` does not fit it.
+    """
+    return ServiceCallback(target, security or ClientSecurity())
+
+
+class ServiceCallback:
+    """What `service_callback` returns. As an async context manager it closes the channel that it opened."""
+
+    def __init__(self, target: str | grpc.aio.Channel, security: ClientSecurity) -> None:
+        self._address = Address.parse(target) if isinstance(target, str) else None
+        self._security = security
+        self._channel = None if isinstance(target, str) else target
+        self._process: Any = None
+
+    async def __call__(self, key: str, attempt: Attempt) -> Outcome | None:
+        process, channel = self._connected()
+        reached = channel.get_state() is _READY or await _connect(channel)
+        request = pb.ProcessRequest(
+            key=key,
+            priority=attempt.priority,
+            payload=attempt.payload or b"",
+            attempts=attempt.attempts,
+            meta=attempt.meta,
+        )
+        seconds = max(attempt.remaining().total_seconds(), _LEAST_SECONDS)
+        try:
+            return outcome_of(await process(request, timeout=seconds))
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error, channel, reached=reached) from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel, if it is ours; calls under way are cancelled."""
+        if self._address is not None and self._channel is not None:
+            channel, self._channel, self._process = self._channel, None, None
+            await channel.close(None)
+
+    def _connected(self) -> tuple[Any, grpc.aio.Channel]:
+        """The method to call and its channel, which is opened at the first call, in the event loop that uses it."""
+        if self._channel is None and self._address is not None:
+            self._channel = open_channel(self._address, self._security)
+        assert self._channel is not None
+        if self._process is None:
+            self._process = WorkqueueServiceStub(self._channel).Process
+        return self._process, self._channel
+
+
+async def _connect(channel: grpc.aio.Channel) -> bool:
+    """Wait until it is known whether a connection can be had; returns whether one is.
+
+    So a call that fails later is known to have been sent or not; its error says so only in its text.
+    """
+    while (state := channel.get_state(try_to_connect=True)) in _TO_CONNECT:
+        await channel.wait_for_state_change(state)
+    return state is _READY
+
+
+def _failure(error: grpc.aio.AioRpcError, channel: grpc.aio.Channel, *, reached: bool) -> Exception:
+    trailers: Any = error.trailing_metadata()  # typed as opaque; pairs of name and value
+    reason = non_retriable_reason(trailers)
+    if reason is not None:
+        return NonRetriableError(reason or error.details() or "")
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return TargetError(describe(error))
+    if from_reconciler(trailers) or channel.get_state() is _READY:  # an answer; the connection is fine
+        return InfrastructureError(describe(error))
+    return TargetUnavailableError(describe(error), reached=reached)
