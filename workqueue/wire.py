@@ -52,6 +52,7 @@ __all__ = [
     "options_of",
     "outcome_of",
     "refusal_of",
+    "refuse_floor",
     "request_of",
     "response_of",
     "state_message_of",
@@ -95,14 +96,24 @@ def request_of(key: str, options: Options, now_us: int) -> pb.ProcessRequest:
     """An enqueue as a request.
 
     Raises:
-        UnsupportedError: a floor, which a request cannot carry; dropping it silently would break its promise.
+        UnsupportedError: it has a floor, which a request cannot carry; losing it silently would break a promise.
     """
-    if options.not_before_floor:
-        raise UnsupportedError("a floor cannot be asked for over gRPC; enqueue next to the store, or without a floor")
+    refuse_floor(options)
     delay = 0 if options.not_before is None else whole_seconds(options.not_before - from_us(now_us))
     return pb.ProcessRequest(
         key=key, priority=options.priority, delay_seconds=delay, payload=options.payload or b"", meta=options.meta
     )
+
+
+def refuse_floor(options: Options) -> Options:
+    """`options`, unless they ask for a floor.
+
+    Raises:
+        UnsupportedError: they do.
+    """
+    if options.not_before_floor:
+        raise UnsupportedError("a floor cannot be asked for over gRPC; enqueue next to the store, or without a floor")
+    return options
 
 
 def options_of(request: pb.ProcessRequest, now_us: int) -> Options:

@@ -1,0 +1,88 @@
+"""For the gRPC tests: tests that are coroutines, raw stubs, and queues that fail on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, ParamSpec
+
+import grpc
+import pytest
+
+from workqueue.backends.memory import MemoryQueue
+from workqueue.client import Client, Retries, connect
+from workqueue.errors import WorkQueueError
+from workqueue.options import Options
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.security import ClientSecurity
+from workqueue.server import GrpcServer
+from workqueue.service import receive
+
+if TYPE_CHECKING:
+    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+
+_P = ParamSpec("_P")
+
+ONCE = Retries(patience=timedelta(0), attempt=timedelta(seconds=10))
+QUICK = Retries(
+    patience=timedelta(seconds=30), pause=timedelta(milliseconds=1), longest_pause=timedelta(milliseconds=5)
+)
+
+
+def on_loop(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
+    """Run a test that is a coroutine function on an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(60):
+                await test(*args, **kwargs)
+
+        asyncio.run(bounded())
+
+    return run
+
+
+class FailingQueue(MemoryQueue):
+    """A queue whose enqueues and look-ups raise `error` while it is set."""
+
+    error: WorkQueueError | None = None
+
+    async def queue(self, key: str, options: Options = Options()) -> None:
+        if self.error is not None:
+            raise self.error
+        await super().queue(key, options)
+
+
+@asynccontextmanager
+async def stub_of(server: GrpcServer) -> AsyncIterator[WorkqueueServiceAsyncStub]:
+    """A raw stub, as any gRPC client has it."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield WorkqueueServiceStub(channel)
+
+
+@asynccontextmanager
+async def received(queue: MemoryQueue, retries: Retries = ONCE) -> AsyncIterator[Client]:
+    """A client of a receiver of `queue`."""
+    async with receive(queue, port=0) as server, client_of(server, retries=retries) as client:
+        yield client
+
+
+def client_of(
+    server: GrpcServer,
+    *,
+    scheme: str = "grpc",
+    security: ClientSecurity | None = None,
+    retries: Retries = ONCE,
+) -> Client:
+    return connect(f"{scheme}://127.0.0.1:{server.port}", security=security, retries=retries)
+
+
+async def refused(call: Awaitable[object]) -> grpc.aio.AioRpcError:
+    """The status with which `call` fails."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value

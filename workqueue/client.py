@@ -1,0 +1,213 @@
+"""Stage 1: a receiver somewhere else, used as the queue behind it: enqueue and look up, with retries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import grpc
+
+from workqueue.channel import Address, Diagnosis, Probe, open_channel
+from workqueue.clock import Clock, SystemClock, duration_us
+from workqueue.errors import (
+    InvalidOptionsError,
+    KeyNotFoundError,
+    QueueClosedError,
+    StoreError,
+    StoreUnavailableError,
+    StoreUnusableError,
+    WorkQueueError,
+)
+from workqueue.interface import KeyState
+from workqueue.key import validate_key
+from workqueue.options import Options
+from workqueue.pb import workqueue_pb2 as pb
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.security import ClientSecurity
+from workqueue.wire import describe, key_state_of, refuse_floor, request_of
+
+if TYPE_CHECKING:
+    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+
+__all__ = ["Client", "Retries", "connect"]
+
+_T = TypeVar("_T")
+
+_IN_FLIGHT = 64
+
+# Enqueues may be repeated, so whatever might pass is tried again. INTERNAL is what Go receivers say of their store.
+_TRANSIENT = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+    }
+)
+_FINAL = {
+    grpc.StatusCode.UNAUTHENTICATED: "does not accept this client",
+    grpc.StatusCode.PERMISSION_DENIED: "does not accept this client",
+    grpc.StatusCode.UNIMPLEMENTED: "is no receiver",
+    grpc.StatusCode.FAILED_PRECONDITION: "has a store that does not work",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How long a call is tried.
+
+    Args:
+        patience: no try begins after this long; zero means one try.
+        attempt: how long one try may take.
+        pause: between the first two tries; doubles up to `longest_pause`, and each is cut by up to half at random.
+        longest_pause: see `pause`.
+    """
+
+    patience: timedelta = timedelta(seconds=30)
+    attempt: timedelta = timedelta(seconds=10)
+    pause: timedelta = timedelta(milliseconds=100)
+    longest_pause: timedelta = timedelta(seconds=2)
+
+    def pauses(self, rand: Callable[[], float] = random.random) -> Iterator[float]:
+        """Seconds to wait between tries, without end."""
+        pause = self.pause
+        while True:
+            yield pause.total_seconds() * (1 - rand() / 2)
+            pause = min(pause * 2, self.longest_pause)
+
+
+def connect(
+    address: str,
+    *,
+    security: ClientSecurity | None = None,
+    retries: Retries | None = None,
+    clock: Clock | None = None,
+) -> Client:
+    """The receiver at `address`, as an async context manager; nothing is connected before the first call.
+
+    Args:
+        address: `grpc://host:port`, or with TLS `grpcs://host:port` or `https://host`.
+        security: whom to trust, and what to show.
+        retries: how long calls are tried.
+        clock: what delays count from.
+
+    Raises:
+        InvalidSettingError: the address is none, or `security` does not fit it.
+    """
+    parsed = Address.parse(address)
+    chosen = security or ClientSecurity()
+    chosen.check_address(parsed.host, tls=parsed.tls)
+    return Client(parsed, chosen, retries or Retries(), clock or SystemClock())
+
+
+class Client:
+    """A receiver, wherever a producer takes a queue (see `connect`)."""
+
+    def __init__(self, address: Address, security: ClientSecurity, retries: Retries, clock: Clock) -> None:
+        self.address = address
+        self.clock = clock
+        self._security = security
+        self._retries = retries
+        self._probe = Probe(address, security, clock)
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: WorkqueueServiceAsyncStub
+
+    async def __aenter__(self) -> Self:
+        self._channel = open_channel(self.address, self._security)
+        self._stub = WorkqueueServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close(None)
+
+    async def queue(self, key: str, options: Options = Options()) -> None:
+        """Have `key` stored (see `WorkQueue.queue`).
+
+        Raises:
+            InvalidKeyError, InvalidOptionsError: nothing was stored.
+            UnsupportedError: `options` ask for a floor, which requests cannot carry.
+            StoreUnavailableError: every try failed, or its answer was lost; enqueueing again is safe.
+            StoreUnusableError: the receiver refuses this client, or there is none at the address.
+        """
+        validate_key(key)
+        await self._persist(lambda seconds: self._process(key, options, seconds))
+
+    async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
+        """Have every key stored, 64 at a time (see `BulkQueue.queue_many`); all are validated first.
+
+        Raises:
+            As `queue`: the first error ends it, and which of the others were stored is unknown.
+        """
+        checked = [(validate_key(key), refuse_floor(options)) for key, options in items]
+        waiting = iter(checked)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(len(checked), _IN_FLIGHT)):
+                    group.create_task(self._queue_all(waiting))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+
+    async def _queue_all(self, waiting: Iterator[tuple[str, Options]]) -> None:
+        for key, options in waiting:
+            await self.queue(key, options)
+
+    async def get(self, key: str) -> KeyState:
+        """The state of one key (see `WorkQueue.get`); payload, meta, owner and error stay with the receiver.
+
+        Raises:
+            KeyNotFoundError: it is nowhere.
+            StoreUnavailableError, StoreUnusableError: as `queue`.
+        """
+        request = pb.GetKeyStateRequest(key=key)
+        return key_state_of(await self._persist(lambda seconds: self._open.GetKeyState(request, timeout=seconds)))
+
+    def _process(self, key: str, options: Options, seconds: float) -> Awaitable[pb.ProcessResponse]:
+        # Made anew for every try: a delay counts from when the receiver gets it.
+        return self._open.Process(request_of(key, options, self.clock.wall_us()), timeout=seconds)
+
+    @property
+    def _open(self) -> WorkqueueServiceAsyncStub:
+        if self._channel is None:
+            raise QueueClosedError("this client is not open: use it inside 'async with connect(...) as client'")
+        return self._stub
+
+    async def _persist(self, ask: Callable[[float], Awaitable[_T]]) -> _T:
+        """Ask until there is an answer, the refusal is final, or patience ends."""
+        give_up_us = self.clock.steady_us() + duration_us(self._retries.patience)
+        for pause in self._retries.pauses():
+            try:
+                return await ask(self._retries.attempt.total_seconds())
+            except grpc.aio.AioRpcError as error:
+                failed = await self._explain(error)
+            except StoreUnavailableError as error:  # no token
+                failed = error
+            if not isinstance(failed, StoreUnavailableError) or self.clock.steady_us() + pause * 1e6 >= give_up_us:
+                raise failed
+            await self.clock.sleep(pause)
+        raise AssertionError("pauses() has no end")
+
+    async def _explain(self, error: grpc.aio.AioRpcError) -> WorkQueueError:
+        code, text = error.code(), error.details() or ""
+        if code in _TRANSIENT:
+            return await self._outage(error)
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidOptionsError(text)
+        if code is grpc.StatusCode.NOT_FOUND:
+            return KeyNotFoundError(text)
+        if code in _FINAL:
+            return StoreUnusableError(f"{self.address} {_FINAL[code]}: {text}")
+        return StoreError(f"{self.address}: {describe(error)}")
+
+    async def _outage(self, error: grpc.aio.AioRpcError) -> StoreError:
+        found = await self._probe.find() if error.code() is grpc.StatusCode.UNAVAILABLE else Diagnosis()
+        if found.permanent:
+            return StoreUnusableError(f"cannot connect to {self.address}: {found.reason}")
+        if found.reason:
+            return StoreUnavailableError(f"cannot connect to {self.address}: {found.reason}")
+        return StoreUnavailableError(f"{self.address}: {describe(error)}")

@@ -1,0 +1,179 @@
+"""Stage 1: one receiver over many: each key belongs to one of N shards, and a dead shard fails only its own keys.
+
+`fnv` places keys as the Go hyperqueue does, so that both can stand before the same shards. `rendezvous` moves only 1/N
+of the keys when a shard is added or removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+import grpc
+
+from workqueue.channel import Address, join_host_port, open_channel
+from workqueue.errors import InvalidSettingError
+from workqueue.pb import workqueue_pb2 as pb
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
+from workqueue.security import ClientSecurity, ServerSecurity
+from workqueue.server import GrpcServer, Listen
+from workqueue.service import take_over_trace
+from workqueue.wire import cut
+
+if TYPE_CHECKING:
+    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+
+__all__ = ["HASHES", "Choose", "Router", "Shard", "by_fnv", "by_rendezvous", "fnv1a_32", "route"]
+
+Choose = Callable[[str], int]
+"""Given a key, the index of its shard."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_T = TypeVar("_T")
+_Answer = TypeVar("_Answer", covariant=True)
+_TIMEOUT_SECONDS = 30.0
+_ABOUT_THE_CALL = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
+_ABOUT_THE_CALLER = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
+
+
+def fnv1a_32(data: bytes) -> int:
+    """The 32-bit FNV-1a hash (Fowler, Noll, Vo; draft-eastlake-fnv)."""
+    value = 0x811C9DC5
+    for byte in data:
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value
+
+
+def by_fnv(shards: Sequence[str]) -> Choose:
+    """`fnv1a_32(key) % N`: what counts is the number of shards and their order."""
+    count = len(shards)
+    return lambda key: fnv1a_32(key.encode()) % count
+
+
+def by_rendezvous(shards: Sequence[str]) -> Choose:
+    """The shard that scores highest for the key: what counts is each shard's address, not its place in the list.
+
+    Thaler and Ravishankar, "A Name-Based Mapping Scheme for Rendezvous" (1996).
+    """
+    seeds = [blake2b(shard.encode() + b"\0", digest_size=8) for shard in shards]
+
+    def choose(key: str) -> int:
+        encoded = key.encode()
+        return max(range(len(seeds)), key=lambda index: _score(seeds[index], encoded))
+
+    return choose
+
+
+def _score(seed: blake2b, key: bytes) -> bytes:
+    hashed = seed.copy()
+    hashed.update(key)
+    return hashed.digest()
+
+
+HASHES: dict[str, Callable[[Sequence[str]], Choose]] = {"fnv": by_fnv, "rendezvous": by_rendezvous}
+"""The ways to place keys, by the names that settings use."""
+
+
+@asynccontextmanager
+async def route(
+    shards: Sequence[str],
+    *,
+    hashing: str = "fnv",
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    security: ServerSecurity | None = None,
+    shard_security: ClientSecurity | None = None,
+) -> AsyncIterator[GrpcServer]:
+    """A server that passes every call on to the shard of its key.
+
+    Args:
+        shards: addresses of receivers, as `connect` takes them; for `fnv` their order counts and must never change.
+        hashing: one of `HASHES`.
+        host: where to listen; another address than loopback needs TLS or `security.insecure`.
+        port: 0 for any free one, found in the server's `port`.
+        security: TLS and tokens of this server.
+        shard_security: how the shards are reached.
+
+    Raises:
+        InvalidSettingError: there is no shard, one comes twice, an address is none, or `hashing` is unknown.
+    """
+    addresses = _distinct([Address.parse(shard) for shard in shards])
+    choose = _hash_of(hashing)([join_host_port(address.host, address.port) for address in addresses])
+    listen = Listen(host, port, security or ServerSecurity())
+    async with AsyncExitStack() as stack:
+        opened = [await _open(stack, address, shard_security or ClientSecurity()) for address in addresses]
+        yield await stack.enter_async_context(GrpcServer(Router(opened, choose), listen))
+
+
+def _hash_of(name: str) -> Callable[[Sequence[str]], Choose]:
+    if name not in HASHES:
+        raise InvalidSettingError(f"hash={name}: it takes {' or '.join(HASHES)}")
+    return HASHES[name]
+
+
+def _distinct(addresses: Sequence[Address]) -> Sequence[Address]:
+    if not addresses:
+        raise InvalidSettingError("a hyperqueue needs the address of at least one shard")
+    if len(set(addresses)) < len(addresses):
+        raise InvalidSettingError("a shard comes twice: it would get twice its share of the keys")
+    return addresses
+
+
+async def _open(stack: AsyncExitStack, address: Address, security: ClientSecurity) -> Shard:
+    channel = await stack.enter_async_context(open_channel(address, security))
+    return Shard(str(address), WorkqueueServiceStub(channel))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One receiver behind a router."""
+
+    name: str
+    stub: WorkqueueServiceAsyncStub
+
+
+class _Method(Protocol[_Answer]):
+    def __call__(self, request: Any, *, timeout: float) -> Awaitable[_Answer]: ...
+
+
+class Router(WorkqueueServiceServicer):
+    """The servicer; `route` runs it with channels and a server of its own.
+
+    Retrying is left to the caller, who knows how long it may take.
+    """
+
+    def __init__(self, shards: Sequence[Shard], choose: Choose) -> None:
+        self._shards = shards
+        self._choose = choose
+
+    async def Process(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:  # noqa: N802
+        """Enqueue the request's key at its shard."""
+        take_over_trace(request, context)
+        shard = self._shards[self._choose(request.key)]
+        return await _forward(shard, shard.stub.Process, request, context)
+
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Context) -> pb.KeyState:  # noqa: N802
+        """Where the request's key is, at its shard."""
+        shard = self._shards[self._choose(request.key)]
+        return await _forward(shard, shard.stub.GetKeyState, request, context)
+
+
+async def _forward(shard: Shard, method: _Method[_T], request: object, context: Context) -> _T:
+    left: float | None = context.time_remaining()  # None: the caller set no deadline
+    try:
+        return await method(request, timeout=_TIMEOUT_SECONDS if left is None else min(left, _TIMEOUT_SECONDS))
+    except grpc.aio.AioRpcError as error:
+        await _pass_on(shard, error, context)
+
+
+async def _pass_on(shard: Shard, error: grpc.aio.AioRpcError, context: Context) -> NoReturn:
+    code, text = error.code(), error.details() or ""
+    if code in _ABOUT_THE_CALL:
+        await context.abort(code, text)
+    if code in _ABOUT_THE_CALLER:
+        code = grpc.StatusCode.FAILED_PRECONDITION  # it is this router that the shard does not accept
+    await context.abort(code, cut(f"shard {shard.name}: {text}"))

@@ -1,0 +1,146 @@
+"""Stages 5, 6: a callback served over gRPC, for dispatchers in Python and Go: outcomes and errors become answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import grpc
+
+from workqueue.attempt import Callback, call
+from workqueue.drain import Drain, DrainTimes
+from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.lease import Lost
+from workqueue.outcomes import QueueKeys, RequeueAfter
+from workqueue.pb import workqueue_pb2 as pb
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.security import ServerSecurity
+from workqueue.server import GrpcServer, Listen
+from workqueue.wire import Failure, describe, failure_of, response_of
+
+__all__ = ["Reconciler", "RemoteAttempt", "serve"]
+
+log = logging.getLogger(__name__)
+
+_FOR_EVER = timedelta(days=36500)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def serve(
+    callback: Callback,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    security: ServerSecurity | None = None,
+    times: DrainTimes | None = None,
+) -> GrpcServer:
+    """A server that calls `callback` for every key that a dispatcher sends; enter it, then `wait()`.
+
+    Leaving the block drains: callbacks get three seconds to finish, the keys of the others, and of calls that still
+    come in, are requeued after 15 to 45 s without costing an attempt.
+
+    Args:
+        callback: the reconciler; the same function works with `dispatcher.handle` in process.
+        host: where to listen; another address than loopback needs TLS or `security.insecure`.
+        port: 0 for any free one, found in the server's `port` once it is entered.
+        security: TLS and tokens.
+        times: how the drain goes.
+
+    Raises:
+        InvalidSettingError: host, port and security do not go together.
+    """
+    reconciler = Reconciler(callback, times or DrainTimes())
+    listen = Listen(host, port, security or ServerSecurity())
+    return GrpcServer(reconciler, listen, drain=reconciler.drain)
+
+
+class Reconciler(WorkqueueServiceServicer):
+    """The servicer; `serve` runs it on a server of its own."""
+
+    def __init__(self, callback: Callback, times: DrainTimes) -> None:
+        self._callback = callback
+        self._drain: Drain[pb.ProcessResponse | Failure] = Drain(times, response_of)
+
+    async def Process(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:  # noqa: N802
+        """Call the callback for the request's key."""
+        attempt = RemoteAttempt(request, context)
+        answer = await self._drain.run(self._reconcile(attempt), attempt.lost.set)
+        if isinstance(answer, Failure):
+            await context.abort(answer.code, answer.text, answer.trailers)
+        return answer
+
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Context) -> pb.KeyState:  # noqa: N802
+        """Not here: a reconciler keeps no keys."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is a reconciler; ask the receiver for a key's state")
+
+    async def drain(self) -> None:
+        """Answer everything that runs; see `Drain.drain`."""
+        await self._drain.drain()
+
+    async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Failure:
+        try:
+            return response_of(await call(self._callback, attempt.key, attempt))
+        except (RequeueAfter, QueueKeys) as outcome:
+            return response_of(outcome)
+        except asyncio.CancelledError as error:
+            if attempt.lost.is_set():
+                raise
+            return failure_of(error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit ends an attempt, not the server with all the others
+            _tell(attempt.key, error)
+            return failure_of(error)
+
+
+def _tell(key: str, error: BaseException) -> None:
+    """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
+    meant = isinstance(error, NonRetriableError | InfrastructureError)
+    log.warning("attempt failed: %s", describe(error), extra={"key": key}, exc_info=None if meant else error)
+
+
+class RemoteAttempt:
+    """What a request says of its attempt (see `Attempt`)."""
+
+    __slots__ = ("_context", "_request", "lost")
+
+    def __init__(self, request: pb.ProcessRequest, context: Context) -> None:
+        self._request = request
+        self._context = context
+        self.lost = Lost()
+
+    @property
+    def key(self) -> str:
+        return self._request.key
+
+    @property
+    def priority(self) -> int:
+        return self._request.priority
+
+    @property
+    def payload(self) -> bytes | None:
+        return self._request.payload or None
+
+    @property
+    def meta(self) -> Mapping[str, str]:
+        return self._request.meta
+
+    @property
+    def attempts(self) -> int:
+        return self._request.attempts
+
+    @property
+    def queued_time(self) -> datetime | None:
+        return None
+
+    def extend(self, duration: timedelta) -> None:
+        pass
+
+    def remaining(self) -> timedelta:
+        seconds: float | None = self._context.time_remaining()  # None: the caller set no deadline
+        return _FOR_EVER if seconds is None else timedelta(seconds=max(seconds, 0.0))
+
+    def __repr__(self) -> str:
+        return f"RemoteAttempt({self.key!r}, attempts={self.attempts})"

@@ -1,0 +1,199 @@
+"""Stages 1, 3, 5: who may connect, and how: TLS, mTLS and tokens of servers and clients, gRPC and HTTP alike.
+
+Files are read and checked when the settings are made, so that a wrong path or a key of another certificate stops a
+program at its start, with one line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import grpc
+
+from workqueue.bearer import TokenSource, TokenVerifier
+from workqueue.errors import InvalidSettingError
+
+__all__ = ["ClientSecurity", "ServerSecurity", "ServerTLS", "check_listen", "is_loopback"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTLS:
+    """A server's certificate; with `client_ca`, clients must show a certificate as well (mTLS).
+
+    Args:
+        certificate: PEM file of the server's certificate, intermediates after it.
+        key: PEM file of its private key, without a passphrase.
+        client_ca: PEM file of the authorities whose client certificates are accepted.
+
+    Raises:
+        InvalidSettingError: a file cannot be read, is no PEM, or the key is not the certificate's.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_SERVER)
+        if self.client_ca is not None:
+            _check_authorities(self.client_ca)
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """Credentials that follow the files: a renewed certificate is used from the next connection on."""
+        renewed = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._renewed)  # None means "no change"
+        return grpc.dynamic_ssl_server_credentials(self._configuration(), renewed, self.client_ca is not None)
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        authorities = _read(self.client_ca) if self.client_ca is not None else None
+        return grpc.ssl_server_certificate_configuration([(_read(self.key), _read(self.certificate))], authorities)
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        try:
+            self.__post_init__()
+            return self._configuration()
+        except InvalidSettingError as error:  # caught half-way through being replaced: the old ones still serve
+            log.warning("still serving the previous certificate: %s", error)
+            return None
+
+    def http_context(self) -> ssl.SSLContext:
+        """The same for an HTTP server; reads the files once."""
+        context = _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_SERVER)
+        if self.client_ca is not None:
+            context.load_verify_locations(self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSecurity:
+    """How a server is reached.
+
+    Args:
+        tls: None serves plaintext.
+        tokens: who checks bearer tokens; None asks for none. Health checks never need one.
+        insecure: plaintext on a public address is meant, since something in front of it does TLS.
+    """
+
+    tls: ServerTLS | None = None
+    tokens: TokenVerifier | None = None
+    insecure: bool = False
+
+
+def check_listen(host: str, port: int, security: ServerSecurity) -> None:
+    """Refuse to be reachable from other machines in plaintext, unless that was asked for.
+
+    Raises:
+        InvalidSettingError: `host` is not loopback and there is neither TLS nor `insecure`; or `port` is no port.
+    """
+    if not 0 <= port <= 65535:
+        raise InvalidSettingError(f"port={port}: it takes a number from 0 (any free port) to 65535")
+    if not (is_loopback(host) or security.tls or security.insecure):
+        raise InvalidSettingError(
+            f"host={host} is reachable from other machines: set a TLS certificate and key, "
+            "or insecure if something in front of it does TLS"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine only; a name other than localhost is not taken to be."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSecurity:
+    """How a client trusts and is trusted.
+
+    Args:
+        ca: PEM file of the authorities that servers are checked against; None = the public ones that gRPC brings.
+        certificate: PEM file of the client's own certificate, for mTLS; goes with `key`.
+        key: PEM file of its private key, without a passphrase.
+        token: where bearer tokens come from.
+        insecure: tokens may go to other machines in plaintext, since something in between does TLS.
+
+    Raises:
+        InvalidSettingError: a file cannot be read, is no PEM, or the key is not the certificate's; or one is missing.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    token: TokenSource | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidSettingError("a client certificate and its key go together; one of them is missing")
+        if self.certificate is not None and self.key is not None:
+            _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca is not None:
+            _check_authorities(self.ca)
+
+    def check_address(self, host: str, *, tls: bool) -> None:
+        """Refuse what would be ignored or overheard.
+
+        Raises:
+            InvalidSettingError: TLS files for a plaintext address, or a token that would travel in plaintext.
+        """
+        if tls:
+            return
+        if self.ca is not None or self.certificate is not None:
+            raise InvalidSettingError("a CA or client certificate needs TLS: say grpcs:// or https://")
+        if self.token is not None and not (self.insecure or is_loopback(host)):
+            raise InvalidSettingError(
+                f"the token would travel to {host} in plaintext: say grpcs:// or https://, "
+                "or insecure if something in between does TLS"
+            )
+
+    def grpc_credentials(self) -> grpc.ChannelCredentials:
+        """What a channel needs for TLS; reads the files once, so that a renewed certificate needs a new channel."""
+        return grpc.ssl_channel_credentials(
+            _read(self.ca) if self.ca is not None else None,
+            _read(self.key) if self.key is not None else None,
+            _read(self.certificate) if self.certificate is not None else None,
+        )
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """The same for asyncio and HTTP clients."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidSettingError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _check_pair(certificate: Path, key: Path, protocol: int) -> ssl.SSLContext:
+    _read(certificate), _read(key)
+    context = ssl.SSLContext(protocol)
+    try:
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        why = error.reason if isinstance(error, ssl.SSLError) else str(error)
+        raise InvalidSettingError(
+            f"{certificate} and {key} are not a PEM certificate and its key: {why or error}"
+        ) from error
+    return context
+
+
+def _check_authorities(path: Path) -> None:
+    _read(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise InvalidSettingError(f"{path} holds no PEM certificates: {error.reason or error}") from error

@@ -1,0 +1,175 @@
+"""Stages 1, 5: the one shape in which every gRPC role is served: it listens, tells its health, and drains on exit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from workqueue.bearer import RequireToken
+from workqueue.channel import MAX_MESSAGE_BYTES, join_host_port
+from workqueue.errors import InvalidSettingError
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
+from workqueue.security import ServerSecurity, check_listen
+from workqueue.wire import SERVICE
+
+__all__ = ["GrpcServer", "Listen", "until_signalled"]
+
+log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 5.0
+_MAX_HEADER_BYTES = 16 * 1024
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    # Otherwise a second server on the same port starts happily, and each gets half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_metadata_size", _MAX_HEADER_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_HEADER_BYTES),
+    # A caller that vanished without a word is noticed within 80 s, and its callbacks are cancelled.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Behind a plain TCP balancer a connection lasts for ever on one replica; this spreads callers over new ones.
+    ("grpc.max_connection_age_ms", 600_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where and how a server listens.
+
+    Args:
+        host: an address or a name; another than loopback needs TLS or `security.insecure`.
+        port: 0 for any free one.
+        security: certificate, tokens.
+        max_message_bytes: the largest request accepted.
+
+    Raises:
+        InvalidSettingError: as `check_listen`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    security: ServerSecurity = field(default_factory=ServerSecurity)
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        check_listen(self.host, self.port, self.security)
+
+
+class GrpcServer:
+    """Serves one role of WorkqueueService, with health and reflection; an async context manager that drains on exit.
+
+    Args:
+        servicer: the role: receiver, reconciler or router.
+        listen: where and how.
+        drain: awaited on exit while calls are still answered; health says NOT_SERVING by then.
+        interceptors: run after the token check, for metrics and tracing.
+    """
+
+    def __init__(
+        self,
+        servicer: WorkqueueServiceServicer,
+        listen: Listen,
+        *,
+        drain: Callable[[], Awaitable[None]] | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+    ) -> None:
+        self.listen = listen
+        self.port = listen.port
+        self._servicer = servicer
+        self._drain = drain
+        self._interceptors = interceptors
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack aio
+        self._stopping = asyncio.Event()
+        self._server: grpc.aio.Server
+
+    async def __aenter__(self) -> Self:
+        self._server = self._build()
+        self.port = _bind(self._server, self.listen)
+        await self.set_serving(True)
+        await self._server.start()
+        log.info("listening on %s", join_host_port(self.listen.host, self.port))
+        return self
+
+    def _build(self) -> grpc.aio.Server:
+        tokens = self.listen.security.tokens
+        server = grpc.aio.server(
+            interceptors=(*([RequireToken(tokens)] if tokens else ()), *self._interceptors),
+            options=(*_OPTIONS, ("grpc.max_receive_message_length", self.listen.max_message_bytes)),
+        )
+        add_WorkqueueServiceServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.stop()
+        await self._health.enter_graceful_shutdown()
+        try:
+            if self._drain is not None:
+                await self._drain()
+        finally:
+            await self._server.stop(_GRACE_SECONDS)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health checks are told: `serving` or not, for instance because the store cannot be reached."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    def stop(self) -> None:
+        """Let `wait` return. Nothing is drained before the block is left."""
+        self._stopping.set()
+
+    async def wait(self) -> None:
+        """Return once somebody called `stop`, or SIGTERM or SIGINT came in; then leave the block, which drains."""
+        with until_signalled(self.stop):
+            await self._stopping.wait()
+
+
+@contextlib.contextmanager
+def until_signalled(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` on SIGTERM and SIGINT within the block; outside of the main thread signals are somebody else's."""
+    loop = asyncio.get_running_loop()
+    handled = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(number, stop)
+            handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _bind(server: grpc.aio.Server, listen: Listen) -> int:
+    address = join_host_port(listen.host, listen.port)
+    tls = listen.security.tls
+    try:
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, tls.grpc_credentials())
+    except RuntimeError as error:
+        raise InvalidSettingError(f"cannot listen on {address}: {_why_not(listen)}") from error
+
+
+def _why_not(listen: Listen) -> str:
+    """Why an address cannot be listened on: gRPC tells only its own log, a socket of ours tells us."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        socket.create_server((listen.host, listen.port), family=family).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "no reason given"

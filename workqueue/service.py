@@ -1,0 +1,103 @@
+"""Stage 1: the receiver: a queue served over gRPC, for producers in Python and Go."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any, NoReturn
+
+import grpc
+
+from workqueue.clock import Clock, SystemClock
+from workqueue.errors import WorkQueueError
+from workqueue.interface import WorkQueue
+from workqueue.options import MAX_META_BYTES
+from workqueue.pb import workqueue_pb2 as pb
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.security import ServerSecurity
+from workqueue.server import GrpcServer, Listen
+from workqueue.wire import Failure, options_of, refusal_of, state_message_of
+
+__all__ = ["Receiver", "receive", "take_over_trace"]
+
+log = logging.getLogger(__name__)
+
+_STORED = pb.ProcessResponse()
+_TRACE = "traceparent"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, version 00
+_TRACE_BYTES = len(_TRACE) + 55
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def receive(
+    queue: WorkQueue,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    security: ServerSecurity | None = None,
+) -> GrpcServer:
+    """A server that puts what it is sent into `queue`; enter it, then `wait()`.
+
+    Args:
+        queue: entered already, and left after the server.
+        host: where to listen; another address than loopback needs TLS or `security.insecure`.
+        port: 0 for any free one, found in the server's `port` once it is entered.
+        security: TLS and tokens.
+
+    Raises:
+        InvalidSettingError: host, port and security do not go together.
+    """
+    return GrpcServer(Receiver(queue), Listen(host, port, security or ServerSecurity()))
+
+
+class Receiver(WorkqueueServiceServicer):
+    """The servicer, for `add_WorkqueueServiceServicer_to_server` on any grpc.aio server.
+
+    Concurrent calls become concurrent enqueues, which a backend stores in batches.
+
+    Args:
+        queue: where keys go; an answer means that the queue has stored the key.
+        clock: what delays count from; default the queue's own, else the machine's.
+    """
+
+    def __init__(self, queue: WorkQueue, clock: Clock | None = None) -> None:
+        self._queue = queue
+        self._clock: Clock = clock or getattr(queue, "clock", None) or SystemClock()
+
+    async def Process(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:  # noqa: N802
+        """Enqueue the request's key."""
+        take_over_trace(request, context)
+        try:
+            await self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
+        except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
+            await _abort(context, error)
+        return _STORED
+
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Context) -> pb.KeyState:  # noqa: N802
+        """Where the request's key is."""
+        try:
+            return state_message_of(await self._queue.get(request.key))
+        except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
+            await _abort(context, error)
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
+    if isinstance(error, WorkQueueError):
+        refusal = refusal_of(error)
+    else:
+        log.error("a bug, or a backend that raises untyped errors", exc_info=error)
+        refusal = Failure(grpc.StatusCode.INTERNAL, "the receiver failed unexpectedly; its log says how")
+    await context.abort(refusal.code, refusal.text)
+
+
+def take_over_trace(request: pb.ProcessRequest, context: Context) -> None:
+    """Keep the caller's trace with the key: instrumented Go producers send it as a header, not in `meta`.
+
+    What is malformed, or would make `meta` too large, is left out: a header must not get an enqueue refused.
+    """
+    for name, value in context.invocation_metadata() or ():
+        if name == _TRACE and _TRACE not in request.meta and _TRACEPARENT.fullmatch(str(value)):
+            used = sum(len(key) + len(text.encode()) for key, text in request.meta.items())
+            if used + _TRACE_BYTES <= MAX_META_BYTES:
+                request.meta[_TRACE] = str(value)
