@@ -130,9 +130,9 @@ def _answer(code: grpc.StatusCode, text: str) -> grpc.RpcMethodHandler[Any, Any]
     return grpc.unary_unary_rpc_method_handler(abort)
 
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+_Scope = dict[str, Any]
+_Receive = Callable[[], Awaitable[Any]]
+_Send = Callable[[Any], Awaitable[None]]
 
 
 class BearerTokens:
@@ -146,7 +146,7 @@ class BearerTokens:
 
     def __init__(
         self,
-        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        app: Callable[[_Scope, _Receive, _Send], Awaitable[None]],
         verifier: TokenVerifier,
         open_paths: Collection[str] = ("/healthz", "/readyz"),
     ) -> None:
@@ -154,7 +154,7 @@ class BearerTokens:
         self._verifier = verifier
         self._open_paths = frozenset(open_paths)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan" or scope.get("path") in self._open_paths:
             return await self._app(scope, receive, send)
         headers = {name.lower(): value for name, value in scope.get("headers", ())}
@@ -167,7 +167,7 @@ class BearerTokens:
         return await self._app(scope, receive, send)
 
 
-async def _refuse(scope: Scope, send: Send, status: int, error: WorkQueueError) -> None:
+async def _refuse(scope: _Scope, send: _Send, status: int, error: WorkQueueError) -> None:
     if scope["type"] != "http":  # a websocket that was not accepted yet
         return await send({"type": "websocket.close", "code": 1008, "reason": str(error)})
     headers = [(b"content-type", b"text/plain; charset=utf-8")]

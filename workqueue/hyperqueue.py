@@ -31,7 +31,7 @@ __all__ = ["HASHES", "Choose", "Router", "Shard", "by_fnv", "by_rendezvous", "fn
 Choose = Callable[[str], int]
 """Given a key, the index of its shard."""
 
-Context = grpc.aio.ServicerContext[Any, Any]
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", covariant=True)
@@ -150,19 +150,19 @@ class Router(WorkqueueServiceServicer):
         self._shards = shards
         self._choose = choose
 
-    async def Process(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:  # noqa: N802
+    async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key at its shard."""
         take_over_trace(request, context)
         shard = self._shards[self._choose(request.key)]
         return await _forward(shard, shard.stub.Process, request, context)
 
-    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Context) -> pb.KeyState:  # noqa: N802
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is, at its shard."""
         shard = self._shards[self._choose(request.key)]
         return await _forward(shard, shard.stub.GetKeyState, request, context)
 
 
-async def _forward(shard: Shard, method: _Method[_T], request: object, context: Context) -> _T:
+async def _forward(shard: Shard, method: _Method[_T], request: object, context: _Context) -> _T:
     left: float | None = context.time_remaining()  # None: the caller set no deadline
     try:
         return await method(request, timeout=_TIMEOUT_SECONDS if left is None else min(left, _TIMEOUT_SECONDS))
@@ -170,7 +170,7 @@ async def _forward(shard: Shard, method: _Method[_T], request: object, context: 
         await _pass_on(shard, error, context)
 
 
-async def _pass_on(shard: Shard, error: grpc.aio.AioRpcError, context: Context) -> NoReturn:
+async def _pass_on(shard: Shard, error: grpc.aio.AioRpcError, context: _Context) -> NoReturn:
     code, text = error.code(), error.details() or ""
     if code in _ABOUT_THE_CALL:
         await context.abort(code, text)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _FOR_EVER = timedelta(days=36500)
 
-Context = grpc.aio.ServicerContext[Any, Any]
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def serve(
@@ -65,7 +65,7 @@ class Reconciler(WorkqueueServiceServicer):
         self._callback = callback
         self._drain: Drain[pb.ProcessResponse | Failure] = Drain(times, response_of)
 
-    async def Process(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:  # noqa: N802
+    async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Call the callback for the request's key."""
         attempt = RemoteAttempt(request, context)
         answer = await self._drain.run(self._reconcile(attempt), attempt.lost.set)
@@ -73,7 +73,7 @@ class Reconciler(WorkqueueServiceServicer):
             await context.abort(answer.code, answer.text, answer.trailers)
         return answer
 
-    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Context) -> pb.KeyState:  # noqa: N802
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Not here: a reconciler keeps no keys."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is a reconciler; ask the receiver for a key's state")
 
@@ -106,7 +106,7 @@ class RemoteAttempt:
 
     __slots__ = ("_context", "_request", "lost")
 
-    def __init__(self, request: pb.ProcessRequest, context: Context) -> None:
+    def __init__(self, request: pb.ProcessRequest, context: _Context) -> None:
         self._request = request
         self._context = context
         self.lost = Lost()

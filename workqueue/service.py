@@ -27,7 +27,7 @@ _TRACE = "traceparent"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, version 00
 _TRACE_BYTES = len(_TRACE) + 55
 
-Context = grpc.aio.ServicerContext[Any, Any]
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def receive(
@@ -65,7 +65,7 @@ class Receiver(WorkqueueServiceServicer):
         self._queue = queue
         self._clock: Clock = clock or getattr(queue, "clock", None) or SystemClock()
 
-    async def Process(self, request: pb.ProcessRequest, context: Context) -> pb.ProcessResponse:  # noqa: N802
+    async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key."""
         take_over_trace(request, context)
         try:
@@ -74,7 +74,7 @@ class Receiver(WorkqueueServiceServicer):
             await _abort(context, error)
         return _STORED
 
-    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Context) -> pb.KeyState:  # noqa: N802
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is."""
         try:
             return state_message_of(await self._queue.get(request.key))
@@ -82,7 +82,7 @@ class Receiver(WorkqueueServiceServicer):
             await _abort(context, error)
 
 
-async def _abort(context: Context, error: Exception) -> NoReturn:
+async def _abort(context: _Context, error: Exception) -> NoReturn:
     if isinstance(error, WorkQueueError):
         refusal = refusal_of(error)
     else:
@@ -91,7 +91,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
     await context.abort(refusal.code, refusal.text)
 
 
-def take_over_trace(request: pb.ProcessRequest, context: Context) -> None:
+def take_over_trace(request: pb.ProcessRequest, context: _Context) -> None:
     """Keep the caller's trace with the key: instrumented Go producers send it as a header, not in `meta`.
 
     What is malformed, or would make `meta` too large, is left out: a header must not get an enqueue refused.
