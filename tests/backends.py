@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from examples.three_verbs import Table, ThreeVerbs
+from tests.fakes.redis_server import RedisCluster, RedisSentinels, shared_server
 from workqueue.conformance import Need, Target, URLTarget
 from workqueue.interface import WorkQueue
 from workqueue.lease import DEFAULT_LEASE
@@ -51,7 +53,34 @@ def three_verbs() -> Iterator[Target]:
     yield Tables()
 
 
+@contextmanager
+def redis() -> Iterator[Target]:
+    yield URLTarget(shared_server().url())
+
+
+@contextmanager
+def redis_sentinel() -> Iterator[Target]:
+    with RedisSentinels(replicas=1) as sentinels:
+        yield URLTarget(sentinels.url())
+
+
+@contextmanager
+def redis_cluster() -> Iterator[Target]:
+    with RedisCluster() as cluster:
+        yield URLTarget(cluster.url())
+
+
+@contextmanager
+def sqlite() -> Iterator[Target]:
+    with TemporaryDirectory() as folder:
+        yield URLTarget(f"sqlite:///{folder}/queue.db")
+
+
 BACKENDS = [
     Backend("memory", memory, frozenset({Need.DURABLE})),
+    Backend("redis", redis),
+    Backend("redis+sentinel", redis_sentinel),
+    Backend("redis+cluster", redis_cluster),
+    Backend("sqlite", sqlite),
     Backend("three-verbs", three_verbs, THREE_VERBS_LACK),
 ]
