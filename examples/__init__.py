@@ -1,0 +1,1 @@
+"""Programs to read and run; tests run every one of them."""

@@ -1,0 +1,1 @@
+"""Folders of manifests, reconciled: the example behind `make run`."""
