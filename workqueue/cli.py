@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from workqueue import cli_conformance, cli_dead_letters, cli_keys, cli_queue
+from workqueue import cli_conformance, cli_dead_letters, cli_keys, cli_queue, cli_serve
 from workqueue.program import EXIT_CODES, program
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(dead_letters, name="dead-letters")
 app.command()(cli_queue.pause)
 app.command()(cli_queue.resume)
 app.command()(cli_queue.configure)
+app.command()(cli_serve.receive)
 app.command()(cli_conformance.conformance)
 
 dead_letters.command()(cli_dead_letters.ls)

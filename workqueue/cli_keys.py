@@ -8,22 +8,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain, islice
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workqueue import show
+from workqueue.access import CallFlags
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError
 from workqueue.flags import Flag, with_flags
 from workqueue.generic import FullQueue
-from workqueue.interface import DeadLetteredKey, Found, KeyState
+from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue
 from workqueue.key import validate_key
 from workqueue.options import MAX_PRIORITY, Options
 from workqueue.program import run
-from workqueue.settings import OutputFlags, QueueFlags
+from workqueue.settings import OutputFlags, QueueFlags, is_receiver
 from workqueue.sweep import Act, Report, sweep
 from workqueue.takes import CONTENT, DURATION, MOMENT, PAIR, whole
+
+if TYPE_CHECKING:
+    from workqueue.client import Client
 
 __all__ = [
     "EnqueueFlags",
@@ -102,15 +106,35 @@ def _lines() -> Iterator[str]:
 
 
 @with_flags
-def enqueue(source: StdinFlags, how: EnqueueFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> None:
-    """Put keys into the queue. Once this ends with 0, every one of them is kept."""
-    stored = run(_enqueue(where.shared_url(), given_keys(keys, source), how.options()))
+def enqueue(
+    source: StdinFlags,
+    how: EnqueueFlags,
+    where: QueueFlags,
+    calls: CallFlags,
+    output: OutputFlags,
+    keys: Keys = None,
+) -> None:
+    """Put keys into the queue.
+
+    Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8080.
+    """
+    stored = run(_enqueue(_opened(where, calls), given_keys(keys, source), how.options()))
     show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
 
 
-async def _enqueue(url: str, keys: Iterator[str], options: Options) -> int:
+def _opened(where: QueueFlags, calls: CallFlags) -> Client | FullQueue:
+    """The queue, or the receiver in front of it, to be entered."""
+    url = where.producer_url()
+    if not is_receiver(url):
+        return open_queue(url)
+    from workqueue.client import connect
+
+    return connect(url, security=calls.security(url))
+
+
+async def _enqueue(place: Client | FullQueue, keys: Iterator[str], options: Options) -> int:
     stored = 0
-    async with open_queue(url) as queue:
+    async with place as queue:
         try:
             while batch := [(_checked(key), options) for key in islice(keys, _BATCH)]:
                 await queue.queue_many(batch)
@@ -128,9 +152,12 @@ def _checked(key: str) -> str:
 
 
 @with_flags
-def get(key: _Key, where: QueueFlags, output: OutputFlags) -> None:
-    """Show where a key is and what is kept with it. Exits with 1 if it is nowhere."""
-    state, found = run(_get(where.shared_url(), key))
+def get(key: _Key, where: QueueFlags, calls: CallFlags, output: OutputFlags) -> None:
+    """Show where a key is and what is kept with it.
+
+    Exits with 1 if it is nowhere. A receiver, such as grpc://host:8080, tells less than the queue itself.
+    """
+    state, found = run(_get(_opened(where, calls), key))
     also = _also(found)
     if output.json:
         show.document({**show.state(state), "also": also})
@@ -138,9 +165,9 @@ def get(key: _Key, where: QueueFlags, output: OutputFlags) -> None:
         show.facts([*_described(state), ("also", ", ".join(also))])
 
 
-async def _get(url: str, key: str) -> tuple[KeyState, Found]:
-    async with open_queue(url) as queue:
-        return await queue.get(key), await queue.find(key)
+async def _get(place: Client | FullQueue, key: str) -> tuple[KeyState, Found]:
+    async with place as queue:
+        return await queue.get(key), await queue.find(key) if isinstance(queue, SearchableQueue) else Found()
 
 
 def _also(found: Found) -> list[str]:

@@ -15,11 +15,12 @@ from workqueue.errors import InvalidSettingError
 from workqueue.flags import Flag
 from workqueue.takes import Takes, choice
 
-__all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "queue_url"]
+__all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "queue_url"]
 
 DEFAULT_URL = "sqlite:///workqueue.db"
 
 _URL = Takes("URL", str)
+_RECEIVERS = ("grpc://", "grpcs://", "http://", "https://")
 
 
 def queue_url(given: str | None, environ: Mapping[str, str]) -> str:
@@ -37,6 +38,11 @@ def queue_url(given: str | None, environ: Mapping[str, str]) -> str:
             f"WORKQUEUE_URL and WORKQUEUE_MODE name two queues ({from_go} is the second): set one of them"
         )
     return given or from_go or DEFAULT_URL
+
+
+def is_receiver(url: str) -> bool:
+    """Whether `url` is a gRPC receiver's address instead of a queue's."""
+    return url.startswith(_RECEIVERS)
 
 
 def _url_of_mode(mode: str, bucket: str) -> str | None:
@@ -68,6 +74,19 @@ class QueueFlags:
 
     def shared_url(self) -> str:
         """The URL of a queue that other processes see too.
+
+        Raises:
+            InvalidSettingError: it lives in one process's memory, or as `queue_url`.
+        """
+        url = self.producer_url()
+        if is_receiver(url):
+            raise InvalidSettingError(
+                f"--queue {url} is a receiver: enqueue and get can ask it, this takes the queue's URL"
+            )
+        return url
+
+    def producer_url(self) -> str:
+        """The URL of such a queue, or of a receiver in front of it.
 
         Raises:
             InvalidSettingError: it lives in one process's memory, or as `queue_url`.
