@@ -1,16 +1,57 @@
-"""What the dispatcher's tests share: a memory queue on a fake clock, and a sink for error events."""
+"""What the dispatcher's tests share: memory queues on a fake clock, slow and failing ones, and a sink for events."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
+from typing import Any, TypeVar
 
-from dispatcher import ErrorEvent
-from workqueue import KeyNotFoundError, KeyStatus, WorkQueue
+from dispatcher import Attempt, Dispatcher, ErrorEvent
+from workqueue import KeyNotFoundError, KeyState, KeyStatus, StoreUnavailableError
 from workqueue.backends.memory import MemoryQueue
+from workqueue.entry import Requeue
+from workqueue.handles import Owned
+from workqueue.interface import Leased, LeaseRequest
 from workqueue.metrics import EventResult
 from workqueue.testing import FakeClock
 
-__all__ = ["Recorder", "clock_of", "memory", "states"]
+__all__ = [
+    "FragileQueue",
+    "Ledger",
+    "Recorder",
+    "SlowQueue",
+    "clock_of",
+    "dead_letters",
+    "memory",
+    "nothing",
+    "pass_time",
+    "running",
+    "scenario",
+    "settle_down",
+    "state",
+    "states",
+    "until",
+]
+
+_T = TypeVar("_T")
+
+
+def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on a loop of its own, for a minute at most."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(60):
+                await test(*args, **kwargs)
+
+        asyncio.run(bounded())
+
+    return run
 
 
 class Recorder:
@@ -27,11 +68,79 @@ class Recorder:
         self.results["sent"] = len(self.events)
 
     async def give_up(self) -> None:
-        self.events.clear()
+        pass
 
     @property
     def told(self) -> list[tuple[str, str]]:
         return [(event.key, event.failure.action) for event in self.events]
+
+
+class Ledger:
+    """A callback that notes when it was called and when it ended, and runs until it is let go."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self.steps = steps
+        self.called: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+
+    async def __call__(self, key: str, attempt: Attempt) -> None:
+        self.called[key] += 1
+        for _ in range(self.steps):
+            await asyncio.sleep(0)
+        self.ended[key] += 1
+
+
+class SlowQueue(MemoryQueue):
+    """A store at some distance: every step takes a few turns of the event loop before it happens and after."""
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        return await _at_a_distance(super().lease(request))
+
+    async def complete(self, owned: Owned) -> bool:
+        return await _at_a_distance(super().complete(owned))
+
+    async def requeue(self, owned: Owned, how: Requeue) -> bool:
+        return await _at_a_distance(super().requeue(owned, how))
+
+    async def dead_letter(self, owned: Owned, error: str) -> bool:
+        return await _at_a_distance(super().dead_letter(owned, error))
+
+    async def release(self, owned: Owned) -> bool:
+        return await _at_a_distance(super().release(owned))
+
+
+async def _at_a_distance(step: Coroutine[Any, Any, _T]) -> _T:
+    await asyncio.sleep(0)
+    result = await step
+    await asyncio.sleep(0)
+    return result
+
+
+class FragileQueue(MemoryQueue):
+    """A store whose steps fail as often as `broken` says; `steps` are those that were asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=FakeClock())
+        self.broken: Counter[str] = Counter()
+        self.steps: list[str] = []
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        if self.broken[name] > 0:
+            self.broken[name] -= 1
+            raise StoreUnavailableError(f"{name} failed")
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        self._step("lease")
+        return await super().lease(request)
+
+    async def complete(self, owned: Owned) -> bool:
+        self._step("complete")
+        return await super().complete(owned)
+
+    async def queue_many(self, items: Any) -> None:
+        self._step("queue_many")
+        await super().queue_many(items)
 
 
 def memory() -> MemoryQueue:
@@ -43,12 +152,54 @@ def clock_of(queue: MemoryQueue) -> FakeClock:
     return queue.clock
 
 
-async def states(queue: WorkQueue, *keys: str) -> dict[str, KeyStatus]:
-    return {key: await _status(queue, key) for key in keys}
+async def nothing(key: str, attempt: Attempt) -> None:
+    """A reconciler for which everything is as it should be."""
 
 
-async def _status(queue: WorkQueue, key: str) -> KeyStatus:
+async def state(queue: MemoryQueue, key: str) -> KeyState:
     try:
-        return (await queue.get(key)).status
+        return await queue.get(key)
     except KeyNotFoundError:
-        return KeyStatus.UNKNOWN
+        return KeyState(key, KeyStatus.UNKNOWN)
+
+
+async def states(queue: MemoryQueue, *keys: str) -> dict[str, str]:
+    return {key: (await state(queue, key)).status.name for key in keys}
+
+
+async def dead_letters(queue: MemoryQueue) -> dict[str, str]:
+    return {letter.key: letter.error async for letter in (await queue.enumerate(0)).dead_letters}
+
+
+async def settle_down(turns: int = 50) -> None:
+    """Let the event loop do what it can do without time passing."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def pass_time(queue: MemoryQueue, duration: timedelta, step: timedelta = timedelta(seconds=1)) -> None:
+    """Let fake time pass in steps, and everybody act on each."""
+    passed = timedelta(0)
+    while passed < duration:
+        clock_of(queue).advance(min(step, duration - passed))
+        passed += step
+        await settle_down(10)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Wait for something that really happens elsewhere: in a thread, a socket, another process."""
+    async with asyncio.timeout(30):
+        while not happened():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def running(dispatcher: Dispatcher) -> AsyncIterator[Dispatcher]:
+    """A dispatcher that runs beside the block and is stopped, not drained, at its end."""
+    async with dispatcher:
+        await settle_down()
+        try:
+            yield dispatcher
+        finally:
+            dispatcher.stop()
+            await settle_down()

@@ -1,0 +1,121 @@
+"""What becomes of a key for whatever its callback answers: the table, as a pure function."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from dispatcher.outcome import COMPLETE, Decision, decide, described, shortened
+from workqueue import InfrastructureError, NonRetriableError, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
+from workqueue.metrics import SettleOutcome
+
+MINUTE = timedelta(minutes=1)
+
+
+class HopelessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("result", "decision"),
+    [
+        (None, COMPLETE),
+        (RequeueAfter(MINUTE), Decision("requeued", delay=MINUTE)),
+        (RequeueNotBefore(MINUTE), Decision("requeued", delay=MINUTE, floor=True)),
+        (RequeueNotBefore(timedelta(days=1)), Decision("requeued", delay=timedelta(hours=1), floor=True)),
+        (QueueKeys(QueueKey("b")), Decision("completed", keys=(QueueKey("b"),))),
+        (QueueKeys(), COMPLETE),
+    ],
+    ids=str,
+)
+def test_what_a_callback_asks_for_is_done_even_in_its_last_attempt(result: object, decision: Decision) -> None:
+    assert decide(result, attempts=5, max_retry=5) == decision
+
+
+def test_a_jitter_is_added_to_a_requeue_delay() -> None:
+    delays = {decide(RequeueAfter(MINUTE, jitter=MINUTE), 1, 0).delay for _ in range(50)}
+
+    assert len(delays) > 1
+    assert all(delay is not None and MINUTE <= delay < 2 * MINUTE for delay in delays)
+
+
+@pytest.mark.parametrize(
+    "result", [ValueError("no"), 42, "done", True, NonRetriableError, object(), KeyboardInterrupt()]
+)
+def test_an_error_or_nonsense_is_tried_again_with_a_backoff(result: object) -> None:
+    decision = decide(result, attempts=1, max_retry=3)
+
+    assert decision.outcome == "retried"
+    assert decision.delay is not None
+    assert timedelta(seconds=30) <= decision.delay < timedelta(seconds=45)
+    assert decision.failure is not None
+    assert decision.failure.action == "requeued"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "max_retry", "outcome"),
+    [(1, 0, "retried"), (10**6, 0, "retried"), (2, 3, "retried"), (3, 3, "dead-lettered"), (4, 3, "dead-lettered")],
+)
+def test_a_key_is_given_up_once_its_attempts_are_used_up(attempts: int, max_retry: int, outcome: SettleOutcome) -> None:
+    assert decide(ValueError(), attempts, max_retry).outcome == outcome
+
+
+def test_a_non_retriable_error_drops_the_key_and_tells_the_reason() -> None:
+    decision = decide(NonRetriableError("no such customer"), attempts=1, max_retry=3)
+
+    assert decision.outcome == "dropped"
+    assert decision.failure is not None
+    assert (decision.failure.action, decision.failure.reason) == ("dropped", "no such customer")
+
+
+def test_the_retry_budget_is_checked_before_an_error_is_taken_as_final() -> None:
+    assert decide(NonRetriableError("no"), attempts=3, max_retry=3).outcome == "dead-lettered"
+
+
+def test_infrastructure_errors_are_marked_and_otherwise_like_any_other() -> None:
+    decision = decide(InfrastructureError(OSError("down")), attempts=1, max_retry=3)
+
+    assert decision.outcome == "retried"
+    assert decision.failure is not None
+    assert decision.failure.infrastructure
+
+
+@pytest.mark.parametrize("chosen", [None, timedelta(0), -MINUTE], ids=str)
+def test_a_backoff_hook_that_returns_nothing_positive_leaves_the_default(chosen: timedelta | None) -> None:
+    delay = decide(ValueError(), 1, 0, lambda attempts: chosen).delay
+
+    assert delay is not None
+    assert delay >= timedelta(seconds=30)
+
+
+def test_a_backoff_hook_replaces_the_default() -> None:
+    assert decide(ValueError(), 4, 0, lambda attempts: attempts * MINUTE).delay == 4 * MINUTE
+
+
+def test_an_outcome_that_cannot_be_computed_fails_the_attempt() -> None:
+    assert decide(RequeueAfter(timedelta.max, jitter=timedelta.max), 1, 0).outcome in ("requeued", "retried")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("no"), "ValueError: no"),
+        (ValueError(), "ValueError"),
+        (HopelessError(), "HopelessError"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (ValueError("\ud800"), r"ValueError: \ud800"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else ascii(value),
+)
+def test_an_error_is_described_by_its_class_and_text(error: BaseException, text: str) -> None:
+    assert described(error) == text
+
+
+def test_an_error_text_is_cut_between_characters_at_4_kib() -> None:
+    cut = shortened("ab" + "€" * 5000)
+
+    assert len(cut.encode()) <= 4096
+    assert cut == "ab" + "€" * 1364
