@@ -7,7 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import grpc
 import pytest
@@ -57,10 +57,21 @@ class FailingQueue(MemoryQueue):
         await super().queue(key, options)
 
 
+def channel_to(server: GrpcServer) -> Any:
+    """A plain channel, without any setting of ours."""
+    return grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+
+
+def trailers_of(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """What a failed call ended with; its metadata is typed as opaque."""
+    metadata: Any = error.trailing_metadata()
+    return dict(metadata)
+
+
 @asynccontextmanager
 async def stub_of(server: GrpcServer) -> AsyncIterator[WorkqueueServiceAsyncStub]:
     """A raw stub, as any gRPC client has it."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with channel_to(server) as channel:
         yield WorkqueueServiceStub(channel)
 
 
