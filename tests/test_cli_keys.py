@@ -158,8 +158,8 @@ def test_a_key_that_nobody_has_is_not_released(url: str) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(url: str) -> None:
-    run(url, "enqueue", "--stdin", stdin=b"".join(b"key-%d\n" % number for number in range(20_000)))
-    command = f"{sys.executable} -m workqueue.cli ls --limit 20000 | head -n 1"
+    run(url, "enqueue", "--stdin", stdin=b"".join(b"key-%d\n" % number for number in range(3000)))
+    command = f"{sys.executable} -m workqueue.cli ls --limit 3000 | head -n 1"
 
     ended = subprocess.run(command, shell=True, env=clean_environment({"WORKQUEUE_URL": url}), capture_output=True)
 

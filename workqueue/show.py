@@ -41,7 +41,6 @@ STATUS = {
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CUT = 120  # errors can be long; `get` and --json show them whole
-_WIDE = 100_000  # not a terminal: as wide as it needs to be
 
 
 def document(result: object) -> None:
@@ -59,26 +58,36 @@ def listing(rows: Sequence[Mapping[str, object]], title: str = "") -> None:
     if title:
         note(title)
     columns = [name.replace("_", " ") for name in rows[0]]
-    _print(columns, ([key, *map(_cut, rest)] for key, *rest in (map(_cell, row.values()) for row in rows)), header=True)
+    cells = ([_cell(value) for value in row.values()] for row in rows)
+    _print([columns, *([key, *map(_cut, rest)] for key, *rest in cells)], header=True)
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Write what is known of one thing to stdout, a line each; None and '' are left out."""
-    known = [(name, _cell(value)) for name, value in pairs if value not in (None, "")]
-    _print(["", ""], known, header=False)
+    _print([(name, _cell(value)) for name, value in pairs if value not in (None, "")], header=False)
 
 
-def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool) -> None:
+def _print(rows: Sequence[Sequence[str]], *, header: bool) -> None:
+    """Rows in columns: folded to a terminal's width, else plain and as wide as they are."""
+    if sys.stdout.isatty():
+        _fold(rows, header=header)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        note("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _fold(rows: Sequence[Sequence[str]], *, header: bool) -> None:
     from rich.console import Console  # lazily: rich costs a third of the start of a command
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(table)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows[1:] if header else rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
 
 
 def visible(text: str) -> str:
