@@ -47,6 +47,13 @@ def test_a_listed_object_is_the_whole_resource(client: RawClient) -> None:
     assert client.list_objects().json["items"] == [stored]
 
 
+def test_a_deleted_object_is_listed_no_more(server: GcsServer, client: RawClient) -> None:
+    """https://cloud.google.com/storage/docs/consistency: list after delete."""
+    server.store.fill("wq", ["a", "b", "c"])
+    client.delete("b")
+    assert names(client) == ["a", "c"]
+
+
 def test_a_prefix_keeps_names_that_begin_with_it(server: GcsServer, client: RawClient) -> None:
     server.store.fill("wq", ["queue", "queued", "queued/a", "queued/b", "queued0", "r"])
     assert names(client, prefix="queued/") == ["queued/a", "queued/b"]
@@ -180,6 +187,7 @@ def test_pages_agree_with_the_plain_reading_of_the_rules(
     page = list_page(index, query)
     found, prefixes = list(page.names), list(page.prefixes)
     while page.next_token:
+        assert len(found) + len(prefixes) < len(everything), "the pages do not come to an end"
         page = list_page(index, ListQuery(prefix, delimiter, start, end, decode_token(page.next_token), limit))
         assert 0 < len(page.names) + len(page.prefixes) <= limit
         found += page.names

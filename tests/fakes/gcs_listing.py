@@ -83,12 +83,9 @@ def index_after_prefix(names: Any, prefix: str) -> int:
 
 
 def successor(prefix: str) -> str:
-    """The smallest text above every text that starts with `prefix`; empty when there is none."""
+    """The smallest text above every text that starts with `prefix`; empty when there is none. Only for comparing."""
     stem = prefix.rstrip("\U0010ffff")
-    if not stem:
-        return ""
-    following = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # U+D800 to U+DFFF are no characters
+    return stem[:-1] + chr(ord(stem[-1]) + 1) if stem else ""
 
 
 def flat_page(names: Any, query: ListQuery, index: int, stop: int) -> Page:

@@ -91,7 +91,6 @@ RESOURCE: dict[str, Callable[[StoredObject, str], Any]] = {
     "etag": lambda stored, root: etag(stored.generation, stored.metageneration),
     "timeCreated": lambda stored, root: rfc3339(stored.created_us),
     "updated": lambda stored, root: rfc3339(stored.updated_us),
-    "timeStorageClassUpdated": lambda stored, root: rfc3339(stored.created_us),
 }
 
 

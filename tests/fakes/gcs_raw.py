@@ -137,8 +137,9 @@ class RawClient:
         return self.call("GET", self.path(self.bucket, "o", **params))
 
     def pages(self, **params: object) -> list[dict[str, Any]]:
-        """objects.list, all pages."""
+        """objects.list, all pages. Raises: AssertionError when a page token comes twice, as it would for ever."""
         pages = [self.list_objects(**params).json]
         while token := pages[-1].get("nextPageToken"):
+            assert all(token != page.get("nextPageToken") for page in pages[:-1])
             pages.append(self.list_objects(**params, pageToken=token).json)
         return pages

@@ -228,9 +228,10 @@ class GcsServer:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
 
 
-def make_request(*parts: Any) -> web.BaseRequest:
+def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
     """A request whose body may be larger than aiohttp's default of 1 MiB."""
-    return web.BaseRequest(*parts, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES)
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
