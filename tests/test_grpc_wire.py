@@ -212,6 +212,22 @@ def test_a_final_error_has_gos_code_and_details() -> None:
     assert non_retriable_reason(failure.trailers) == "no such bucket"
 
 
+# The details trailer of a Go reconciler (grpc-go 1.76) for NonRetriableError("boom", "the key is malformed").
+GOS_TRAILER = bytes.fromhex(
+    "08 02 12 04 626f6f6d 1a 51 0a 37 "
+    + b"type.googleapis.com/chainguard.workqueue.NoRetryDetails".hex()
+    + "12 16 0a 14"
+    + b"the key is malformed".hex()
+)
+
+
+def test_a_final_error_of_gos_is_understood_and_ours_is_the_same_bytes() -> None:
+    ((_, ours),) = failure_of(NonRetriableError("the key is malformed")).trailers
+
+    assert non_retriable_reason([(DETAILS_TRAILER, GOS_TRAILER)]) == "the key is malformed"
+    assert ours == GOS_TRAILER.replace(b"\x12\x04boom", b"\x12\x14the key is malformed")
+
+
 def test_the_presence_of_the_details_counts_not_their_text() -> None:
     packed = Any(type_url="example.com/chainguard.workqueue.NoRetryDetails")
     trailers = [(DETAILS_TRAILER, Status(code=13, message="x", details=[packed]).SerializeToString())]

@@ -19,7 +19,7 @@ from workqueue.pb import workqueue_pb2 as pb
 from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.security import ServerSecurity
 from workqueue.server import GrpcServer, Listen
-from workqueue.wire import Failure, describe, failure_of, response_of
+from workqueue.wire import Failure, cut, describe, failure_of, response_of
 
 __all__ = ["Reconciler", "RemoteAttempt", "serve"]
 
@@ -98,7 +98,7 @@ class Reconciler(WorkqueueServiceServicer):
 def _tell(key: str, error: BaseException) -> None:
     """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
     meant = isinstance(error, NonRetriableError | InfrastructureError)
-    log.warning("attempt failed: %s", describe(error), extra={"key": key}, exc_info=None if meant else error)
+    log.warning("attempt failed: %s", cut(describe(error)), extra={"key": key}, exc_info=None if meant else error)
 
 
 class RemoteAttempt:
