@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def queue_url(workspace: Path) -> str:
     """A short lease, so that what a dead process held comes back soon; long enough for a machine that is busy."""
-    return f"sqlite:///{workspace}/queue.db?lease=2s&renew=400ms"
+    return f"sqlite:///{workspace}/queue.db?lease=3s&renew=500ms"
 
 
 class Reconciler:
