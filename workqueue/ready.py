@@ -1,7 +1,7 @@
 """Stage 3: queued entries in the order in which they start: priority descending, then queued time, then name.
 
 A lane per priority. Most entries arrive in order and cost an append and a popleft; the others (a release at its old
-place, a key whose not-before passed) go to the lane's heap. An entry that was replaced or removed stays behind as a
+place, a key whose not-before passed) go to the lane's heaps. An entry that was replaced or removed stays behind as a
 stale reference, found out by identity when it comes up, and swept once stale references are the majority. So a step
 costs the same at a thousand keys and at a million.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 
 from workqueue.entry import Entry
@@ -19,21 +19,27 @@ __all__ = ["ReadyIndex"]
 
 _SWEEP_AT = 1024
 
+_Filed = tuple[int, str, int, Entry]  # place, number, entry
+_Wait = tuple[int, int, Entry]  # since when it could be started, number, entry
+
 
 class _Lane:
     """The eligible entries of one priority."""
 
-    __slots__ = ("early", "in_order", "last", "numbers")
+    __slots__ = ("early", "in_order", "last", "late", "numbers")
 
     def __init__(self) -> None:
         self.in_order: deque[Entry] = deque()
         self.last = (0, "")
-        self.early: list[tuple[int, str, int, Entry]] = []
+        self.early: list[_Filed] = []  # entries that came out of order
+        self.late: list[_Filed] = []  # entries that had to wait, so that their queued time is not how long they waited
         self.numbers = count()  # breaks ties between references to one key, so that entries are never compared
 
     def add(self, entry: Entry) -> None:
         place = (entry.queued_us, entry.key)
-        if place >= self.last:
+        if entry.not_before_us > entry.queued_us:
+            heapq.heappush(self.late, (*place, next(self.numbers), entry))
+        elif place >= self.last:
             self.last = place
             self.in_order.append(entry)
         else:
@@ -41,24 +47,26 @@ class _Lane:
 
     def head(self, entries: Mapping[str, Entry]) -> Entry | None:
         """The first entry that is not stale; stale ones before it are forgotten."""
-        in_order, early = self.in_order, self.early
+        head = self.punctual_head(entries)
+        late = _heap_head(self.late, entries)
+        return late if head is None or (late is not None and _place(late) < _place(head)) else head
+
+    def punctual_head(self, entries: Mapping[str, Entry]) -> Entry | None:
+        """The first entry that could be started from the moment on when it was queued."""
+        in_order = self.in_order
         while in_order and entries.get(in_order[0].key) is not in_order[0]:
             in_order.popleft()
-        while early and entries.get(early[0][1]) is not early[0][3]:
-            heapq.heappop(early)
-        if not early:
-            return in_order[0] if in_order else None
-        if in_order and (in_order[0].queued_us, in_order[0].key) < early[0]:
-            return in_order[0]
-        return early[0][3]
+        head, early = in_order[0] if in_order else None, _heap_head(self.early, entries)
+        return early if head is None or (early is not None and _place(early) < _place(head)) else head
 
     def pop(self, entries: Mapping[str, Entry]) -> Entry | None:
         """Take out the first entry that is not stale."""
-        in_order = self.in_order
-        if self.early:
+        if self.early or self.late:
             head = self.head(entries)
-            if head is not None and not (in_order and in_order[0] is head):
-                return heapq.heappop(self.early)[3]
+            for heap in (self.early, self.late):
+                if heap and heap[0][3] is head:
+                    return heapq.heappop(heap)[3]
+        in_order = self.in_order
         while in_order:
             entry = in_order.popleft()
             if entries.get(entry.key) is entry:
@@ -67,9 +75,20 @@ class _Lane:
 
     def sweep(self, is_live: Callable[[Entry], bool]) -> int:
         self.in_order = deque(filter(is_live, self.in_order))
-        self.early = [item for item in self.early if is_live(item[3])]
+        self.early, self.late = ([item for item in heap if is_live(item[3])] for heap in (self.early, self.late))
         heapq.heapify(self.early)
-        return len(self.in_order) + len(self.early)
+        heapq.heapify(self.late)
+        return len(self.in_order) + len(self.early) + len(self.late)
+
+
+def _place(entry: Entry) -> tuple[int, str]:
+    return entry.queued_us, entry.key
+
+
+def _heap_head(heap: list[_Filed], entries: Mapping[str, Entry]) -> Entry | None:
+    while heap and entries.get(heap[0][1]) is not heap[0][3]:
+        heapq.heappop(heap)
+    return heap[0][3] if heap else None
 
 
 class ReadyIndex:
@@ -84,9 +103,24 @@ class ReadyIndex:
         self._priorities: list[int] = []  # heap of -priority, one for each lane
         self._references = 0
         self._stale = 0
+        self._waits: list[_Wait] = []  # heap of the entries that had to wait, by when they came due
+        self._sweep_waits_at = _SWEEP_AT
+        self._numbers = count()
 
     def add(self, entry: Entry) -> None:
         """`entry` is eligible from now on."""
+        if entry.not_before_us > entry.queued_us:
+            self._note_wait(entry)
+        self._file(entry)
+
+    def _note_wait(self, entry: Entry) -> None:
+        if len(self._waits) >= self._sweep_waits_at:  # nobody may ever ask for `oldest_us`, which forgets stale ones
+            self._waits = [wait for wait in self._waits if self._is_live(wait[2])]
+            heapq.heapify(self._waits)
+            self._sweep_waits_at = max(_SWEEP_AT, 2 * len(self._waits))
+        heapq.heappush(self._waits, (entry.not_before_us, next(self._numbers), entry))
+
+    def _file(self, entry: Entry) -> None:
         lane = self._lanes.get(entry.priority)
         if lane is None:
             lane = self._lanes[entry.priority] = _Lane()
@@ -121,12 +155,14 @@ class ReadyIndex:
             del self._lanes[-heapq.heappop(self._priorities)]
         return None
 
-    def heads(self) -> Iterator[Entry]:
-        """The first entry of each priority."""
-        for lane in self._lanes.values():
-            head = lane.head(self._entries)
-            if head is not None:
-                yield head
+    def oldest_us(self) -> int | None:
+        """Since when the longest-waiting entry could have been started, in wall microseconds; None = there is none."""
+        waits = self._waits
+        while waits and not self._is_live(waits[0][2]):
+            heapq.heappop(waits)
+        heads = [lane.punctual_head(self._entries) for lane in self._lanes.values()]
+        since = [head.queued_us for head in heads if head is not None]
+        return min([*since, waits[0][0]] if waits else since, default=None)
 
     def first(self, limit: int) -> list[Entry]:
         """The next `limit` entries in order; they stay."""
@@ -134,7 +170,7 @@ class ReadyIndex:
         while len(taken) < limit and (entry := self.pop()) is not None:
             taken.append(entry)
         for entry in taken:
-            self.add(entry)
+            self._file(entry)
         return taken
 
     def _is_live(self, entry: Entry) -> bool:

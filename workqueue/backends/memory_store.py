@@ -66,7 +66,6 @@ class MemoryStore:
         self._bucket = TokenBucket(0, 0)
         self._delayed: dict[str, Entry] = {}
         self._due: list[tuple[int, int, Entry]] = []  # heap of (not_before_us, number, entry), may hold stale ones
-        self._late: list[tuple[int, int, Entry]] = []  # the same of entries that came due, for the oldest eligible
         self._numbers = count()
         self._twins = 0
         self._attempts: Counter[int] = Counter()  # queued entries by attempts, zero left out
@@ -125,11 +124,10 @@ class MemoryStore:
         """File the delayed entries whose time has come under ready."""
         due = self._due
         while due and due[0][0] <= now_us:
-            _, number, entry = heapq.heappop(due)
+            entry = heapq.heappop(due)[2]
             if self._delayed.get(entry.key) is entry:
                 del self._delayed[entry.key]
                 self.ready.add(entry)
-                heapq.heappush(self._late, (entry.not_before_us, number, entry))
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
@@ -322,23 +320,14 @@ class MemoryStore:
     def counts(self, now_us: int) -> Counts:
         """The gauges, from what is kept anyway."""
         self.promote(now_us)
-        running = list(self.in_progress.values())
+        running, oldest_us = list(self.in_progress.values()), self.ready.oldest_us()
         return Counts(
             queued=len(self.queued) - self._twins - len(self._delayed),
             not_before=len(self._delayed),
             twins=self._twins,
             in_progress=len(running),
             dead_lettered=len(self.dead),
-            oldest_queued_seconds=self._oldest_us(now_us) / 1e6,
+            oldest_queued_seconds=max(now_us - oldest_us, 0) / 1e6 if oldest_us is not None else 0.0,
             max_attempts=max((*self._attempts, *(held.entry.attempts for held in running)), default=0),
             in_progress_by_owner=Counter(held.owner for held in running),
         )
-
-    def _oldest_us(self, now_us: int) -> int:
-        late = self._late
-        while late and not (self.queued.get(late[0][2].key) is late[0][2] and self.startable(late[0][2])):
-            heapq.heappop(late)
-        since = [max(entry.queued_us, entry.not_before_us) for entry in self.ready.heads()]
-        if late:
-            since.append(late[0][0])
-        return max(now_us - min(since), 0) if since else 0
