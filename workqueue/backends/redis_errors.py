@@ -1,0 +1,100 @@
+"""Stages 1-6: what a Redis error means for the caller: one clear line, typed by what happens next."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+
+from redis import exceptions as redis_errors
+
+from workqueue.backends.redis_scripts import LAYOUT
+from workqueue.errors import StoreError, StoreUnavailableError, StoreUnusableError
+
+__all__ = ["CONNECTION_ERRORS", "asks_for_script", "is_passing", "typed_error"]
+
+CONNECTION_ERRORS = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, asyncio.TimeoutError)
+"""What a broken, refused or silent connection raises; whether the request was carried out is then unknown."""
+
+# The node does not serve this slot, or does not take writes, at the moment. Another one does, or this one will again;
+# nothing of the request was carried out.
+_PASSING_TYPES = (
+    redis_errors.ReadOnlyError,
+    redis_errors.AskError,  # and MovedError
+    redis_errors.TryAgainError,
+    redis_errors.ClusterDownError,  # and MasterDownError
+    redis_errors.BusyLoadingError,
+)
+_PASSING_CODES = {"WQMOVING", "BUSY", "UNBLOCKED"}
+
+_UNAVAILABLE = {
+    redis_errors.BusyLoadingError: "is still loading its data; it answers once that is done",
+    redis_errors.ReadOnlyError: "is a read-only replica; point the URL at the master, or use redis+sentinel://",
+    redis_errors.MovedError: "does not serve this queue's slot any more",
+    redis_errors.MasterDownError: "is a replica that has lost its master",
+    redis_errors.ClusterDownError: "belongs to a cluster that is down",
+    redis_errors.OutOfMemoryError: "is out of memory (maxmemory): nothing was stored; drain keys or give it more",
+}
+_UNAVAILABLE_CODES = {
+    "WQMOVING": "is giving this queue's slot to another node",
+    "BUSY": "is busy with somebody's slow script",
+    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; nothing was stored",
+    "MISCONF": "cannot persist to its disk and refuses writes; its log says why",
+}
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the request should be made again, after another look at which node to ask."""
+    return isinstance(error, _PASSING_TYPES) or _code(error) in _PASSING_CODES
+
+
+def asks_for_script(error: Exception) -> bool:
+    """Whether the server has lost its scripts (it was restarted, or they were flushed)."""
+    return isinstance(error, redis_errors.NoScriptError)
+
+
+def typed_error(error: Exception, where: str) -> StoreError:
+    """The error to raise for `error` from the Redis at `where`."""
+    if isinstance(error, StoreError):
+        return error
+    unusable = _unusable(error)
+    if unusable:
+        return StoreUnusableError(f"Redis at {where} {unusable}")
+    for kind, says in _UNAVAILABLE.items():
+        if isinstance(error, kind):
+            return StoreUnavailableError(f"Redis at {where} {says}")
+    code = _code(error)
+    if code in _UNAVAILABLE_CODES:
+        return StoreUnavailableError(f"Redis at {where} {_UNAVAILABLE_CODES[code]}")
+    if isinstance(error, redis_errors.ResponseError):
+        return StoreUnusableError(f"Redis at {where} refused a script of this library: {error}")
+    return StoreUnavailableError(f"Redis at {where} does not answer: {str(error) or type(error).__name__}")
+
+
+def _unusable(error: Exception) -> str:
+    """What an operator has to change, or ''."""
+    certificate = next((e for e in _chain(error) if isinstance(e, ssl.SSLCertVerificationError)), None)
+    if certificate is not None:
+        return f"has a certificate that is not trusted ({certificate.verify_message}); tls_ca names the CA to trust"
+    if any(isinstance(e, ssl.SSLError) for e in _chain(error)):
+        return f"does not speak TLS as asked: {error}"
+    if isinstance(error, redis_errors.AuthenticationError):
+        return "refused the user or password of the URL"
+    if isinstance(error, redis_errors.NoPermissionError):
+        return f"does not permit this user what a queue needs (docs/backends.md lists it): {error}"
+    if _code(error) == "WQLAYOUT":
+        return f"holds a queue of a newer release (layout {str(error).split()[-1]}, known: {LAYOUT}); upgrade this one"
+    return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _code(error: Exception) -> str:
+    """The first word of an error reply, which is its code; redis-py keeps it apart only for those it knows."""
+    if not isinstance(error, redis_errors.ResponseError):
+        return ""
+    return error.status_code or str(error).partition(" ")[0]

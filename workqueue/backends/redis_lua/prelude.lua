@@ -1,0 +1,87 @@
+-- What every script begins with: the names of a queue's keys, the time, and the answers kept for a second asking.
+--
+-- Why a script is atomic: Redis runs one script at a time and replicates and persists what it wrote as one transaction.
+-- Why it is all or nothing: it reads and decides first; the first write may be refused (out of memory, a replica, too
+-- few replicas), the following ones may not.
+--
+-- KEYS[1]  {wq:NAME}:meta, from which the other names are made; the braces keep them all in one slot of a cluster
+-- ARGV[1]  wall time in microseconds, '' = the server's     ARGV[2]  steady time likewise
+-- ARGV[3]  who asks, for the kept answer, '' = none is kept     ARGV[4]  the number of this request, growing
+
+local LAYOUT = 1
+local LATEST_US = 9007199254740991
+local call = redis.call
+
+local META = KEYS[1]                -- hash: layout version, stored configuration, counters
+local ROOT = string.sub(META, 1, -5)
+local LANES = ROOT .. 'lanes'       -- zset of the priorities that have eligible keys, highest first
+local LANE = ROOT .. 'lane:'        -- one zset a priority: eligible keys by queued time; equal times order by name
+local DELAYED = ROOT .. 'delayed'   -- zset of keys by not-before
+local RECORDS = ROOT .. 'records'   -- hash of packed queued entries; one that says nothing but its queued time has none
+local RUNNING = ROOT .. 'running'   -- hash of in-progress keys: token, owner and the packed entry that was started
+local LEASES = ROOT .. 'leases'     -- zset of in-progress keys by lease expiry
+local DEAD = ROOT .. 'dead'         -- hash of packed dead letters
+local FAILED = ROOT .. 'failed'     -- zset of dead-lettered keys by failed time
+local OWNERS = ROOT .. 'owners'     -- hash: owner -> its keys in progress
+local ATTEMPTS = ROOT .. 'attempts' -- hash: attempts -> queued and in-progress keys with so many, none left out but 0
+local WAITERS = ROOT .. 'waiters'   -- zset: dispatchers that sleep, by the concurrency they ask for
+local WAKE = ROOT .. 'wake:'        -- one channel a waiter
+local ANSWER = ROOT .. 'answer:' .. ARGV[3]
+local ANSWER_KEPT_MS = 60000
+local REQUEST = tonumber(ARGV[4])
+
+-- While a slot is being resharded, keys that moved look missing, and touching one would break off half-way. This key
+-- never exists, so it fails exactly then, before anything is written.
+if type(redis.pcall('EXISTS', ROOT .. 'probe')) == 'table' then
+  return redis.error_reply('WQMOVING the slot of this queue is being moved to another node')
+end
+
+local stored = call('HMGET', META, 'layout', 'ready', 'concurrency', 'paused', 'rate', 'saved', 'at')
+if tonumber(stored[1] or LAYOUT) > LAYOUT then
+  return redis.error_reply('WQLAYOUT ' .. stored[1])
+end
+if not stored[1] then
+  call('HSET', META, 'layout', LAYOUT)
+end
+local concurrency_stored = tonumber(stored[3])
+local paused = stored[4] == '1'
+local rate = tonumber(stored[5])
+
+-- The answer that this request got already, when its asker lost it on the way; else nil.
+local kept_answer = nil
+if ARGV[3] ~= '' then
+  local kept = call('GET', ANSWER)
+  local last = kept and struct.unpack('>i8', kept) or -1
+  if last > REQUEST then -- a copy left over in a dead connection; its asker has moved on
+    return redis.error_reply('WQSTALE')
+  elseif last == REQUEST then
+    kept_answer = cmsgpack.unpack(string.sub(kept, 9))
+    call('PEXPIRE', ANSWER, ANSWER_KEPT_MS) -- also a write, for WAIT to wait for
+  end
+end
+
+-- Remember `answer` for a second asking, and return it. Comes last, since it must not be a script's first write.
+local function keep(answer)
+  call('SET', ANSWER, struct.pack('>i8', REQUEST) .. cmsgpack.pack(answer), 'PX', ANSWER_KEPT_MS)
+  return answer
+end
+
+local wall, steady = tonumber(ARGV[1]), tonumber(ARGV[2])
+if not wall then
+  local time = call('TIME')
+  wall = time[1] * 1000000 + time[2]
+  steady = wall
+end
+
+-- Whole numbers as text; Lua's own conversion would round them to 14 digits.
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+-- One command over any number of arguments; Lua can pass only some thousands at once. `stride` keeps pairs together.
+local function bulk(command, key, arguments, stride)
+  local most = 2000 * (stride or 1)
+  for first = 1, #arguments, most do
+    call(command, key, unpack(arguments, first, math.min(first + most - 1, #arguments)))
+  end
+end

@@ -1,0 +1,136 @@
+-- The one port of workqueue/entry.py: what an entry looks like after each step. Pure; held to the original by the
+-- conformance and model suites. p priority, a attempts, q queued, f first queued, n not-before (0 = none), all in
+-- microseconds; rest = '' or packed meta and payload.
+
+local ENTRY = '>Bi8i4i8i8i8'
+local BACKOFF_UNIT_US = 30000000
+local BACKOFF_CAP_US = 600000000
+
+local function unpack_entry(record)
+  local floor, p, a, q, f, n, at = struct.unpack(ENTRY, record)
+  return {p = p, a = a, q = q, f = f, n = n, floor = floor == 1, rest = string.sub(record, at)}
+end
+
+local function pack_entry(e)
+  return struct.pack(ENTRY, e.floor and 1 or 0, e.p, e.a, e.q, e.f, e.n) .. e.rest
+end
+
+local function plain_entry(q)
+  return {p = 0, a = 0, q = q, f = q, n = 0, floor = false, rest = ''}
+end
+
+local function is_plain(e)
+  return e.p == 0 and e.a == 0 and e.f == e.q and e.n == 0 and not e.floor and e.rest == ''
+end
+
+local function same_entry(x, y)
+  return x.n == y.n and x.p == y.p and x.a == y.a and x.q == y.q and x.f == y.f and x.floor == y.floor
+    and x.rest == y.rest
+end
+
+-- meta: (length of name 1, length of value 2, name, value)*, after its own length; then 1 and the payload, if any
+
+local function unpack_meta(text, names, values)
+  local at = 1
+  while at <= #text do
+    local name_size, value_size, from = struct.unpack('>BI2', text, at)
+    local name = string.sub(text, from, from + name_size - 1)
+    at = from + name_size + value_size
+    if not values[name] then names[#names + 1] = name end
+    values[name] = string.sub(text, from + name_size, at - 1)
+  end
+end
+
+local function merge_rest(newer, older)
+  if newer == '' then return older end
+  if older == '' then return newer end
+  local new_size, new_at = struct.unpack('>I4', newer)
+  local old_size, old_at = struct.unpack('>I4', older)
+  local names, values, meta = {}, {}, {}
+  unpack_meta(string.sub(older, old_at, old_at + old_size - 1), names, values)
+  unpack_meta(string.sub(newer, new_at, new_at + new_size - 1), names, values)
+  for i, name in ipairs(names) do
+    meta[i] = struct.pack('>BI2', #name, #values[name]) .. name .. values[name]
+  end
+  local packed = table.concat(meta)
+  local payload = string.sub(newer, new_at + new_size)
+  if payload == '' then payload = string.sub(older, old_at + old_size) end
+  return struct.pack('>I4', #packed) .. packed .. payload
+end
+
+local function merge_not_before(existing, incoming)
+  if existing.floor and incoming.floor then return math.max(existing.n, incoming.n), true end
+  if existing.floor then return existing.n, true end
+  if incoming.floor then return incoming.n, true end
+  return math.min(existing.n, incoming.n), false -- 0, none, is the earliest
+end
+
+local function merge(existing, incoming, rest, queued)
+  local n, floor = merge_not_before(existing, incoming)
+  return {
+    p = math.max(existing.p, incoming.p), a = math.max(existing.a, incoming.a), q = queued,
+    f = math.min(existing.f, incoming.f), n = n, floor = floor, rest = rest,
+  }
+end
+
+local function merge_incoming(existing, incoming)
+  return merge(existing, incoming, merge_rest(incoming.rest, existing.rest), existing.q)
+end
+
+local function merge_into_twin(twin, returning, release)
+  local queued = release and math.min(twin.q, returning.q) or twin.q
+  return merge(twin, returning, merge_rest(twin.rest, returning.rest), queued)
+end
+
+local function started(e)
+  return {p = e.p, a = e.a + 1, q = e.q, f = e.f, n = 0, floor = false, rest = e.rest}
+end
+
+local function bare_requeue_delay(e)
+  return e.p > 0 and math.min(e.a * BACKOFF_UNIT_US, BACKOFF_CAP_US) or 0
+end
+
+-- `how`: b bare, d delay, f delay that is a floor, o backoff; then the microseconds
+local function requeued(e, how, delay)
+  local again = how == 'd' or how == 'f'
+  if how == 'b' then delay = bare_requeue_delay(e) end
+  local n = delay > 0 and math.min(wall + delay, LATEST_US) or 0
+  return {p = e.p, a = again and 0 or e.a, q = wall, f = e.f, n = n, floor = how == 'f', rest = e.rest}
+end
+
+local function released(e)
+  return {p = e.p, a = e.a - 1, q = e.q, f = e.f, n = 0, floor = false, rest = e.rest}
+end
+
+local function redriven(e, queued)
+  local back = {p = e.p, a = 0, q = wall, f = wall, n = 0, floor = false, rest = e.rest}
+  if not queued then return back end
+  local merged = merge_into_twin(queued, back)
+  merged.a = 0
+  return merged
+end
+
+-- what the running hash holds: token and owner, each after its length, and the entry as it was while queued
+
+local function pack_running(token, owner, record)
+  return string.char(#token) .. token .. string.char(#owner) .. owner .. record
+end
+
+local function token_of(running)
+  return string.sub(running, 2, string.byte(running) + 1)
+end
+
+local function unpack_running(running)
+  local token = string.byte(running)
+  local owner = string.byte(running, token + 2)
+  return string.sub(running, token + 3, token + 2 + owner), string.sub(running, token + 3 + owner)
+end
+
+local function pack_dead(e, error)
+  return struct.pack('>i8I4', wall, #error) .. error .. pack_entry(e)
+end
+
+local function unpack_dead(letter)
+  local _, size, at = struct.unpack('>i8I4', letter)
+  return unpack_entry(string.sub(letter, at + size))
+end

@@ -1,0 +1,30 @@
+-- Say how long a dispatcher may sleep, and remember that it does.
+-- ARGV[5] waiter  [6] concurrency
+-- Returns microseconds until a lease step may find something, 0 = now, -1 = not before somebody wakes the waiter.
+-- Atomic: a key that is queued after the look finds the waiter registered, so no wake-up is lost. Costs O(log n).
+
+local CONCURRENCY = tonumber(ARGV[6])
+
+local function until_start()
+  if ready == 0 then
+    local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+    return head[1] and tonumber(head[2]) - wall
+  end
+  if not rate then return 0 end
+  local saved, at = tonumber(stored[6]), tonumber(stored[7])
+  saved = math.min(saved + math.max(wall - at, 0) * rate / 1000000, math.max(rate, 1))
+  return saved >= 1 and 0 or math.floor((1 - saved) * 1000000 / rate) + 1
+end
+
+promote()
+write_counts()
+
+local lapse = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
+local wait = lapse[1] and tonumber(lapse[2]) - steady
+if not paused and call('ZCARD', LEASES) < limit_for(CONCURRENCY) then
+  local start = until_start()
+  wait = wait and start and math.min(wait, start) or wait or start
+end
+if wait and wait <= 0 then return 0 end
+call('ZADD', WAITERS, CONCURRENCY, ARGV[5])
+return wait or -1

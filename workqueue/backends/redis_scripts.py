@@ -1,0 +1,43 @@
+"""Stages 1-6: the Lua scripts of the Redis backend: a file each in `redis_lua`, behind the parts that all share."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from hiredis import pack_command
+
+__all__ = ["LAYOUT", "Argument", "Script", "pack", "script"]
+
+Argument = bytes | str | int
+"""What a command takes; text is sent as UTF-8."""
+
+LAYOUT = 1
+"""The version of what the scripts keep in Redis; prelude.lua refuses a newer one."""
+
+_SHARED = ("prelude", "rules", "places")
+
+
+class Script:
+    """One script as the server knows it: by the SHA-1 of its text."""
+
+    __slots__ = ("name", "sha", "text")
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+@cache
+def script(name: str) -> Script:
+    """The script in `redis_lua/<name>.lua`, with the shared parts before it."""
+    folder = files("workqueue.backends") / "redis_lua"
+    return Script(name, "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*_SHARED, name)))
+
+
+def pack(*command: Argument) -> bytes:
+    """A command as it goes over the wire."""
+    packed: bytes = pack_command(command)  # type: ignore[arg-type]  # its type says "a tuple of one"
+    return packed

@@ -1,0 +1,99 @@
+"""Stage 3: sleeping until a script says that there may be something to start.
+
+A dispatcher that sleeps has registered under its own channel, and a script that makes a key startable publishes to one
+such channel: so an idle queue costs next to no commands, and one key does not wake a thousand dispatchers. The messages
+come over a connection of their own. While that is down nobody is registered in vain: a publisher sees that a channel
+has no listener and takes the next one, and the sleeper returns, looks for itself and registers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import NoPermissionError, ResponseError
+
+from workqueue.backends.redis_address import Address, RedisSettings
+from workqueue.backends.redis_errors import CONNECTION_ERRORS, typed_error
+from workqueue.backends.redis_link import connect
+from workqueue.backends.redis_scripts import pack
+
+__all__ = ["Wakeups"]
+
+log = logging.getLogger(__name__)
+
+
+class Wakeups:
+    """Listens on one channel, to one node, from the first `listen` until the queue is closed."""
+
+    def __init__(self, settings: RedisSettings, waiter: str) -> None:
+        self._settings = settings
+        self._channel = settings.meta_key.removesuffix("meta") + "wake:" + waiter
+        self._timeout = settings.timeout.total_seconds() / 2
+        self._connection: Connection | None = None
+        self._address: Address | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._sleeper: asyncio.Future[None] | None = None
+        self._was_woken = False
+
+    async def listen(self, address: Address) -> bool:
+        """Make sure that messages from `address` arrive from now on; False = they cannot, so poll."""
+        if self._connection is not None and self._address == address:
+            return True
+        await self.close()
+        try:
+            self._connection = await self._subscribe(address)
+        except (*CONNECTION_ERRORS, ResponseError) as error:
+            level = logging.WARNING if isinstance(error, NoPermissionError) else logging.DEBUG
+            log.log(level, "no wake-ups, polling instead: %s", typed_error(error, str(address)))
+            return False
+        self._address = address
+        self._task = asyncio.create_task(self._receive(self._connection), name="workqueue-redis-wakeups")
+        return True
+
+    def expect(self) -> asyncio.Future[None]:
+        """What is done with the next message, or at once if one came since the last `expect`."""
+        self._sleeper = asyncio.get_running_loop().create_future()
+        if self._was_woken:
+            self._wake()
+        return self._sleeper
+
+    async def close(self) -> None:
+        """Stop listening."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    def _wake(self) -> None:
+        sleeper = self._sleeper
+        self._was_woken = sleeper is None or sleeper.done()
+        if sleeper is not None and not sleeper.done():
+            sleeper.set_result(None)
+
+    async def _subscribe(self, address: Address) -> Connection:
+        connection = await connect(self._settings, address, self._timeout)
+        try:
+            await connection.send_packed_command(pack("SUBSCRIBE", self._channel), check_health=False)
+            async with asyncio.timeout(self._timeout):
+                await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def _receive(self, connection: Connection) -> None:
+        try:
+            while True:
+                message: Any = await connection.read_response()
+                if message[0] == b"message":
+                    self._wake()
+        except (*CONNECTION_ERRORS, ResponseError) as error:
+            log.debug("wake-up connection lost: %s", error)
+        self._connection = None
+        self._wake()  # whoever sleeps looks again, and listens anew
