@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Self
 
 from dispatcher.attempt import Attempts
@@ -212,20 +212,29 @@ class Dispatcher:
         return {"queue": self.metrics.name}
 
 
-async def run_until_signalled(dispatcher: Dispatcher) -> None:
-    """Run `dispatcher` until SIGTERM or SIGINT drains it; a second signal cancels what still runs."""
+async def run_until_signalled(
+    dispatcher: Dispatcher, beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+) -> None:
+    """Run `dispatcher` until SIGTERM or SIGINT drains it; a second signal cancels what still runs.
+
+    `beside` drains what else runs in the process, such as a trigger's rounds, at the same time.
+    """
     loop = asyncio.get_running_loop()
     seen: list[signal.Signals] = []
+    drains: list[asyncio.Task[None]] = []
 
     def signalled(number: signal.Signals) -> None:
         log.info("%s: %s", number.name, "cancelling what still runs" if seen else "draining")
         (dispatcher.stop if seen else dispatcher.begin_drain)()
+        if beside is not None and not seen:
+            drains.append(loop.create_task(beside()))
         seen.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled, number)
     try:
         await dispatcher.run()
+        await asyncio.gather(*drains)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag
+from workqueue.flags import Flag, naming
 from workqueue.takes import TEXT, Takes, listed, whole
 
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
+    from starlette.types import ASGIApp
+
     from workqueue.bearer import TokenSource, TokenVerifier
     from workqueue.security import ClientSecurity, ServerSecurity
 
-__all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags"]
+__all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags", "guarded"]
 
 _FILE = Takes("FILE", Path)
 _URL = Takes("URL", str)
@@ -75,8 +77,12 @@ class ListenFlags:
         """
         from workqueue.security import ServerSecurity, ServerTLS
 
-        tls = ServerTLS(self.tls_cert, self.tls_key, self.tls_client_ca) if self.tls_cert and self.tls_key else None
-        return ServerSecurity(tls, self._tokens(), self.insecure)
+        tls = None
+        if self.tls_cert is not None and self.tls_key is not None:
+            with naming("--tls-cert, --tls-key, --tls-client-ca"):
+                tls = ServerTLS(self.tls_cert, self.tls_key, self.tls_client_ca)
+        with naming("--accept-tokens, --oidc-issuer"):
+            return ServerSecurity(tls, self._tokens(), self.insecure)
 
     def _tokens(self) -> TokenVerifier | None:
         if self.accept_tokens is not None:
@@ -127,9 +133,10 @@ class CallFlags:
         """
         from workqueue.security import ClientSecurity
 
-        return ClientSecurity(
-            self.ca, self.client_cert, self.client_key, self._token(address), insecure=self.insecure_token
-        )
+        with naming("--token-file"):
+            token = self._token(address)
+        with naming("--ca, --client-cert, --client-key"):
+            return ClientSecurity(self.ca, self.client_cert, self.client_key, token, insecure=self.insecure_token)
 
     def _token(self, address: str) -> TokenSource | None:
         if self.token_file is not None:
@@ -143,6 +150,13 @@ class CallFlags:
             audience = f"https://{Address.parse(address).host}"  # what Cloud Run calls a service
             return GoogleIDToken(audience, metadata_host=os.environ.get("GCE_METADATA_HOST") or METADATA_HOST)
         return None
+
+
+def guarded(app: ASGIApp, security: ServerSecurity) -> ASGIApp:
+    """`app`, asking for a token where `security` says so; probes never need one."""
+    from workqueue.bearer import BearerTokens
+
+    return cast("ASGIApp", BearerTokens(app, security.tokens)) if security.tokens is not None else app
 
 
 def _together(name: str, value: object, other_name: str, other: object) -> None:

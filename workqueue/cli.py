@@ -29,6 +29,7 @@ app.command()(cli_queue.pause)
 app.command()(cli_queue.resume)
 app.command()(cli_queue.configure)
 app.command()(cli_serve.receive)
+app.command()(cli_serve.hyperqueue)
 app.command()(cli_conformance.conformance)
 
 dead_letters.command()(cli_dead_letters.ls)

@@ -79,7 +79,7 @@ class _Chosen:
 @with_flags
 def ls(match: MatchFlags, size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
     """List dead letters."""
-    _listed(run(_list(where.shared_url(), _Chosen((), match), size.limit)), output)
+    _listed(run(_list(where.url(), _Chosen((), match), size.limit)), output)
 
 
 @with_flags
@@ -91,7 +91,7 @@ def redrive(
     Say which: by KEY…, or by filters (all that are given must hold), or --all.
     """
     chosen = _chosen(keys, source, match, extent)
-    return _sweep(where.shared_url(), chosen, extent, "redriven", output)
+    return _sweep(where.url(), chosen, extent, "redriven", output)
 
 
 @with_flags
@@ -103,7 +103,7 @@ def drop(
     Say which: by KEY…, or by filters (all that are given must hold), or --all.
     """
     chosen = _chosen(keys, source, match, extent)
-    return _sweep(where.shared_url(), chosen, extent, "dropped", output)
+    return _sweep(where.url(), chosen, extent, "dropped", output)
 
 
 def _chosen(keys: list[str] | None, source: StdinFlags, match: MatchFlags, extent: SweepFlags) -> _Chosen:

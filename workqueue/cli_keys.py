@@ -124,7 +124,7 @@ def enqueue(
 
 def _opened(where: QueueFlags, calls: CallFlags) -> Client | FullQueue:
     """The queue, or the receiver in front of it, to be entered."""
-    url = where.producer_url()
+    url = where.url(receiver=True)
     if not is_receiver(url):
         return open_queue(url)
     from workqueue.client import connect
@@ -204,7 +204,7 @@ def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
 
     In progress, next to start, twins (queued again while in progress), delayed, dead-lettered.
     """
-    listing = run(_list(where.shared_url(), size.limit))
+    listing = run(_list(where.url(), size.limit))
     if output.json:
         show.document(listing)
         return
@@ -240,7 +240,7 @@ async def _first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[De
 @with_flags
 def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Remove keys from the queue. An attempt under way goes on; `dead-letters drop` removes dead letters."""
-    report = run(_each(where.shared_url(), given_keys(keys, source), _drop))
+    report = run(_each(where.url(), given_keys(keys, source), _drop))
     return report.show("dropped", output)
 
 
@@ -283,7 +283,7 @@ def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: Ou
     They are queued again, attempts kept, and their owners are told. A lease lapses by itself when its process is gone:
     this is for not waiting that long.
     """
-    report = run(_each(where.shared_url(), given_keys(keys, source), _release))
+    report = run(_each(where.url(), given_keys(keys, source), _release))
     return report.show("released", output)
 
 

@@ -27,7 +27,7 @@ def stats(where: QueueFlags, output: OutputFlags) -> None:
 
     Also how long the oldest eligible key has waited, and the settings stored with the queue.
     """
-    name, counts, stored = run(_stats(where.shared_url()))
+    name, counts, stored = run(_stats(where.url()))
     if output.json:
         show.document({"queue": name, **_counted(counts), "configuration": show.configuration(stored)})
     else:
@@ -77,13 +77,13 @@ def pause(where: QueueFlags, output: OutputFlags) -> None:
 
     All dispatchers obey within one round. Attempts under way go on, and enqueues are kept.
     """
-    _shown(run(_change(where.shared_url(), lambda stored: replace(stored, paused=True))), output)
+    _shown(run(_change(where.url(), lambda stored: replace(stored, paused=True))), output)
 
 
 @with_flags
 def resume(where: QueueFlags, output: OutputFlags) -> None:
     """Start keys again after a pause."""
-    _shown(run(_change(where.shared_url(), lambda stored: replace(stored, paused=False))), output)
+    _shown(run(_change(where.url(), lambda stored: replace(stored, paused=False))), output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def configure(change: ConfigureFlags, where: QueueFlags, output: OutputFlags) ->
     All dispatchers obey within one round. The lower of the stored concurrency and a dispatcher's own counts. After a
     reduction nothing is cancelled.
     """
-    _shown(run(_change(where.shared_url(), change.applied)), output)
+    _shown(run(_change(where.url(), change.applied)), output)
 
 
 async def _change(url: str, change: _Change) -> Configuration:

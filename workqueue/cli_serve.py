@@ -1,23 +1,28 @@
-"""The commands that serve until they are told to stop: receive."""
+"""The commands that serve until they are told to stop: receive, hyperqueue."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from workqueue.access import GRPC_PORT, HTTP_PORT, PORT, ListenFlags
+from workqueue.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags, guarded
 from workqueue.backends import open_queue
-from workqueue.flags import Flag, with_flags
-from workqueue.generic import FullQueue
+from workqueue.errors import InvalidSettingError
+from workqueue.flags import Flag, naming, with_flags
 from workqueue.logs import configure_logging
 from workqueue.program import serve
 from workqueue.settings import LogFlags, QueueFlags
+from workqueue.takes import choice, listed
 
-__all__ = ["PortFlags", "receive"]
+if TYPE_CHECKING:
+    from workqueue.metrics import QueueMetrics
+    from workqueue.security import ServerSecurity
+
+__all__ = ["PortFlags", "ShardFlags", "hyperqueue", "receive"]
 
 log = logging.getLogger(__name__)
 
@@ -39,32 +44,90 @@ def receive(where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogF
     SIGTERM and SIGINT stop it once the calls under way are answered.
     """
     configure_logging(logs.log_level, logs.log_format)
-    serve(_receive(where.shared_url(), listen, ports))
+    serve(_receive(where.url(), listen.host, ports, listen.security()))
 
 
-async def _receive(url: str, listen: ListenFlags, ports: PortFlags) -> None:
+async def _receive(url: str, host: str, ports: PortFlags, security: ServerSecurity) -> None:
+    from workqueue.gauges import GaugeRefresher
+    from workqueue.metrics import metrics_of
     from workqueue.service import receive as receiver
 
-    security = listen.security()
-    async with (
-        open_queue(url) as queue,
-        watched(queue, listen, ports.http_port),
-        receiver(queue, host=listen.host, port=ports.grpc_port, security=security) as server,
-    ):
+    async with open_queue(url) as queue:
+        metrics = metrics_of(queue)
+        async with (
+            GaugeRefresher(queue, metrics),
+            _watched(host, ports.http_port, security, [metrics]),
+            receiver(queue, host=host, port=ports.grpc_port, security=security) as server,
+        ):
+            await server.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFlags:
+    """What a hyperqueue stands before."""
+
+    shards: Annotated[
+        tuple[str, ...],
+        Flag("addresses of receivers; their order counts and must stay", ("SHARD_URLS",), listed("URL")),
+    ] = ()
+    hash: Annotated[
+        str,
+        Flag(
+            "how keys are placed: as Go does, or moving few on a resize",
+            ("WORKQUEUE_HASH",),
+            choice("fnv", "rendezvous"),
+        ),
+    ] = "fnv"
+
+
+@with_flags
+def hyperqueue(shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports: PortFlags, logs: LogFlags) -> None:
+    """Serve many receivers as one over gRPC.
+
+    Each key belongs to one shard. A shard that is down fails its own keys only.
+    """
+    configure_logging(logs.log_level, logs.log_format)
+    if not shards.shards:
+        raise InvalidSettingError("--shards or SHARD_URLS: it takes the addresses of receivers, separated by commas")
+    _check(shards.shards)
+    serve(_route(shards, calls, listen.host, ports, listen.security()))
+
+
+def _check(shards: Sequence[str]) -> None:
+    from workqueue.channel import Address
+
+    with naming("--shards or SHARD_URLS"):
+        for shard in shards:
+            Address.parse(shard)
+
+
+async def _route(shards: ShardFlags, calls: CallFlags, host: str, ports: PortFlags, security: ServerSecurity) -> None:
+    from workqueue.hyperqueue import route
+
+    routed = route(
+        shards.shards,
+        hashing=shards.hash,
+        host=host,
+        port=ports.grpc_port,
+        security=security,
+        shard_security=calls.security,
+    )
+    async with _watched(host, ports.http_port, security), routed as server:
         await server.wait()
 
 
 @asynccontextmanager
-async def watched(queue: FullQueue, listen: ListenFlags, port: int) -> AsyncIterator[None]:
-    """Serve /healthz and the queue's /metrics until the block ends."""
-    from workqueue.exposition import Exposition, identity, serve_metrics
-    from workqueue.gauges import GaugeRefresher
-    from workqueue.metrics import metrics_of
+async def _watched(
+    host: str, port: int, security: ServerSecurity, metrics: Sequence[QueueMetrics] = ()
+) -> AsyncIterator[None]:
+    """Serve /healthz and /metrics until the block ends."""
+    from prometheus_client import REGISTRY
 
-    tls = listen.security().tls
-    metrics = metrics_of(queue)
-    exposition = Exposition(identity(os.environ), [metrics])
-    context = tls.http_context() if tls else None
-    async with GaugeRefresher(queue, metrics), serve_metrics(listen.host, port, exposition, tls=context) as bound:
-        log.info("health and metrics on port %d", bound)
+    from workqueue.channel import join_host_port
+    from workqueue.exposition import Exposition, identity, serve_metrics
+
+    exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
+    tls = security.tls.http_context() if security.tls else None
+    async with serve_metrics(host, port, exposition, tls=tls, guard=lambda app: guarded(app, security)) as bound:
+        log.info("health and metrics on %s", join_host_port(host, bound))
         yield

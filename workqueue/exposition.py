@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from workqueue.clock import Clock, SystemClock
 from workqueue.metric_table import METRICS, Metric
@@ -136,15 +137,22 @@ class _Registry:
 
 
 def serve_metrics(
-    host: str, port: int, exposition: Exposition, *, tls: ssl.SSLContext | None = None
+    host: str,
+    port: int,
+    exposition: Exposition,
+    *,
+    tls: ssl.SSLContext | None = None,
+    guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> AbstractAsyncContextManager[int]:
     """Serve `/metrics` and `/healthz` until the block ends, for programs that speak gRPC only; yields the port.
+
+    `guard` may wrap the app, for instance in a `BearerTokens`.
 
     Raises:
         InvalidSettingError: the address cannot be listened on.
     """
     routes = [Route("/metrics", exposition.scraped), Route("/healthz", _healthy)]
-    return serving(Starlette(routes=routes), host, port, tls=tls)
+    return serving(guard(Starlette(routes=routes)), host, port, tls=tls)
 
 
 async def _healthy(request: Request) -> Response:

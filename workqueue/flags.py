@@ -16,15 +16,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields, is_dataclass
 from datetime import timedelta
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_type_hints
 
 import typer
 
+from workqueue.errors import InvalidSettingError
 from workqueue.takes import SWITCH, TEXT, Takes, spoken
 
-__all__ = ["BadSettingError", "Flag", "flags_of", "with_flags"]
+__all__ = ["BadSettingError", "Flag", "flags_of", "naming", "with_flags"]
 
 
 class BadSettingError(typer.BadParameter):
@@ -57,11 +59,40 @@ class Flag:
 
 
 def flags_of(group: type) -> Iterator[tuple[Field[Any], str, Flag]]:
-    """Each setting of a group: its field, its flag as typed on a command line, and how it is given."""
+    """Each setting of a group: its field, its flag as typed on a command line, and how it is given.
+
+    A field that is a group itself stands for its own settings.
+    """
     hints = get_type_hints(group, include_extras=True)
     for field in fields(group):
-        [flag] = [extra for extra in get_args(hints[field.name])[1:] if isinstance(extra, Flag)]
-        yield field, flag.name or "--" + field.name.replace("_", "-"), flag
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from flags_of(cast("type", hint))
+        else:
+            [flag] = [extra for extra in get_args(hint)[1:] if isinstance(extra, Flag)]
+            yield field, flag.name or "--" + field.name.replace("_", "-"), flag
+
+
+def _build(group: type, given: dict[str, Any]) -> Any:
+    """An instance of `group` with the values that typer found, which are taken out of `given`."""
+    hints = get_type_hints(group)
+    return group(
+        **{
+            field.name: _build(hints[field.name], given)
+            if is_dataclass(hints[field.name])
+            else _plain(given.pop(field.name))
+            for field in fields(group)
+        }
+    )
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Name `setting` in an InvalidSettingError raised within, by code that does not know where its value came from."""
+    try:
+        yield
+    except InvalidSettingError as error:
+        raise InvalidSettingError(f"{setting}: {error}") from error
 
 
 def with_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,7 +103,7 @@ def with_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def spelled_out(**given: Any) -> Any:
         for name, group in groups.items():
-            given[name] = group(**{field.name: _plain(given.pop(field.name)) for field in fields(group)})
+            given[name] = _build(group, given)
         return command(**given)
 
     parameters: list[inspect.Parameter] = []
@@ -94,14 +125,19 @@ def _spell(field: Field[Any], name: str, flag: Flag) -> inspect.Parameter:
         help=flag.help,
         metavar=None if switch else flag.takes.metavar,
         parser=_parser(name, SWITCH if switch else flag.takes, flag.env),
-        show_default=spoken(field.default) if isinstance(field.default, timedelta) else True,
         allow_from_autoenv=not flag.spell_out,
     )
     kind: Any = bool if switch else list[str] if flag.many else str
-    default = list(field.default) if flag.many else field.default
     return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=_typed(field.default), annotation=Annotated[kind, option]
     )
+
+
+def _typed(default: Any) -> Any:
+    """A default as it would be typed, which is how `--help` shows it; the parser reads it like any other."""
+    if isinstance(default, timedelta):
+        return spoken(default)
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _parser(name: str, takes: Takes, env: Sequence[str]) -> Callable[[Any], Any]:

@@ -86,7 +86,7 @@ async def route(
     host: str = "127.0.0.1",
     port: int = 8080,
     security: ServerSecurity | None = None,
-    shard_security: ClientSecurity | None = None,
+    shard_security: Callable[[str], ClientSecurity] | None = None,
 ) -> AsyncIterator[GrpcServer]:
     """A server that passes every call on to the shard of its key.
 
@@ -96,7 +96,7 @@ async def route(
         host: where to listen; another address than loopback needs TLS or `security.insecure`.
         port: 0 for any free one, found in the server's `port`.
         security: TLS and tokens of this server.
-        shard_security: how the shards are reached.
+        shard_security: given a shard's address, how it is reached; an ID token is for one of them only.
 
     Raises:
         InvalidSettingError: there is no shard, one comes twice, an address is none, or `hashing` is unknown.
@@ -105,7 +105,8 @@ async def route(
     choose = _hash_of(hashing)([join_host_port(address.host, address.port) for address in addresses])
     listen = Listen(host, port, security or ServerSecurity())
     async with AsyncExitStack() as stack:
-        opened = [await _open(stack, address, shard_security or ClientSecurity()) for address in addresses]
+        secured = [shard_security(shard) if shard_security else ClientSecurity() for shard in shards]
+        opened = [await _open(stack, *each) for each in zip(addresses, secured, strict=True)]
         yield await stack.enter_async_context(GrpcServer(Router(opened, choose), listen))
 
 

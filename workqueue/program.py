@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import typer
@@ -59,6 +59,12 @@ def exit_code(app: typer.Typer, name: str, args: Sequence[str]) -> int:
         return _complain(name, error.format_message(), error.exit_code)
     except WorkQueueError as error:
         return _complain(name, str(error), code_of(error))
+    except ExceptionGroup as group:
+        ours, others = group.split(WorkQueueError)
+        if ours is None or others is not None:
+            raise
+        errors = list(_leaves(ours))
+        return _complain(name, "; ".join(dict.fromkeys(map(str, errors))), max(map(code_of, errors)))
     return result if isinstance(result, int) else 0
 
 
@@ -67,6 +73,14 @@ def code_of(error: WorkQueueError) -> int:
     if isinstance(error, _MISUSE):
         return MISUSED
     return TEMPORARY if isinstance(error, StoreUnavailableError) else FAILED
+
+
+def _leaves(group: ExceptionGroup[WorkQueueError]) -> Iterator[WorkQueueError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def _complain(name: str, message: str, code: int) -> int:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag
+from workqueue.flags import Flag, naming
 from workqueue.takes import Takes, choice
 
 __all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "queue_url"]
@@ -64,35 +65,25 @@ class QueueFlags:
         Flag(f"the queue; else what WORKQUEUE_MODE and _BUCKET say, else {DEFAULT_URL}", ("WORKQUEUE_URL",), _URL),
     ] = None
 
-    def url(self) -> str:
+    def url(self, *, memory: bool = False, receiver: bool = False) -> str:
         """The URL of the queue.
 
-        Raises:
-            InvalidSettingError: as `queue_url`.
-        """
-        return queue_url(self.queue, os.environ)
-
-    def shared_url(self) -> str:
-        """The URL of a queue that other processes see too.
+        Args:
+            memory: it may live in this process's memory, where no other finds it.
+            receiver: it may be a gRPC receiver, which only takes and looks up keys.
 
         Raises:
-            InvalidSettingError: it lives in one process's memory, or as `queue_url`.
+            InvalidSettingError: it is one that it may not be, or as `queue_url`.
         """
-        url = self.producer_url()
-        if is_receiver(url):
+        url = queue_url(self.queue, os.environ)
+        if not is_receiver(url):
+            with naming("--queue or WORKQUEUE_URL"):
+                QueueURL.parse(url)
+        if is_receiver(url) and not receiver:
             raise InvalidSettingError(
                 f"--queue {url} is a receiver: enqueue and get can ask it, this takes the queue's URL"
             )
-        return url
-
-    def producer_url(self) -> str:
-        """The URL of such a queue, or of a receiver in front of it.
-
-        Raises:
-            InvalidSettingError: it lives in one process's memory, or as `queue_url`.
-        """
-        url = self.url()
-        if url.startswith("memory:"):
+        if url.startswith("memory:") and not memory:
             raise InvalidSettingError(
                 f"--queue {url} lives inside one process, where no other program finds it; use it with dispatcher serve"
             )

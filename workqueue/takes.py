@@ -14,6 +14,7 @@ from workqueue.backends.url import duration
 __all__ = [
     "CONTENT",
     "DURATION",
+    "DURATION_OR_ZERO",
     "MOMENT",
     "PAIR",
     "RATE",
@@ -85,6 +86,8 @@ def listed(metavar: str) -> Takes:
 def spoken(value: timedelta) -> str:
     """A duration as a setting would say it: 15s, 500ms, 1h."""
     seconds = value.total_seconds()
+    if seconds == 0:
+        return "0s"
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         if seconds >= length and seconds % length == 0:
             return f"{int(seconds // length)}{unit}"
@@ -131,7 +134,14 @@ def _switch(text: str) -> bool:
 
 SWITCH = Takes("", _switch)
 TEXT = Takes("TEXT", str)
+
+
+def _duration_or_zero(text: str) -> timedelta:
+    return timedelta(0) if re.fullmatch(r"0(ms|s|m|h|d)?", text) else duration(text)
+
+
 DURATION = Takes("DURATION", duration)
+DURATION_OR_ZERO = Takes("DURATION", _duration_or_zero)
 MOMENT = Takes("TIME", _moment)
 PAIR = Takes("NAME=VALUE", _pair)
 RATE = Takes("RATE", _rate)

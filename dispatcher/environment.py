@@ -1,0 +1,172 @@
+"""The settings of the `dispatcher` program, from flags and environment: what to call, how, and whom to tell.
+
+The Go dispatcher's variables are accepted under their own names.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, cast
+
+from dispatcher.settings import MAX_CONCURRENCY, DispatcherSettings
+from workqueue.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags
+from workqueue.backoff import Backoff
+from workqueue.errors import InvalidSettingError
+from workqueue.flags import Flag, naming
+from workqueue.imported import imported
+from workqueue.takes import DURATION, DURATION_OR_ZERO, TEXT, Takes, whole
+
+if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
+    from dispatcher.callback import Callback
+    from dispatcher.events import CloudEventErrors
+
+__all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ServePorts", "TargetFlags"]
+
+_DEFAULT = DispatcherSettings()
+_FUNCTION = Takes("MODULE:NAME", str)
+_URL = Takes("URL", str)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFlags:
+    """What is called for each key."""
+
+    callback: Annotated[
+        str | None, Flag("a function of yours: package.module:name", ("WORKQUEUE_CALLBACK",), _FUNCTION)
+    ] = None
+    target: Annotated[
+        str | None, Flag("or a reconciler behind gRPC: grpc://host:port, https://host", ("WORKQUEUE_TARGET",), _URL)
+    ] = None
+
+    def __post_init__(self) -> None:
+        if (self.callback is None) == (self.target is None):
+            raise InvalidSettingError(
+                "--callback (WORKQUEUE_CALLBACK) or --target (WORKQUEUE_TARGET): one of them says what is called"
+            )
+
+    def opened(self, calls: CallFlags) -> AbstractAsyncContextManager[Callback]:
+        """The callback, to be entered.
+
+        Raises:
+            InvalidSettingError: there is no such function, or the address is none.
+        """
+        if self.target is not None:
+            from dispatcher.target import service_callback
+
+            security = calls.security(self.target)
+            with naming("--target or WORKQUEUE_TARGET"):
+                return service_callback(self.target, security=security)
+        return nullcontext(cast("Callback", _function("--callback or WORKQUEUE_CALLBACK", self.callback or "")))
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchFlags:
+    """How the dispatcher goes about its queue (see `DispatcherSettings`)."""
+
+    concurrency: Annotated[
+        int,
+        Flag(
+            "at most so many in progress, over all dispatchers", ("WORKQUEUE_CONCURRENCY",), whole(1, MAX_CONCURRENCY)
+        ),
+    ] = _DEFAULT.concurrency
+    batch_size: Annotated[
+        int,
+        Flag("start at most so many at once; 0 = concurrency", ("WORKQUEUE_BATCH_SIZE",), whole(0, MAX_CONCURRENCY)),
+    ] = _DEFAULT.batch_size
+    max_retry: Annotated[
+        int, Flag("dead-letter a key at this failed attempt; 0 = never", ("WORKQUEUE_MAX_RETRY",), whole(0))
+    ] = _DEFAULT.max_retry
+    max_run_time: Annotated[timedelta, Flag("cancel a callback after this", ("WORKQUEUE_MAX_RUN_TIME",), DURATION)] = (
+        _DEFAULT.max_run_time
+    )
+    backoff: Annotated[
+        str | None,
+        Flag("a function of yours: attempts -> delay before the next", ("WORKQUEUE_BACKOFF",), _FUNCTION),
+    ] = None
+    poll_period: Annotated[timedelta, Flag("look for keys at least so often", ("WORKQUEUE_POLL_PERIOD",), DURATION)] = (
+        _DEFAULT.poll_period
+    )
+    drain_timeout: Annotated[
+        timedelta, Flag("on SIGTERM callbacks may run on for this", ("WORKQUEUE_DRAIN_TIMEOUT",), DURATION_OR_ZERO)
+    ] = _DEFAULT.drain_timeout
+    trigger_period: Annotated[
+        timedelta,
+        Flag("one round at most for triggers within this; 0s = each", ("WORKQUEUE_TRIGGER_PERIOD",), DURATION_OR_ZERO),
+    ] = _DEFAULT.trigger_period
+    owner: Annotated[str, Flag("recorded with keys in progress, and a metric label", ("WORKQUEUE_OWNER",), TEXT)] = ""
+
+    def settings(self) -> DispatcherSettings:
+        """These flags as the dispatcher takes them.
+
+        Raises:
+            InvalidSettingError: there is no such backoff function.
+        """
+        return DispatcherSettings(
+            concurrency=self.concurrency,
+            batch_size=self.batch_size,
+            max_retry=self.max_retry,
+            backoff=cast("Backoff", _function("--backoff or WORKQUEUE_BACKOFF", self.backoff))
+            if self.backoff
+            else None,
+            max_run_time=self.max_run_time,
+            poll_period=self.poll_period,
+            drain_timeout=self.drain_timeout,
+            trigger_period=self.trigger_period,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EventFlags:
+    """Whom to tell of failures."""
+
+    events_url: Annotated[
+        str,
+        Flag(
+            "CloudEvents broker that is told of failures; none = nobody",
+            ("WORKQUEUE_EVENTS_URL", "ERROR_EVENT_INGRESS_URI", "ERROR_EVENT_BROKER_URL"),
+            _URL,
+        ),
+    ] = ""
+    name: Annotated[str, Flag("the workqueue's name in events; else the queue's own", ("WORKQUEUE_NAME",), TEXT)] = ""
+    events_structured: Annotated[
+        bool, Flag("send each event as one JSON document", ("WORKQUEUE_EVENTS_STRUCTURED",))
+    ] = False
+
+    def emitter(self, queue_name: str) -> CloudEventErrors:
+        """What sends the events; without a URL it sends none.
+
+        Raises:
+            InvalidSettingError: the URL is none.
+        """
+        from dispatcher.events import CloudEventErrors
+
+        with naming("--events-url or WORKQUEUE_EVENTS_URL"):
+            return CloudEventErrors(self.events_url, self.name or queue_name, structured=self.events_structured)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPorts:
+    """Where a dispatcher without a receiver is triggered and watched."""
+
+    http_port: Annotated[
+        int, Flag("trigger, probes, /metrics; 0 = any free one", ("WORKQUEUE_HTTP_PORT", "PORT"), PORT)
+    ] = HTTP_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class ServePorts:
+    """Where a dispatcher with a receiver takes keys, and where it is triggered and watched."""
+
+    grpc_port: Annotated[int, Flag("the receiver; 0 = any free one", ("WORKQUEUE_GRPC_PORT", "PORT"), PORT)] = GRPC_PORT
+    http_port: Annotated[int, Flag("trigger, probes, /metrics; 0 = any free one", ("WORKQUEUE_HTTP_PORT",), PORT)] = (
+        HTTP_PORT
+    )
+
+
+def _function(setting: str, name: str) -> object:
+    found = imported(setting, name)
+    if not callable(found):
+        raise InvalidSettingError(f"{setting}: {name} is a {type(found).__name__}, and cannot be called")
+    return found

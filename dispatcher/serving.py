@@ -1,0 +1,133 @@
+"""Stages 1-7: one dispatcher process: loop, trigger and perhaps receiver in one event loop, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import count
+
+from prometheus_client import REGISTRY
+
+from dispatcher.callback import Callback
+from dispatcher.environment import EventFlags
+from dispatcher.loop import Dispatcher, run_until_signalled
+from dispatcher.round import Round
+from dispatcher.settings import DispatcherSettings
+from dispatcher.setup import Setup
+from dispatcher.trigger import Trigger
+from workqueue.access import guarded
+from workqueue.backends import open_queue
+from workqueue.channel import join_host_port
+from workqueue.exposition import Exposition, identity
+from workqueue.gauges import GaugeRefresher
+from workqueue.generic import FullQueue
+from workqueue.metrics import metrics_of
+from workqueue.security import ServerSecurity, check_listen
+from workqueue.server import until_signalled
+from workqueue.service import receive
+from workqueue.web import serving
+
+__all__ = ["Listening", "Process"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a process listens; without a `grpc_port` it has no receiver."""
+
+    host: str
+    http_port: int
+    grpc_port: int | None
+    security: ServerSecurity
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one process works on.
+
+    Args:
+        url: the queue.
+        owner: recorded with the keys that it starts.
+        callback: what is called, to be entered.
+        settings: how the dispatcher goes about it.
+        events: whom to tell of failures.
+        environ: names the process in its metrics.
+    """
+
+    url: str
+    owner: str
+    callback: AbstractAsyncContextManager[Callback]
+    settings: DispatcherSettings
+    events: EventFlags
+    environ: Mapping[str, str]
+
+    async def once(self) -> None:
+        """Run one round. SIGTERM lets its callbacks run on for `drain_timeout`, a second one cancels them.
+
+        Raises:
+            StoreError: the store failed before any key was started.
+            ExceptionGroup: it failed for some keys; the others were processed.
+        """
+        async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
+            errors = self.events.emitter(metrics_of(queue).name)
+            setup = Setup.of(queue, callback, self.settings, errors)
+            round_ = Round(setup)
+            try:
+                with until_signalled(_ending(round_, self.settings.drain_timeout.total_seconds())):
+                    await round_.run()
+            finally:
+                await errors.give_up()
+                log.info("one round: %s", _told(setup.metrics.outcomes.items()), extra={"queue": setup.metrics.name})
+
+    async def serve(self, listening: Listening) -> None:
+        """Dispatch until SIGTERM or SIGINT, then drain."""
+        async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
+            errors = self.events.emitter(metrics_of(queue).name)
+            dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
+            async with self._watched(dispatcher, queue, listening) as trigger, _received(queue, listening):
+                await run_until_signalled(dispatcher, trigger.drain)
+
+    @asynccontextmanager
+    async def _watched(self, dispatcher: Dispatcher, queue: FullQueue, listening: Listening) -> AsyncIterator[Trigger]:
+        """Serve trigger, probes and metrics over HTTP until the block ends."""
+        metrics = metrics_of(queue)
+        exposition = Exposition(identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY])
+        trigger = Trigger(dispatcher.setup, dispatcher.health, exposition.scraped)
+        app = guarded(trigger.app(), listening.security)
+        check_listen(listening.host, listening.http_port, listening.security)
+        tls = listening.security.tls.http_context() if listening.security.tls else None
+        async with (
+            GaugeRefresher(queue, metrics, [dispatcher.metrics]),
+            serving(app, listening.host, listening.http_port, tls=tls) as port,
+        ):
+            log.info("trigger, probes and metrics on %s", join_host_port(listening.host, port))
+            try:
+                yield trigger
+            finally:
+                await trigger.drain()
+
+
+def _received(queue: FullQueue, listening: Listening) -> AbstractAsyncContextManager[object]:
+    """Take keys over gRPC until the block ends, where the process is to."""
+    if listening.grpc_port is None:
+        return nullcontext()
+    return receive(queue, host=listening.host, port=listening.grpc_port, security=listening.security)
+
+
+def _ending(round_: Round, seconds: float) -> Callable[[], None]:
+    """What to call at each signal: the first gives callbacks so long, the second ends them."""
+    loop = asyncio.get_running_loop()
+    signals = count()
+
+    def signalled() -> None:
+        loop.call_later(0 if next(signals) else seconds, round_.stop)
+
+    return signalled
+
+
+def _told(outcomes: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{number} {outcome}" for outcome, number in outcomes if number) or "no key to start"
