@@ -124,6 +124,8 @@ async def diagnose(address: Address, security: ClientSecurity) -> Diagnosis:
             return await (_try_tls(address, security.ssl_context()) if address.tls else _try_plaintext(address))
     except ssl.SSLCertVerificationError as error:
         return Diagnosis(f"its certificate is not trusted: {error.verify_message}", permanent=True)
+    except ssl.SSLEOFError:  # a balancer without a server behind it does that too
+        return Diagnosis("it hangs up during the TLS handshake")
     except ssl.SSLError as error:
         return Diagnosis(f"the TLS handshake fails: {error.reason or error}", permanent=True)
     except socket.gaierror:
@@ -139,9 +141,11 @@ async def _try_tls(address: Address, context: ssl.SSLContext) -> Diagnosis:
     context.set_alpn_protocols(["h2"])
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     with contextlib.closing(writer), contextlib.suppress(TimeoutError):
-        # With TLS 1.3 a server refuses a missing client certificate only after our side of the handshake is done.
+        # With TLS 1.3 a server refuses a missing client certificate only after our side of the handshake is done: Go
+        # says so, which raises, others just hang up. A server that is content waits, or greets us.
         async with asyncio.timeout(_PROBE_SECONDS / 4):
-            await reader.read(1)
+            if not await reader.read(1):
+                return Diagnosis("it hangs up after the TLS handshake; it may want a client certificate, or another")
     return Diagnosis()
 
 
