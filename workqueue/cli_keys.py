@@ -16,7 +16,7 @@ from workqueue import show
 from workqueue.access import CallFlags
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError
-from workqueue.flags import Flag, with_flags
+from workqueue.flags import Flag, naming, with_flags
 from workqueue.generic import FullQueue
 from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue
 from workqueue.key import validate_key
@@ -34,6 +34,7 @@ __all__ = [
     "ForceFlags",
     "Keys",
     "ListFlags",
+    "ReceiverFlags",
     "StdinFlags",
     "drop",
     "enqueue",
@@ -83,6 +84,14 @@ class EnqueueFlags:
         return Options(self.priority, not_before, self.floor, payload, dict(self.meta))
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiverFlags:
+    """How a receiver is asked, where --queue names one."""
+
+    calls: CallFlags
+    patience: Annotated[timedelta, Flag("keep trying a receiver for so long", takes=DURATION)] = timedelta(seconds=10)
+
+
 def given_keys(keys: Sequence[str] | None, source: StdinFlags) -> Iterator[str]:
     """The keys of the command line, then those of stdin.
 
@@ -110,7 +119,7 @@ def enqueue(
     source: StdinFlags,
     how: EnqueueFlags,
     where: QueueFlags,
-    calls: CallFlags,
+    remote: ReceiverFlags,
     output: OutputFlags,
     keys: Keys = None,
 ) -> None:
@@ -118,18 +127,19 @@ def enqueue(
 
     Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8080.
     """
-    stored = run(_enqueue(_opened(where, calls), given_keys(keys, source), how.options()))
+    stored = run(_enqueue(_opened(where, remote), given_keys(keys, source), how.options()))
     show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
 
 
-def _opened(where: QueueFlags, calls: CallFlags) -> Client | FullQueue:
+def _opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
     """The queue, or the receiver in front of it, to be entered."""
     url = where.url(receiver=True)
     if not is_receiver(url):
         return open_queue(url)
-    from workqueue.client import connect
+    from workqueue.client import Retries, connect
 
-    return connect(url, security=calls.security(url))
+    with naming("--queue or WORKQUEUE_URL"):
+        return connect(url, security=remote.calls.security(url), retries=Retries(patience=remote.patience))
 
 
 async def _enqueue(place: Client | FullQueue, keys: Iterator[str], options: Options) -> int:
@@ -152,12 +162,12 @@ def _checked(key: str) -> str:
 
 
 @with_flags
-def get(key: _Key, where: QueueFlags, calls: CallFlags, output: OutputFlags) -> None:
+def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags) -> None:
     """Show where a key is and what is kept with it.
 
     Exits with 1 if it is nowhere. A receiver, such as grpc://host:8080, tells less than the queue itself.
     """
-    state, found = run(_get(_opened(where, calls), key))
+    state, found = run(_get(_opened(where, remote), key))
     also = _also(found)
     if output.json:
         show.document({**show.state(state), "also": also})
