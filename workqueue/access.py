@@ -26,7 +26,7 @@ _FILE = Takes("FILE", Path)
 _URL = Takes("URL", str)
 
 PORT = whole(0, 65535)
-GRPC_PORT, HTTP_PORT = 8080, 8081
+GRPC_PORT, HTTP_PORT = 8090, 8091  # not 8080, where a reconciler on the same machine listens
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def enqueue(
 ) -> None:
     """Put keys into the queue.
 
-    Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8080.
+    Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8090.
     """
     stored = run(_enqueue(_opened(where, remote), given_keys(keys, source), how.options()))
     show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
@@ -165,7 +165,7 @@ def _checked(key: str) -> str:
 def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags) -> None:
     """Show where a key is and what is kept with it.
 
-    Exits with 1 if it is nowhere. A receiver, such as grpc://host:8080, tells less than the queue itself.
+    Exits with 1 if it is nowhere. A receiver, such as grpc://host:8090, tells less than the queue itself.
     """
     state, found = run(_get(_opened(where, remote), key))
     also = _also(found)
