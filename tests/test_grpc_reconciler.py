@@ -83,7 +83,10 @@ async def test_a_callback_is_told_of_its_attempt() -> None:
 
     (attempt,) = seen
     assert (attempt.key, attempt.priority, attempt.payload, attempt.attempts) == ("k", -4, b"p", 3)
-    assert dict(attempt.meta) == {"a": "b"}
+    assert attempt.meta == {"a": "b"}
+    assert "c" not in attempt.meta
+    with pytest.raises(KeyError):
+        attempt.meta["c"]
     assert attempt.queued_time is None
     assert not attempt.lost.is_set()
 

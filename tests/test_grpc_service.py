@@ -205,6 +205,14 @@ async def test_an_enqueue_outlasts_a_restart_of_the_receiver() -> None:
     assert (await queue.get("k")).status is KeyStatus.QUEUED
 
 
+def test_tries_are_spread_further_and_further_apart() -> None:
+    late = Retries(pause=timedelta(seconds=1), longest_pause=timedelta(seconds=5)).pauses(rand=lambda: 0.0)
+    early = Retries(pause=timedelta(seconds=1), longest_pause=timedelta(seconds=5)).pauses(rand=lambda: 1.0)
+
+    assert [next(late) for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert [next(early) for _ in range(5)] == [0.5, 1, 2, 2.5, 2.5]
+
+
 @on_loop
 async def test_a_receiver_that_hangs_is_given_up_after_a_while() -> None:
     class HangingQueue(MemoryQueue):

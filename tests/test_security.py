@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.grpc_support import ONCE, QUICK, client_of, on_loop, refused, stub_of
+from tests.grpc_support import ONCE, QUICK, channel_to, client_of, on_loop, refused, stub_of
 from tests.tls_support import Authority, Pair
 from workqueue import KeyStatus
 from workqueue.backends.memory import MemoryQueue
@@ -192,6 +195,17 @@ async def test_a_malformed_header_is_unauthenticated(header: str) -> None:
     async with receiver(ServerSecurity(tokens=StaticTokens(["secret"]))) as server, stub_of(server) as stub:
         call = stub.Process(pb.ProcessRequest(key="k"), metadata=(("authorization", header),))
         assert (await refused(call)).code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@on_loop
+async def test_health_needs_no_token_but_reflection_does() -> None:
+    security = ServerSecurity(tokens=StaticTokens(["secret"]))
+    async with receiver(security) as server, channel_to(server) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stream = reflection.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        assert (await refused(anext(aiter(stream)))).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @on_loop

@@ -125,7 +125,7 @@ class RemoteAttempt:
 
     @property
     def meta(self) -> Mapping[str, str]:
-        return self._request.meta
+        return dict(self._request.meta)  # a protobuf map answers '' for a name it has not, and adds it
 
     @property
     def attempts(self) -> int:
