@@ -44,7 +44,7 @@ COMMON = (
     "CAST(key AS TEXT), CAST(priority AS INTEGER), CAST(attempts AS INTEGER), CAST(queued_us AS INTEGER),"
     " CAST(first_queued_us AS INTEGER), CAST(meta AS TEXT), payload IS NOT NULL"
 )
-"""The JSON-safe columns that every place of a key has, in the order that `entry_of` reads."""
+"""The JSON-safe columns that every place of a key has, in the order that `entry_of` reads; none but meta may be NULL."""
 
 _MAX_ATTEMPTS = 2**31 - 1
 _LARGEST_CHUNK_BITS = 8
@@ -63,17 +63,13 @@ def one_row(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any])
 def entry_of(row: Row, payload: bytes | None = None, not_before_us: int = 0, floor: bool = False) -> Entry:
     """The entry in `row`, whose first columns are `COMMON`."""
     key, priority, spent, queued_us, first_us, meta = row[:6]
-    return Entry(
-        key or "",
-        whole(priority, -MAX_PRIORITY, MAX_PRIORITY),
-        whole(spent, 0, _MAX_ATTEMPTS),
-        whole(queued_us, 0, LATEST_US),
-        whole(first_us, 0, LATEST_US),
-        not_before_us,
-        floor,
-        payload,
-        NO_META if meta is None else _meta_of(meta),
-    )
+    sound = 0 <= spent <= _MAX_ATTEMPTS and 0 <= queued_us <= LATEST_US and 0 <= first_us <= LATEST_US
+    if not (sound and -MAX_PRIORITY <= priority <= MAX_PRIORITY):
+        priority = whole(priority, -MAX_PRIORITY, MAX_PRIORITY)
+        spent = attempts(spent)
+        queued_us, first_us = whole(queued_us, 0, LATEST_US), whole(first_us, 0, LATEST_US)
+    about = NO_META if meta is None else _meta_of(meta)
+    return Entry(key, priority, spent, queued_us, first_us, not_before_us, floor, payload, about)
 
 
 def queued_entry_of(row: Row, payload: bytes | None = None) -> Entry:

@@ -60,13 +60,15 @@ CREATE TABLE queues (
   twins INTEGER NOT NULL DEFAULT 0, dead_letters INTEGER NOT NULL DEFAULT 0)
 """
 
-# `stamp` is new with every change of a row: it proves to a handle that the row is the one it listed.
+# `stamp` is new with every change of a row: it proves to a handle that the row is the one it listed. The checks are on
+# what decides whether a key ever starts: a hand that slips in the sqlite3 shell is refused, not a key stuck for good.
 _QUEUED = """
 CREATE TABLE queued (
-  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL, place INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL,
+  place INTEGER NOT NULL CHECK (place IN (0, 1, 2)),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
-  not_before_us INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0, stamp INTEGER NOT NULL DEFAULT 0,
-  payload BLOB, meta TEXT)
+  not_before_us INTEGER NOT NULL DEFAULT 0 CHECK (typeof(not_before_us) = 'integer'),
+  floor INTEGER NOT NULL DEFAULT 0, stamp INTEGER NOT NULL DEFAULT 0, payload BLOB, meta TEXT)
 """
 
 # The token is the primary key: who does not know it can neither settle nor renew. `expires_us` counts on the clock of
@@ -75,7 +77,8 @@ _IN_PROGRESS = """
 CREATE TABLE in_progress (
   token INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL,
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
-  payload BLOB, meta TEXT, owner TEXT NOT NULL, boot TEXT NOT NULL, expires_us INTEGER NOT NULL)
+  payload BLOB, meta TEXT, owner TEXT NOT NULL, boot TEXT NOT NULL,
+  expires_us INTEGER NOT NULL CHECK (typeof(expires_us) = 'integer'))
 """
 
 _DEAD = """

@@ -223,7 +223,7 @@ class GroupCommit:
         changed = Change.NOTHING
         try:
             self._begin(batch)
-            batch[:] = [call for call in batch if call.claim()]
+            batch[:] = [call for call in batch if call.claimed or call.claim()]
             if batch:
                 self._store.perform([call.step for call in batch])
                 changed = self._store.changed
@@ -313,7 +313,7 @@ class GroupCommit:
 
     def _hand_over(self, calls: Sequence[Call], changed: Change = Change.NOTHING) -> None:
         """Answer `calls`, those of the event loop all in one go."""
-        calls = [call for call in calls if call.claim()]
+        calls = [call for call in calls if call.claimed or call.claim()]
         for call in calls:
             if isinstance(call.answered, Future):
                 call.answer()
