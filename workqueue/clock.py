@@ -7,12 +7,16 @@ fifth of a `datetime` on the hot path. `datetime` and `timedelta` appear at the 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 __all__ = ["LATEST_US", "Clock", "SystemClock", "Tick", "duration_us", "from_us", "to_us", "wait_first"]
+
+log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -53,9 +57,17 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
     def pump(self, tick: Tick, every: float) -> Callable[[], None]:
-        from workqueue.lease import pump_thread  # a thread only where a real clock drives one
+        stopped = threading.Event()
 
-        return pump_thread(tick, every, self.steady_us)
+        def pump() -> None:
+            while not stopped.wait(every):
+                try:
+                    tick(self.steady_us())
+                except Exception:  # a thread that dies silently would let every lease of the process lapse
+                    log.exception("what the clock calls every %.1f s raised; it is called again", every)
+
+        threading.Thread(target=pump, name="workqueue-clock", daemon=True).start()
+        return stopped.set
 
 
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

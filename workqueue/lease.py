@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from workqueue.clock import Clock, Tick, duration_us
+from workqueue.clock import Clock, duration_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 
-__all__ = ["DEFAULT_LEASE", "Lease", "LeaseRenewer", "LeaseTimes", "Lost", "Renew", "pump_thread"]
+__all__ = ["DEFAULT_LEASE", "Lease", "LeaseRenewer", "LeaseTimes", "Lost", "Renew"]
 
 log = logging.getLogger(__name__)
 
@@ -184,18 +184,3 @@ class LeaseRenewer:
         self.drop(lease)
         log.warning("lease of key %r lost: %s", lease.key, why, extra={"key": lease.key})
         lease.lost.set()
-
-
-def pump_thread(tick: Tick, every: float, now: Callable[[], int]) -> Callable[[], None]:
-    """Call `tick(now())` every `every` seconds from a daemon thread until the returned function is called."""
-    stopped = threading.Event()
-
-    def pump() -> None:
-        while not stopped.wait(every):
-            try:
-                tick(now())
-            except Exception:  # a renewer that dies silently would let every lease of the process lapse
-                log.exception("lease renewal raised; it goes on at the next tick")
-
-    threading.Thread(target=pump, name="workqueue-lease-renewer", daemon=True).start()
-    return stopped.set
