@@ -12,7 +12,7 @@ from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePor
 from workqueue.access import CallFlags, ListenFlags
 from workqueue.flags import Flag, with_flags
 from workqueue.logs import configure_logging
-from workqueue.program import EXIT_CODES, program
+from workqueue.program import EXIT_CODES, common, program
 from workqueue.program import serve as serve_until_signalled
 from workqueue.settings import LogFlags, QueueFlags
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "DISPATCHER"},
 )
+app.callback()(common)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ The Go dispatcher's variables are accepted under their own names.
 
 from __future__ import annotations
 
+import inspect
+import logging
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +25,8 @@ if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.events import CloudEventErrors
 
 __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ServePorts", "TargetFlags"]
+
+log = logging.getLogger(__name__)
 
 _DEFAULT = DispatcherSettings()
 _FUNCTION = Takes("MODULE:NAME", str)
@@ -58,7 +62,9 @@ class TargetFlags:
             security = calls.security(self.target)
             with naming("--target or WORKQUEUE_TARGET"):
                 return service_callback(self.target, security=security)
-        return nullcontext(cast("Callback", _function("--callback or WORKQUEUE_CALLBACK", self.callback or "")))
+        return nullcontext(
+            cast("Callback", _function("--callback or WORKQUEUE_CALLBACK", self.callback or "", "key", "attempt"))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class DispatchFlags:
             concurrency=self.concurrency,
             batch_size=self.batch_size,
             max_retry=self.max_retry,
-            backoff=cast("Backoff", _function("--backoff or WORKQUEUE_BACKOFF", self.backoff))
+            backoff=cast("Backoff", _function("--backoff or WORKQUEUE_BACKOFF", self.backoff, "attempts"))
             if self.backoff
             else None,
             max_run_time=self.max_run_time,
@@ -165,8 +171,15 @@ class ServePorts:
     )
 
 
-def _function(setting: str, name: str) -> object:
+def _function(setting: str, name: str, *given: str) -> object:
+    """The user's function, if it can be called with what it is given: else every attempt would fail and count."""
     found = imported(setting, name)
     if not callable(found):
         raise InvalidSettingError(f"{setting}: {name} is a {type(found).__name__}, and cannot be called")
+    try:
+        inspect.signature(found).bind(*given)
+    except TypeError as error:
+        raise InvalidSettingError(f"{setting}: {name} is called as ({', '.join(given)}): {error}") from error
+    except ValueError:  # written in C: it does not tell its arguments
+        log.debug("%s does not tell what it takes", name)
     return found

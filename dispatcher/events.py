@@ -155,6 +155,8 @@ class CloudEventErrors:
         except asyncio.CancelledError:
             self._lost("dropped", event, "the dispatcher is stopping")
             raise
+        except _NotTakenError as error:
+            self._lost("failed", event, str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next event may fare better
             self._lost("failed", event, f"{type(error).__name__}: {error}")
         else:
