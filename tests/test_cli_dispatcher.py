@@ -178,6 +178,8 @@ WRONG = [
     (["--callback", "nowhere:f"], "there is no module 'nowhere'"),
     (["--callback", "json:nothing"], "json has no 'nothing'"),
     (["--callback", "json:__name__"], "is a str, and cannot be called"),
+    (["--callback", "json:loads"], "json:loads is called as (key, attempt): too many positional arguments"),
+    (["--target", "grpc://a:1", "--backoff", "tests.reconcilers:complete"], "is called as (attempts): missing"),
     (["--target", "somewhere"], "--target or WORKQUEUE_TARGET: 'somewhere'"),
     (
         ["--target", "grpc://a:1", "--concurrency", "0"],
@@ -212,7 +214,9 @@ def test_a_wrong_setting_stops_the_dispatcher_at_its_start(args: list[str], says
 def test_an_address_in_use_is_one_line(url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = process("dispatcher", "run", "--callback", "json:loads", "--http-port", port, "--queue", url)
+        ended = process(
+            "dispatcher", "run", "--callback", "tests.reconcilers:complete", "--http-port", port, "--queue", url
+        )
 
     assert ended.code == 2
     assert f"cannot listen on 127.0.0.1:{port}" in ended.err

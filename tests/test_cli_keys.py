@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -63,12 +67,13 @@ def test_an_invalid_key_is_refused_and_shown_escaped(url: str) -> None:
 
 
 def test_what_was_stored_before_a_bad_line_is_said(url: str) -> None:
-    lines = b"".join(b"key-%d\n" % number for number in range(1500)) + b"\xff\n"
+    lines = b"".join(b"key-%d\n" % number for number in range(10_000)) + b"\xff\n"
 
     ended = run(url, "enqueue", "--stdin", stdin=lines)
 
     assert ended.code == 2
-    assert "line 1501 of stdin is not UTF-8; 1000 keys before were stored" in ended.err
+    assert "line 10001 of stdin is not UTF-8" in ended.err
+    assert f"; {run(url, 'stats', '--json').json['queued']} keys before were stored" in ended.err
 
 
 def test_a_key_that_is_nowhere_ends_with_1(url: str) -> None:
@@ -174,3 +179,55 @@ def test_a_store_that_is_none_is_one_line(tmp_path: Path) -> None:
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.count("\n") == 1
     assert "Traceback" not in ended.err
+
+
+def test_a_store_that_is_busy_is_worth_another_try(url: str) -> None:
+    run(url, "enqueue", "k")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+        ended = run(f"{url}?busy_timeout=100ms", "enqueue", "k")
+
+    assert (ended.code, ended.out) == (75, "")
+    assert ended.err.count("\n") == 1
+
+
+def test_a_payload_that_is_too_large_is_one_line(url: str, tmp_path: Path) -> None:
+    (tmp_path / "payload").write_bytes(bytes(300_000))
+
+    ended = run(url, "enqueue", "k", "--payload-file", str(tmp_path / "payload"))
+
+    assert ended.code == 2
+    assert "the payload has 300000 bytes" in ended.err
+
+
+def test_a_line_without_end_is_no_key(url: str) -> None:
+    ended = run(url, "enqueue", "--stdin", stdin=b"k" * 200_000)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "a line of more than 65536 bytes" in ended.err
+
+
+def test_lines_are_enqueued_as_they_come_in_until_the_command_is_interrupted(url: str) -> None:
+    command = [sys.executable, "-m", "workqueue.cli", "enqueue", "--stdin"]
+    with subprocess.Popen(
+        command, env=clean_environment({"WORKQUEUE_URL": url}), stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as it:
+        assert it.stdin is not None
+        it.stdin.write(b"key\n")
+        it.stdin.flush()
+        wait_until_stored(url, "key")
+        it.send_signal(signal.SIGINT)
+
+        assert it.wait(timeout=30) == 130
+        assert it.stderr is not None
+        assert b"Traceback" not in it.stderr.read()
+
+
+def wait_until_stored(url: str, key: str) -> None:
+    async def waiting() -> None:
+        async with open_queue(url) as queue:
+            while not (await queue.find(key)).queued:
+                await queue.wait(timedelta(seconds=1), concurrency=1)
+
+    asyncio.run(waiting())

@@ -56,6 +56,7 @@ def test_a_wrong_setting_ends_with_2_and_one_line_that_names_it(args: Sequence[s
         ({"WORKQUEUE_LS_LIMIT": "many"}, "--limit: it takes a whole number"),
         ({"WORKQUEUE_MODE": "punchcards"}, "WORKQUEUE_MODE: it takes gcs or inmem"),
         ({"WORKQUEUE_MODE": "gcs"}, "WORKQUEUE_BUCKET"),
+        ({"WORKQUEUE_BUCKET": "keys"}, "WORKQUEUE_MODE=gcs"),
         ({"WORKQUEUE_URL": "sqlite:///a.db", "WORKQUEUE_MODE": "gcs", "WORKQUEUE_BUCKET": "b"}, "name two queues"),
     ],
 )
@@ -95,3 +96,8 @@ def test_help_is_shown_when_nothing_is_asked() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.5, "500ms"), (15, "15s"), (90, "90s"), (120, "2m"), (86400, "1d")])
 def test_a_default_duration_is_spoken_as_it_would_be_given(seconds: float, text: str) -> None:
     assert spoken(timedelta(seconds=seconds)) == text
+
+
+def test_the_release_is_told_when_asked_and_not_because_of_a_variable() -> None:
+    assert workqueue("--version").out.count(".") >= 1
+    assert "Usage" in workqueue("--help", env={"WORKQUEUE_VERSION": "1.2"}).out

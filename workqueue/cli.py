@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from workqueue import cli_conformance, cli_dead_letters, cli_keys, cli_queue, cli_serve
-from workqueue.program import EXIT_CODES, program
+from workqueue.program import EXIT_CODES, common, program
 
 app = typer.Typer(
     name="workqueue",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 dead_letters = typer.Typer(help="Look at, re-drive or drop the keys that were given up.", rich_markup_mode=None)
 
+app.callback()(common)
 app.command()(cli_keys.enqueue)
 app.command()(cli_keys.get)
 app.command()(cli_keys.ls)

@@ -10,10 +10,11 @@ from typing import Annotated
 
 from workqueue import show
 from workqueue.backends import open_queue
-from workqueue.cli_keys import Keys, ListFlags, StdinFlags, given_keys
+from workqueue.cli_keys import ListFlags
 from workqueue.errors import InvalidSettingError
 from workqueue.flags import Flag, with_flags
 from workqueue.generic import FullQueue
+from workqueue.given import Keys, StdinFlags, given_keys
 from workqueue.interface import DeadLetteredKey
 from workqueue.program import run
 from workqueue.settings import OutputFlags, QueueFlags

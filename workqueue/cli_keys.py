@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,9 +14,10 @@ import typer
 from workqueue import show
 from workqueue.access import CallFlags
 from workqueue.backends import open_queue
-from workqueue.errors import InvalidKeyError, InvalidSettingError
+from workqueue.errors import InvalidKeyError, InvalidSettingError, WorkQueueError
 from workqueue.flags import Flag, naming, with_flags
 from workqueue.generic import FullQueue
+from workqueue.given import Keys, StdinFlags, given_batches, given_keys
 from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue
 from workqueue.key import validate_key
 from workqueue.options import MAX_PRIORITY, Options
@@ -32,29 +32,16 @@ if TYPE_CHECKING:
 __all__ = [
     "EnqueueFlags",
     "ForceFlags",
-    "Keys",
     "ListFlags",
     "ReceiverFlags",
-    "StdinFlags",
     "drop",
     "enqueue",
     "get",
-    "given_keys",
     "ls",
     "release",
 ]
 
-_BATCH = 1000  # keys from stdin travel in steps of so many
-
-Keys = Annotated[list[str] | None, typer.Argument(metavar="KEY", help="the keys", show_default=False)]
 _Key = Annotated[str, typer.Argument(metavar="KEY", help="the key")]
-
-
-@dataclass(frozen=True, slots=True)
-class StdinFlags:
-    """Where keys come from beside the command line."""
-
-    stdin: Annotated[bool, Flag("read keys from stdin, too: one a line")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +79,6 @@ class ReceiverFlags:
     patience: Annotated[timedelta, Flag("keep trying a receiver for so long", takes=DURATION)] = timedelta(seconds=10)
 
 
-def given_keys(keys: Sequence[str] | None, source: StdinFlags) -> Iterator[str]:
-    """The keys of the command line, then those of stdin.
-
-    Raises:
-        InvalidSettingError: there are none and stdin was not asked for.
-        InvalidKeyError: a line of stdin is not UTF-8; raised when that line is reached.
-    """
-    if not keys and not source.stdin:
-        raise InvalidSettingError("KEY…: name at least one key, or give --stdin")
-    return chain(keys or (), _lines() if source.stdin else ())
-
-
-def _lines() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            key = line.rstrip(b"\r\n").decode()
-        except UnicodeDecodeError:
-            raise InvalidKeyError(f"line {number} of stdin is not UTF-8") from None
-        if key:
-            yield key
-
-
 @with_flags
 def enqueue(
     source: StdinFlags,
@@ -127,7 +92,7 @@ def enqueue(
 
     Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8090.
     """
-    stored = run(_enqueue(_opened(where, remote), given_keys(keys, source), how.options()))
+    stored = _enqueue(_opened(where, remote), given_batches(keys, source), how.options)
     show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
 
 
@@ -142,15 +107,20 @@ def _opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
         return connect(url, security=remote.calls.security(url), retries=Retries(patience=remote.patience))
 
 
-async def _enqueue(place: Client | FullQueue, keys: Iterator[str], options: Options) -> int:
+def _enqueue(place: Client | FullQueue, batches: Iterator[Sequence[str]], options: Callable[[], Options]) -> int:
+    """Enqueue batch by batch; returns how many keys. Stdin is read between runs of the event loop, never in one."""
     stored = 0
-    async with place as queue:
+    with asyncio.Runner() as runner:
+        queue = runner.run(place.__aenter__())
         try:
-            while batch := [(_checked(key), options) for key in islice(keys, _BATCH)]:
-                await queue.queue_many(batch)
+            for batch in batches:
+                runner.run(queue.queue_many([(_checked(key), options()) for key in batch]))
                 stored += len(batch)
-        except InvalidKeyError as error:
-            raise InvalidKeyError(f"{error}; {stored} keys before were stored") from error
+        except WorkQueueError as error:
+            error.args = (f"{error}; {stored} keys before were stored",)
+            raise
+        finally:
+            runner.run(place.__aexit__(None, None, None))
     return stored
 
 
@@ -254,13 +224,13 @@ def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys 
     return report.show("dropped", output)
 
 
-async def _each(url: str, keys: Iterator[str], act: Callable[[FullQueue, str], Awaitable[str]]) -> Report:
+async def _each(url: str, keys: Sequence[str], act: Callable[[FullQueue, str], Awaitable[str]]) -> Report:
     async with open_queue(url) as queue:
         return await sweep(_acts(queue, keys, act))
 
 
 async def _acts(
-    queue: FullQueue, keys: Iterator[str], act: Callable[[FullQueue, str], Awaitable[str]]
+    queue: FullQueue, keys: Sequence[str], act: Callable[[FullQueue, str], Awaitable[str]]
 ) -> AsyncIterator[tuple[str, Act]]:
     for key in keys:
         yield key, partial(act, queue, key)

@@ -15,7 +15,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -28,7 +28,18 @@ from workqueue.errors import (
     WorkQueueError,
 )
 
-__all__ = ["EXIT_CODES", "FAILED", "MISUSED", "TEMPORARY", "code_of", "exit_code", "program", "run", "serve"]
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "MISUSED",
+    "TEMPORARY",
+    "code_of",
+    "common",
+    "exit_code",
+    "program",
+    "run",
+    "serve",
+]
 
 FAILED, MISUSED, TEMPORARY = 1, 2, 75
 
@@ -49,6 +60,30 @@ def program(app: typer.Typer, name: str) -> None:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("workqueue-dispatcher"))
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        help="Show the release and exit.",
+        is_eager=True,
+        callback=_show_version,
+        allow_from_autoenv=False,  # WORKQUEUE_VERSION may well be set, to a version
+    ),
+]
+
+
+def common(version: _Version = False) -> None:
+    """What every program takes before its command, for `app.callback()`."""
 
 
 def exit_code(app: typer.Typer, name: str, args: Sequence[str]) -> int:

@@ -51,6 +51,8 @@ def _url_of_mode(mode: str, bucket: str) -> str | None:
         if not bucket:
             raise InvalidSettingError("WORKQUEUE_MODE=gcs needs WORKQUEUE_BUCKET, the name of the bucket")
         return f"gs://{bucket}"
+    if bucket:  # without this, keys meant for a bucket would go into a file that nobody looks at
+        raise InvalidSettingError("WORKQUEUE_BUCKET is read where WORKQUEUE_MODE=gcs: set that too, or only --queue")
     if mode not in ("", "inmem"):
         raise InvalidSettingError(f"WORKQUEUE_MODE: it takes gcs or inmem, not {mode!r}")
     return "memory://" if mode else None
