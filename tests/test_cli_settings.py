@@ -101,3 +101,11 @@ def test_a_default_duration_is_spoken_as_it_would_be_given(seconds: float, text:
 def test_the_release_is_told_when_asked_and_not_because_of_a_variable() -> None:
     assert workqueue("--version").out.count(".") >= 1
     assert "Usage" in workqueue("--help", env={"WORKQUEUE_VERSION": "1.2"}).out
+
+
+def test_a_password_in_a_url_is_not_shown() -> None:
+    ended = workqueue("ls", "--queue", "rediss://user:secret@host/0?name=a&name=b")
+
+    assert ended.code == 2
+    assert "rediss://user:***@host/0" in ended.err
+    assert "secret" not in ended.err

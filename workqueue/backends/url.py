@@ -80,11 +80,11 @@ class QueueURL:
         parts = urlsplit(url)
         if parts.scheme not in _BACKENDS or "://" not in url:
             known = ", ".join(f"{scheme}://" for scheme in _BACKENDS)
-            raise InvalidSettingError(f"{url!r} is no queue URL; it starts with one of {known}")
+            raise InvalidSettingError(f"{_shown(url)!r} is no queue URL; it starts with one of {known}")
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         settings = dict(pairs)
         if len(settings) != len(pairs):
-            raise InvalidSettingError(f"a setting comes twice in {url!r}")
+            raise InvalidSettingError(f"a setting comes twice in {_shown(url)!r}")
         return cls(parts.scheme, parts, settings)
 
     def take(self, name: str, convert: Callable[[str], _T], default: _T) -> _T:
@@ -143,6 +143,11 @@ def switch(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("it takes true or false")
     return text == "true"
+
+
+def _shown(url: str) -> str:
+    """`url` for a message: without its password, since messages end up in logs."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
 def _name(text: str) -> str:
