@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.programs import Ended, workqueue
 from workqueue import Options, open_queue
+from workqueue.errors import StoreUnavailableError
 from workqueue.interface import LeaseRequest
+from workqueue.settings import OutputFlags
+from workqueue.sweep import Act, sweep
+from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 
 
@@ -100,6 +106,54 @@ def test_a_dry_run_lists_what_is_meant_and_changes_nothing(url: str) -> None:
 
     assert [row["key"] for row in ended.json["dead_letters"]] == ["a"]
     assert run(url, "stats", "--json").json["dead_lettered"] == 2
+
+
+def test_more_dead_letters_than_fit_a_page_are_all_redriven(url: str) -> None:
+    dead(url, **{f"key_{number}": "KeyError: x" for number in range(250)})
+
+    assert run(url, "dead-letters", "redrive", "--all").out == "redriven 250\n"
+
+    stats = run(url, "stats", "--json").json
+    assert (stats["queued"], stats["dead_lettered"]) == (250, 0)
+
+
+def test_a_sweep_keeps_to_its_rate() -> None:
+    async def scenario() -> list[int]:
+        clock, done = FakeClock(), []
+        sweeping = asyncio.create_task(sweep(_acts(lambda: done.append(1)), rate=1.0, clock=clock))
+        counts = []
+        for _ in range(3):
+            for _ in range(20):  # let everything happen that can without the clock
+                await asyncio.sleep(0)
+            counts.append(len(done))
+            clock.advance(timedelta(seconds=1))
+        await sweeping
+        return counts
+
+    assert asyncio.run(scenario()) == [1, 2, 3]
+
+
+def test_a_sweep_that_the_store_ends_tells_what_was_done_first(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = iter(["", StoreUnavailableError("gone"), ""])
+
+    def act() -> None:
+        if isinstance(result := next(calls), Exception):
+            raise result
+
+    report = asyncio.run(sweep(_acts(act), rate=1e6))
+
+    with pytest.raises(StoreUnavailableError):
+        report.show("dropped", OutputFlags(json=True))
+    assert '"dropped": ["key-0"' in capsys.readouterr().out
+
+
+async def _acts(does: Callable[[], object]) -> AsyncIterator[tuple[str, Act]]:
+    async def act() -> str:
+        does()
+        return ""
+
+    for number in range(3):
+        yield f"key-{number}", act
 
 
 def test_all_dead_letters_can_be_dropped_at_a_rate(url: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import typer
 
 from workqueue import show
+from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreError
 from workqueue.program import FAILED
 from workqueue.settings import OutputFlags
@@ -46,19 +47,28 @@ class Report:
         return FAILED if self.failed else 0
 
 
-async def sweep(acts: AsyncIterator[tuple[str, Act]], rate: float | None = None) -> Report:
+async def sweep(acts: AsyncIterator[tuple[str, Act]], rate: float | None = None, clock: Clock | None = None) -> Report:
     """Do `acts`, each with its key, at most `rate` a second; stops at the first error of the store."""
-    report, slots, loop = Report(), asyncio.Semaphore(_AT_ONCE), asyncio.get_running_loop()
-    next_start = loop.time()
+    report, slots = Report(), asyncio.Semaphore(_AT_ONCE)
     async with asyncio.TaskGroup() as group:
-        async for key, act in acts:
-            await asyncio.sleep(next_start - loop.time())
-            next_start = max(next_start, loop.time()) + (1 / rate if rate else 0)
+        async for key, act in _paced(acts, rate, clock or SystemClock()):
             await slots.acquire()
             if report.error is not None:
                 break
             group.create_task(_one(key, act, report)).add_done_callback(lambda _: slots.release())
     return report
+
+
+async def _paced(
+    acts: AsyncIterator[tuple[str, Act]], rate: float | None, clock: Clock
+) -> AsyncIterator[tuple[str, Act]]:
+    next_us = clock.steady_us()
+    async for each in acts:
+        wait_us = next_us - clock.steady_us()
+        if wait_us > 0:
+            await clock.sleep(wait_us / 1e6)
+        next_us = max(next_us, clock.steady_us()) + (int(1e6 / rate) if rate else 0)
+        yield each
 
 
 async def _one(key: str, act: Act, report: Report) -> None:
