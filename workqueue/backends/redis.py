@@ -192,12 +192,14 @@ class RedisQueue:
         sent_us = self.clock.steady_us()
         waiter = self._turns.incarnation
         again, now_us, recovered, rows, waiting = await self._turns.call(
-            "lease",
+            "recover" if plan else "lease",
             *(prefix, self.owner, max(limit, 0), request.concurrency, request.max_retry, self.lease_times.duration_us),
             *(waiter, *plan),
         )
         begun = [
-            self._hold(rows[i + 1], rows[i + 2], f"{prefix}{rows[i]}", sent_us, now_us) for i in range(0, len(rows), 3)
+            self._hold(rows[i], rows[i + 1], f"{prefix}{i // 2 + 1}", sent_us, now_us)
+            for i in range(0, len(rows), 2)
+            if rows[i + 1] is not None
         ]
         if recovered:
             self.metrics.expired(len(recovered) // 6)
@@ -252,7 +254,8 @@ class RedisQueue:
 
     async def configuration(self) -> Configuration:
         """The stored settings."""
-        concurrency, paused, rate = await self._turns.call("configure", "read")
+        stored: bytes = await self._turns.call("configure", "read")
+        concurrency, paused, rate = (stored or b";;").split(b";")
         return Configuration(int(concurrency) if concurrency else None, paused == b"1", float(rate) if rate else None)
 
     # the verbs of handles (see `HandleStore`)

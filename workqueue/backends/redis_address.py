@@ -89,6 +89,11 @@ class RedisSettings:
             url.take("wait_replicas", _count, 0),
         )
 
+    @property
+    def script_keys(self) -> tuple[int | str, ...]:
+        """How many keys a script declares, and which (see prelude.lua)."""
+        return 2, self.meta_key, self.meta_key.removesuffix("meta") + "never"
+
     def connection(self, address: Address, timeout: float) -> dict[str, Any]:
         """What a connection class of redis-py, blocking or not, is made with."""
         kwargs: dict[str, Any] = {

@@ -25,18 +25,19 @@ _PASSING_TYPES = (
     redis_errors.ClusterDownError,  # and MasterDownError
     redis_errors.BusyLoadingError,
 )
-_PASSING_CODES = {"WQMOVING", "BUSY", "UNBLOCKED"}
+_PASSING_CODES = {"BUSY"}
 
 _UNAVAILABLE = {
     redis_errors.BusyLoadingError: "is still loading its data; it answers once that is done",
     redis_errors.ReadOnlyError: "is a read-only replica; point the URL at the master, or use redis+sentinel://",
     redis_errors.MovedError: "does not serve this queue's slot any more",
+    redis_errors.AskError: "is giving this queue's slot to another node",
+    redis_errors.TryAgainError: "is giving this queue's slot to another node",
     redis_errors.MasterDownError: "is a replica that has lost its master",
     redis_errors.ClusterDownError: "belongs to a cluster that is down",
     redis_errors.OutOfMemoryError: "is out of memory (maxmemory): nothing was stored; drain keys or give it more",
 }
 _UNAVAILABLE_CODES = {
-    "WQMOVING": "is giving this queue's slot to another node",
     "BUSY": "is busy with somebody's slow script",
     "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; nothing was stored",
     "MISCONF": "cannot persist to its disk and refuses writes; its log says why",

@@ -30,7 +30,7 @@ class Command(Protocol):
     @property
     def script(self) -> Script: ...
     def arguments(self) -> Sequence[Argument]:
-        """What follows the number of keys, the key included."""
+        """What follows the script: number of keys, keys, arguments."""
 
 
 class Link:
@@ -91,7 +91,7 @@ class Link:
             raise ConnectionError("not connected")
         packed: list[bytes] = []
         ignored = self._load_missing(commands, packed)
-        packed += [pack("EVALSHA", command.script.sha, 1, *command.arguments()) for command in commands]
+        packed += [pack("EVALSHA", command.script.sha, *command.arguments()) for command in commands]
         if wait is not None:
             packed.append(pack("WAIT", *wait))
         await connection.send_packed_command(packed, check_health=False)

@@ -1,4 +1,4 @@
-"""Stage 2: how an entry is packed in Redis; the other side is rules.lua. Fixed-width header, then meta and payload."""
+"""Stage 2: how an entry is packed in Redis; the other side is rules.lua. A fixed header, then meta and payload."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _LENGTH = struct.Struct(">I")
 _DEAD = struct.Struct(">qI")
 
 _HEADER_BYTES = _ENTRY.size
+_PLAIN = ord("P")  # then the queued time as text: one enqueue without options, as most keys are
 
 
 def key_bytes(key: str) -> bytes:
@@ -51,6 +52,9 @@ def pack_enqueue(key: str, options: Options) -> bytes:
 
 def unpack_entry(key: str, record: bytes) -> Entry:
     """The entry of `key` from its record."""
+    if record[0] == _PLAIN:
+        queued_us = int(float(record[1:]))
+        return Entry(key, 0, 0, queued_us, queued_us)
     floor, priority, attempts, queued_us, first_us, not_before_us = _ENTRY.unpack_from(record)
     if len(record) == _HEADER_BYTES:
         return Entry(key, priority, attempts, queued_us, first_us, not_before_us, bool(floor))

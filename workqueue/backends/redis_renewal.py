@@ -76,7 +76,7 @@ class Renewal:
         connection = self._open(timeout)
         pairs = [argument for lease in batch for argument in (key_bytes(lease.key), lease.token)]
         now = (self._clock.wall_us(), self._clock.steady_us()) if self._clock else ("", "")
-        arguments = (1, self._settings.meta_key, *now, "", 0, self._lease_us, *pairs)
+        arguments = (*self._settings.script_keys, *now, "", 0, self._lease_us, *pairs)
         try:
             answer: bytes = connection.ask("EVALSHA", self._script.sha, *arguments, timeout=timeout)
         except ResponseError as error:

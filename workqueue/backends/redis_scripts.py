@@ -16,7 +16,7 @@ Argument = bytes | str | int
 LAYOUT = 1
 """The version of what the scripts keep in Redis; prelude.lua refuses a newer one."""
 
-_SHARED = ("prelude", "rules", "places")
+_USES = "-- uses "  # begins each script, and names the shared parts that it stands on, in order
 
 
 class Script:
@@ -32,9 +32,14 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script in `redis_lua/<name>.lua`, with the shared parts before it."""
-    folder = files("workqueue.backends") / "redis_lua"
-    return Script(name, "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*_SHARED, name)))
+    """The script in `redis_lua/<name>.lua`, behind the shared parts that it uses."""
+    own = _read(name)
+    parts = own.partition("\n")[0].removeprefix(_USES).split()
+    return Script(name, "\n".join([*map(_read, parts), own]))
+
+
+def _read(name: str) -> str:
+    return (files("workqueue.backends") / "redis_lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def pack(*command: Argument) -> bytes:

@@ -109,7 +109,7 @@ class Turns:
         self._link = link
         self._clock = clock
         self._on_enqueued = on_enqueued
-        self._meta_key = settings.meta_key
+        self._keys = settings.script_keys
         self._timeout = settings.timeout.total_seconds()
         self._replicas = settings.wait_replicas
         # An incarnation, not an owner: a restarted process must not be given its predecessor's answers.
@@ -257,11 +257,9 @@ class Turns:
 
     def _stamp(self, turn: list[_Call]) -> None:
         clock = self._clock
-        header: tuple[Argument, ...] = (self._meta_key, "", "")
-        if clock is not None:
-            header = (self._meta_key, clock.wall_us(), clock.steady_us())
+        now: tuple[Argument, ...] = ("", "") if clock is None else (clock.wall_us(), clock.steady_us())
         for call in turn:
-            call.header = header
+            call.header = (*self._keys, *now)
 
     def _answer(self, turn: list[_Call], replies: list[Reply], wait: tuple[int, int] | None) -> Exception | None:
         """Hand the replies out; calls without one, and those to be repeated, stay under way."""

@@ -1,3 +1,4 @@
+-- uses prelude entries rules lanes limits wake places
 -- Store enqueues, each merged with the queued entry of its key if there is one.
 -- ARGV[5...]  a key as it is, or, with options: 1, floor, priority, not-before, length of the key, key, rest
 -- Returns: how many were new, how many were merged, then each wait until eligible that is not zero, in microseconds.

@@ -1,3 +1,4 @@
+-- uses prelude
 -- Everything that is stored of one key. ARGV[5] key
 -- Returns: queued record, queued time if it has no record; what runs, its lease expiry; dead letter; each may be nil;
 -- steady time. Atomic: the key is seen in one place or the other, never in neither. Costs O(log n).

@@ -1,3 +1,4 @@
+-- uses prelude lanes
 -- List the keys whose time has not come, soonest first. ARGV[5] skip so many  [6] limit
 -- Returns key, record. Atomic: one page is the queue at one moment. Costs O(log n + what is returned).
 

@@ -1,3 +1,4 @@
+-- uses prelude lanes
 -- List dead letters in the order in which they failed. ARGV[5] failed time after which to go on  [6] limit
 -- Returns the failed time of the last one, '' = none are left; key, letter. A page ends with all that failed in its last
 -- microsecond, so that none is skipped. Atomic: one page at one moment. Costs O(log n + what is returned).

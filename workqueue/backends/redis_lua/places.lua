@@ -1,22 +1,7 @@
 -- Where keys are. A script reads the state of all keys it touches in bulk, changes it by the rules, and `store` writes
 -- the difference in bulk: a handful of commands however many keys, which is what makes a batch cheap.
---
--- A key's queued entry is in its lane (eligible), in DELAYED, or, while the key is in progress (a twin), in neither;
--- so nothing that starts keys ever meets a twin.
 
 local states, touched = {}, {}   -- by key, and in the order in which they were read
-local counts = {ready = 0, twins = 0} -- changes not written yet
-local ready = tonumber(stored[2] or 0)
-local attempts_moved, owners_moved = {}, {}
-local delayed_from = LATEST_US + 1 -- the earliest not-before that this script stored
-
-local function count_attempts(attempts, by)
-  if attempts > 0 then attempts_moved[attempts] = (attempts_moved[attempts] or 0) + by end
-end
-
-local function count_owner(owner, by)
-  owners_moved[owner] = (owners_moved[owner] or 0) + by
-end
 
 local function place_read(state, record, plain)
   if record then
@@ -96,17 +81,6 @@ local function place_of(state)
   return state.entry.n > wall and 'delayed' or 'ready'
 end
 
-local function append(lists, name, ...)
-  local list = lists[name]
-  if not list then
-    list = {}
-    lists[name] = list
-  end
-  for i = 1, select('#', ...) do
-    list[#list + 1] = (select(i, ...))
-  end
-end
-
 local function leave_place(state, place, writes)
   local before, after = state.before, state.entry
   if state.was == 'ready' then
@@ -163,31 +137,6 @@ local function plan_writes()
   return writes
 end
 
--- Add (queued time, key) pairs to a priority's lane.
-local function fill_lane(priority, pairs_)
-  bulk('ZADD', LANE .. priority, pairs_, 2)
-  call('ZADD', LANES, -tonumber(priority), priority)
-end
-
-local function forget_empty_lane(priority)
-  if call('EXISTS', LANE .. priority) == 0 then call('ZREM', LANES, priority) end
-end
-
-local function write_counts()
-  for name, by in pairs(counts) do
-    if by ~= 0 then call('HINCRBY', META, name, by) end
-  end
-  ready = ready + counts.ready
-  counts.ready, counts.twins = 0, 0
-  for attempts, by in pairs(attempts_moved) do
-    if by ~= 0 and call('HINCRBY', ATTEMPTS, attempts, by) == 0 then call('HDEL', ATTEMPTS, attempts) end
-  end
-  for owner, by in pairs(owners_moved) do
-    if by ~= 0 and call('HINCRBY', OWNERS, owner, by) == 0 then call('HDEL', OWNERS, owner) end
-  end
-  attempts_moved, owners_moved = {}, {}
-end
-
 -- Deletions come first: they are never refused, so that a full Redis can still be drained; a new key, of which nothing
 -- is deleted, is refused as a whole.
 local function delete(writes)
@@ -218,51 +167,4 @@ local function store()
     bulk('ZADD', FAILED, writes.failed, 2)
   end
   write_counts()
-end
-
--- Make keys eligible whose not-before has passed, so many at a time; returns whether more are left.
-local PROMOTED_AT_ONCE = 1000
-
-local function promote()
-  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', wall, 'LIMIT', 0, PROMOTED_AT_ONCE)
-  if #due == 0 then return false end
-  local records, lanes = call('HMGET', RECORDS, unpack(due)), {}
-  for i, key in ipairs(due) do
-    local _, p, _, q = struct.unpack(ENTRY, records[i])
-    append(lanes, int(p), q, key)
-  end
-  call('ZREM', DELAYED, unpack(due))
-  for priority, pairs_ in pairs(lanes) do fill_lane(priority, pairs_) end
-  counts.ready = counts.ready + #due
-  return #due == PROMOTED_AT_ONCE
-end
-
-local function limit_for(concurrency)
-  return math.min(concurrency, concurrency_stored or concurrency)
-end
-
--- Wake everybody who sleeps: what they wait for has changed.
-local function wake_all()
-  for _, waiter in ipairs(call('ZRANGE', WAITERS, 0, -1)) do
-    call('PUBLISH', WAKE .. waiter, '')
-  end
-  call('DEL', WAITERS)
-end
-
--- Wake one dispatcher if there is something that it could start: the one that allows itself most. It passes the wake-up
--- on when it leaves something (`lease` ends with this), so a thousand idle dispatchers are not all woken for one key.
--- To be called when everything is written.
--- A waiter whose process died has no subscription any more; the next one is tried.
-local function wake()
-  local waiter = call('ZREVRANGE', WAITERS, 0, 0, 'WITHSCORES')
-  if waiter[1] and delayed_from <= LATEST_US then
-    local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
-    if head[1] and tonumber(head[2]) >= delayed_from then return wake_all() end -- they sleep until a later one
-  end
-  while waiter[1] and not paused and ready > 0 do
-    if call('ZCARD', LEASES) >= limit_for(tonumber(waiter[2])) then return end
-    call('ZREM', WAITERS, waiter[1])
-    if call('PUBLISH', WAKE .. waiter[1], '') > 0 then return end
-    waiter = call('ZREVRANGE', WAITERS, 0, 0, 'WITHSCORES')
-  end
 end

@@ -5,6 +5,8 @@
 -- few replicas), the following ones may not.
 --
 -- KEYS[1]  {wq:NAME}:meta, from which the other names are made; the braces keep them all in one slot of a cluster
+-- KEYS[2]  a key that never exists. While the slot is being resharded, keys that moved look missing, and a script that
+--          met one would break off half-way; a missing declared key makes the node refuse the whole script instead.
 -- ARGV[1]  wall time in microseconds, '' = the server's     ARGV[2]  steady time likewise
 -- ARGV[3]  who asks, for the kept answer, '' = none is kept     ARGV[4]  the number of this request, growing
 
@@ -12,12 +14,12 @@ local LAYOUT = 1
 local LATEST_US = 9007199254740991
 local call = redis.call
 
-local META = KEYS[1]                -- hash: layout version, stored configuration, counters
+local META = KEYS[1]                -- hash: layout version, stored limits, counters
 local ROOT = string.sub(META, 1, -5)
 local LANES = ROOT .. 'lanes'       -- zset of the priorities that have eligible keys, highest first
 local LANE = ROOT .. 'lane:'        -- one zset a priority: eligible keys by queued time; equal times order by name
 local DELAYED = ROOT .. 'delayed'   -- zset of keys by not-before
-local RECORDS = ROOT .. 'records'   -- hash of packed queued entries; one that says nothing but its queued time has none
+local RECORDS = ROOT .. 'records'   -- hash of packed queued entries; a plain one (see entries.lua) has none while eligible
 local RUNNING = ROOT .. 'running'   -- hash of in-progress keys: token, owner and the packed entry that was started
 local LEASES = ROOT .. 'leases'     -- zset of in-progress keys by lease expiry
 local DEAD = ROOT .. 'dead'         -- hash of packed dead letters
@@ -30,22 +32,14 @@ local ANSWER = ROOT .. 'answer:' .. ARGV[3]
 local ANSWER_KEPT_MS = 60000
 local REQUEST = tonumber(ARGV[4])
 
--- While a slot is being resharded, keys that moved look missing, and touching one would break off half-way. This key
--- never exists, so it fails exactly then, before anything is written.
-if type(redis.pcall('EXISTS', ROOT .. 'probe')) == 'table' then
-  return redis.error_reply('WQMOVING the slot of this queue is being moved to another node')
-end
-
-local stored = call('HMGET', META, 'layout', 'ready', 'concurrency', 'paused', 'rate', 'saved', 'at')
+local stored = call('HMGET', META, 'layout', 'ready', 'limits')
 if tonumber(stored[1] or LAYOUT) > LAYOUT then
   return redis.error_reply('WQLAYOUT ' .. stored[1])
 end
 if not stored[1] then
   call('HSET', META, 'layout', LAYOUT)
 end
-local concurrency_stored = tonumber(stored[3])
-local paused = stored[4] == '1'
-local rate = tonumber(stored[5])
+local ready = tonumber(stored[2] or 0) -- how many keys are eligible
 
 -- The answer that this request got already, when its asker lost it on the way; else nil.
 local kept_answer = nil

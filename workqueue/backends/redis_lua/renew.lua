@@ -1,3 +1,4 @@
+-- uses prelude entries lanes
 -- Prolong leases whose tokens still own their keys.
 -- ARGV[5] lease in microseconds  [6...] key, token
 -- Returns one character each: 1 = held, 0 = lost. Atomic: recovery comes before or after, never between the check and

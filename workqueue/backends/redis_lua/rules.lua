@@ -1,23 +1,8 @@
 -- The one port of workqueue/entry.py: what an entry looks like after each step. Pure; held to the original by the
--- conformance and model suites. p priority, a attempts, q queued, f first queued, n not-before (0 = none), all in
--- microseconds; rest = '' or packed meta and payload.
+-- conformance and model suites.
 
-local ENTRY = '>Bi8i4i8i8i8'
 local BACKOFF_UNIT_US = 30000000
 local BACKOFF_CAP_US = 600000000
-
-local function unpack_entry(record)
-  local floor, p, a, q, f, n, at = struct.unpack(ENTRY, record)
-  return {p = p, a = a, q = q, f = f, n = n, floor = floor == 1, rest = string.sub(record, at)}
-end
-
-local function pack_entry(e)
-  return struct.pack(ENTRY, e.floor and 1 or 0, e.p, e.a, e.q, e.f, e.n) .. e.rest
-end
-
-local function plain_entry(q)
-  return {p = 0, a = 0, q = q, f = q, n = 0, floor = false, rest = ''}
-end
 
 local function is_plain(e)
   return e.p == 0 and e.a == 0 and e.f == e.q and e.n == 0 and not e.floor and e.rest == ''
@@ -108,22 +93,6 @@ local function redriven(e, queued)
   local merged = merge_into_twin(queued, back)
   merged.a = 0
   return merged
-end
-
--- what the running hash holds: token and owner, each after its length, and the entry as it was while queued
-
-local function pack_running(token, owner, record)
-  return string.char(#token) .. token .. string.char(#owner) .. owner .. record
-end
-
-local function token_of(running)
-  return string.sub(running, 2, string.byte(running) + 1)
-end
-
-local function unpack_running(running)
-  local token = string.byte(running)
-  local owner = string.byte(running, token + 2)
-  return string.sub(running, token + 3, token + 2 + owner), string.sub(running, token + 3 + owner)
 end
 
 local function pack_dead(e, error)

@@ -1,3 +1,4 @@
+-- uses prelude entries rules lanes limits wake places
 -- End attempts. Whoever holds the token, and only he, may write; a lease that lapsed but was not recovered still counts.
 -- ARGV[5...]  key, token, verb: c complete, l release, d + error = dead-letter, r + how + microseconds = requeue
 -- Returns for each: -1 = the lease was lost, nothing changed; else how long until the key is eligible again.
@@ -30,12 +31,31 @@ local function apply(state, verb)
   return 0
 end
 
+-- The common settle: a success that meets neither twin nor dead letter.
+local completed, ended = {}, {}
+
+local function complete(key, running_)
+  local owner_at = string.byte(running_) + 3
+  local record_at = owner_at + string.byte(running_, owner_at - 1)
+  count_owner(string.sub(running_, owner_at, record_at - 1), -1)
+  count_attempts(attempts_at(running_, record_at) + 1, -1)
+  completed[key] = true
+  ended[#ended + 1] = key
+end
+
+local function settle(i, key, verb)
+  if verb == 'c' and not (records[i] or any_dead or states[key]) then
+    complete(key, running[i])
+    return 0
+  end
+  return apply(state_of(key, running[i], records[i]), verb)
+end
+
 local answer, applied = {}, false
 for i, key in ipairs(keys) do
-  local state = state_of(key, running[i], records[i])
-  local token, verb = ARGV[2 + 3 * i + 1], ARGV[2 + 3 * i + 2]
-  if state.running and token_of(state.running) == token then
-    answer[i] = apply(state, verb)
+  local is_over = completed[key] or states[key] and not states[key].running -- by an earlier settle of this batch
+  if not is_over and running[i] and token_of(running[i]) == ARGV[2 + 3 * i + 1] then
+    answer[i] = settle(i, key, ARGV[2 + 3 * i + 2])
     applied = true
   else
     answer[i] = -1
@@ -43,6 +63,10 @@ for i, key in ipairs(keys) do
 end
 
 if not applied then return answer end
+if #ended > 0 then
+  bulk('HDEL', RUNNING, ended)
+  bulk('ZREM', LEASES, ended)
+end
 store()
 wake()
 return keep(answer)

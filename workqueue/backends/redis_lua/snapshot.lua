@@ -1,3 +1,4 @@
+-- uses prelude entries lanes
 -- List keys in progress with their twins, and the next eligible keys; neither payloads nor lists are bounded here, so
 -- the asker pages. ARGV[5] cursor over keys in progress, '' = leave them out  [6] skip so many eligible keys  [7] limit
 -- Returns: 1 = ask again, keys have to be made eligible first; steady time; next cursor; in progress: key, running,

@@ -1,3 +1,4 @@
+-- uses prelude entries rules lanes limits wake places
 -- Start one listed key, if its queued entry is unchanged and eligible.
 -- ARGV[5] token  [6] owner  [7] lease in microseconds  [8] key  [9] its queued time  [10] its record, '' = none
 -- Returns the wall time, or nil when the key was started, changed or dropped by somebody else.
@@ -18,7 +19,8 @@ if not unchanged then return nil end
 local entry = state.entry
 put(state, nil)
 store()
-call('HSET', RUNNING, key, pack_running(ARGV[5], ARGV[6], pack_entry(entry)))
+local token, owner = string.char(#ARGV[5]) .. ARGV[5], string.char(#ARGV[6]) .. ARGV[6]
+call('HSET', RUNNING, key, token .. owner .. pack_entry(entry))
 call('ZADD', LEASES, steady + tonumber(ARGV[7]), key)
 count_owner(ARGV[6], 1)
 count_attempts(entry.a + 1, 1)

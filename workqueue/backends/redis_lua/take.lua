@@ -1,3 +1,4 @@
+-- uses prelude entries rules lanes limits wake places
 -- Take a key from its owner, as it was listed: requeue it or give it up.
 -- ARGV[5] key  [6] token  [7] lease expiry as listed  [8] verb: d + error = dead-letter, r + how + microseconds = requeue
 -- Returns 1, or 0 when the lease was renewed, changed hands or was settled.

@@ -1,3 +1,4 @@
+-- uses prelude entries lanes limits
 -- Say how long a dispatcher may sleep, and remember that it does.
 -- ARGV[5] waiter  [6] concurrency
 -- Returns microseconds until a lease step may find something, 0 = now, -1 = not before somebody wakes the waiter.
@@ -11,8 +12,7 @@ local function until_start()
     return head[1] and tonumber(head[2]) - wall
   end
   if not rate then return 0 end
-  local saved, at = tonumber(stored[6]), tonumber(stored[7])
-  saved = math.min(saved + math.max(wall - at, 0) * rate / 1000000, math.max(rate, 1))
+  local saved = saved_starts()
   return saved >= 1 and 0 or math.floor((1 - saved) * 1000000 / rate) + 1
 end
 

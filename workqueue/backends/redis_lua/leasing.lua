@@ -1,0 +1,110 @@
+-- Starting keys, in order and within all limits, for lease.lua and recover.lua.
+-- ARGV[5] prefix of the tokens  [6] owner  [7] limit  [8] concurrency  [9] max_retry  [10] lease in microseconds
+-- ARGV[11] waiter that need not be woken any more, or ''
+
+local TOKEN, OWNER = ARGV[5], ARGV[6]
+local LIMIT, CONCURRENCY, MAX_RETRY = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local EXPIRY = steady + tonumber(ARGV[10])
+local ORPHANS_AT_ONCE = 500
+local STARTS_AT_ONCE, STARTS_IN_ONE_POP, BYTES_AT_ONCE = 1000, 100, 4 * 1024 * 1024
+
+-- The answer is kept without payloads; what this request started and still owns is read again.
+local function rebuild(answer)
+  local keys, started_ = answer[4], {}
+  local running = #keys > 0 and call('HMGET', RUNNING, unpack(keys)) or {}
+  for i, key in ipairs(keys) do
+    local is_ours = running[i] and token_of(running[i]) == TOKEN .. i
+    local _, record = unpack_running(is_ours and running[i] or '\0\0')
+    started_[2 * i - 1], started_[2 * i] = key, is_ours and record
+  end
+  return {answer[1], answer[2], answer[3], started_, {}}
+end
+
+local function answer(again, recovered, keys, started_)
+  if #recovered + #keys > 0 then keep({again and 1 or 0, wall, recovered, keys}) end
+  return {again and 1 or 0, wall, recovered, started_, {}}
+end
+
+local function room()
+  if paused then return 0 end
+  local free = math.min(LIMIT, limit_for(CONCURRENCY) - call('ZCARD', LEASES))
+  if not rate then return free end
+  local saved, clock_went_back = saved_starts()
+  if clock_went_back then save_starts(saved) end
+  return math.min(free, math.floor(saved))
+end
+
+-- Take up to `most` keys from the highest lane; returns keys and records, none when the queue is empty.
+local function pop(most)
+  local priority = call('ZRANGE', LANES, 0, 0)[1]
+  if not priority then return {} end
+  local popped, keys = call('ZPOPMIN', LANE .. priority, most), {} -- equal times come by name
+  for i = 1, #popped / 2 do
+    keys[i] = popped[2 * i - 1]
+  end
+  forget_empty_lane(priority)
+  local records, recorded = call('HMGET', RECORDS, unpack(keys)), {}
+  for i, key in ipairs(keys) do
+    if records[i] then
+      recorded[#recorded + 1] = key
+    else
+      records[i] = 'P' .. popped[2 * i]
+    end
+  end
+  if #recorded > 0 then call('HDEL', RECORDS, unpack(recorded)) end
+  return keys, records
+end
+
+-- Put popped keys in progress; `started_` is what is returned of them.
+local function begin(keys, records, started_)
+  local running, leases, bytes = {}, {}, 0
+  local number, owner = #started_ / 2, string.char(#OWNER) .. OWNER
+  for i, key in ipairs(keys) do
+    local record, token = records[i], TOKEN .. number + i
+    count_start(attempts_at(record, 1))
+    running[2 * i - 1], running[2 * i] = key, string.char(#token) .. token .. owner .. record
+    leases[2 * i - 1], leases[2 * i] = EXPIRY, key
+    started_[#started_ + 1] = key
+    started_[#started_ + 1] = record
+    bytes = bytes + #record
+  end
+  bulk('HSET', RUNNING, running, 2)
+  bulk('ZADD', LEASES, leases, 2)
+  count_owner(OWNER, #keys)
+  counts.ready = counts.ready - #keys
+  return bytes
+end
+
+local function start(free)
+  local all, started_, bytes = {}, {}, 0
+  local most = math.min(free, STARTS_AT_ONCE)
+  while #all < most and bytes < BYTES_AT_ONCE do
+    local keys, records = pop(math.min(most - #all, STARTS_IN_ONE_POP))
+    if #keys == 0 then break end
+    bytes = bytes + begin(keys, records, started_)
+    for _, key in ipairs(keys) do
+      all[#all + 1] = key
+    end
+  end
+  return all, started_
+end
+
+-- The step, once orphans are out of the way.
+local function lease(recovered)
+  if promote() then
+    write_counts()
+    return answer(true, recovered, {}, {})
+  end
+  local free = room()
+  local keys, started_ = {}, {}
+  if free > 0 then keys, started_ = start(free) end
+  if rate and #keys > 0 then save_starts(saved_starts() - #keys) end
+  write_counts()
+  wake()
+  return answer(#keys > 0 and #keys < free and ready > 0, recovered, keys, started_)
+end
+
+if kept_answer then return rebuild(kept_answer) end
+
+if ARGV[11] ~= '' then call('ZREM', WAITERS, ARGV[11]) end
+local lapsed = call('ZRANGEBYSCORE', LEASES, '-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE)
