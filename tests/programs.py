@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -61,9 +62,22 @@ def _here(app: Typer, name: str, args: Sequence[str], stdin: bytes, env: Mapping
     out, err = io.StringIO(), io.StringIO()
     source = io.TextIOWrapper(io.BytesIO(stdin))
     environment = mock.patch.dict(os.environ, clean_environment(env), clear=True)
-    with environment, mock.patch("sys.stdin", source), redirect_stdout(out), redirect_stderr(err):
+    with _logging_kept(), environment, mock.patch("sys.stdin", source), redirect_stdout(out), redirect_stderr(err):
         code = exit_code(app, name, args)
     return Ended(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """A program configures logging for its process; here the process is that of all the other tests."""
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn")
+    kept = root.handlers[:], root.level, uvicorn.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept[0]
+        root.setLevel(kept[1])
+        uvicorn.setLevel(kept[2])
 
 
 def process(program: str, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:

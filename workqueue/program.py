@@ -27,6 +27,7 @@ from workqueue.errors import (
     StoreUnavailableError,
     WorkQueueError,
 )
+from workqueue.logs import configure_logging
 
 __all__ = [
     "EXIT_CODES",
@@ -54,6 +55,7 @@ _T = TypeVar("_T")
 
 def program(app: typer.Typer, name: str) -> None:
     """Run the command line of this process and end the process with its exit code."""
+    configure_logging("error", "text")  # what went wrong is said once, at the end; servers say how much they log
     code = exit_code(app, name, sys.argv[1:])
     try:
         sys.stdout.flush()
