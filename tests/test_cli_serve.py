@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import trustme
 
 from tests.programs import serving, workqueue
 from workqueue.hyperqueue import fnv1a_32
@@ -71,3 +72,22 @@ def test_what_only_a_queue_can_tell_is_not_asked_of_a_receiver() -> None:
 
     assert ended.code == 2
     assert "is a receiver" in ended.err
+
+
+def test_a_receiver_with_tls_is_called_with_its_authority_and_a_certificate(url: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca")
+    for name in ("server", "client"):
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.crt")
+    served = ["--tls-cert", f"{tmp_path}/server.crt", "--tls-key", f"{tmp_path}/server.key"]
+    known = ["--client-cert", f"{tmp_path}/client.crt", "--client-key", f"{tmp_path}/client.key"]
+    with serving(
+        "workqueue.cli", "receive", "--queue", url, *ANY_PORTS, *served, "--tls-client-ca", f"{tmp_path}/ca"
+    ) as it:
+        place = ["--queue", f"grpcs://127.0.0.1:{it.port('listening on')}", "--patience", "1s"]
+
+        assert workqueue("enqueue", "k", *place, "--ca", f"{tmp_path}/ca", *known).code == 0
+        assert workqueue("enqueue", "k", *place, "--ca", f"{tmp_path}/ca").code != 0
+        assert workqueue("enqueue", "k", *place).code != 0
