@@ -120,6 +120,16 @@ async def renewal_ends_with_the_settle(case: Case) -> None:
 
 
 @scenario(Need.CLOCK)
+async def an_owner_whose_key_was_taken_is_told_by_its_next_renewal(case: Case) -> None:
+    owned = await case.started("a")
+    peer = await case.peer()
+    expect(await (await case.observed("a", peer)).requeue(), True, "the observer's requeue()")
+    current = await case.start("a", peer)
+    case.clock.advance(case.target.lease / 2)
+    expect((owned.lost.is_set(), current.lost.is_set()), (True, False), "the former and the present owner's lost")
+
+
+@scenario(Need.CLOCK)
 async def a_lapsed_lease_that_nobody_took_may_still_be_settled(case: Case) -> None:
     owned = await case.started("a")
     owned.abandon()

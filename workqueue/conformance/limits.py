@@ -65,8 +65,10 @@ async def a_lower_concurrency_cancels_nothing_and_starts_nothing(case: Case) -> 
 @scenarios({"complete": 0, "requeue": 1, "dead-letter": 2, "release": 3})
 async def every_settle_frees_a_slot(case: Case, how: int) -> None:
     await _enqueue(case, 3)
-    for _ in range(3):
-        (owned,) = (await case.lease(limit=1, concurrency=1)).started
+    for number in range(3):
+        started = (await case.lease(limit=1, concurrency=1)).started
+        expect(len(started), 1, f"the number of starts after {number} settles")
+        owned = started[0]
         verbs = (owned.complete, owned.requeue, lambda of=owned: of.dead_letter("boom"), owned.release)
         expect(await verbs[how](), True, "the settle")
     expect(len((await case.queue.enumerate(0)).in_progress), 0, "the keys in progress")

@@ -55,6 +55,7 @@ async def an_enqueue_of_a_queued_key_keeps_its_place(case: Case) -> None:
     await case.enqueue("a")
     case.advance(1)
     await case.enqueue("b")
+    await case.enqueue("b", payload=b"news")
     expect(await case.eligible(), ["b", "a"], "the eligible keys")
     expect((await case.get("b")).queued_time, queued_time, "the queued time")
 
@@ -98,7 +99,7 @@ async def the_story_of_a_key_begins_with_its_first_enqueue(case: Case) -> None:
     began = case.now
     await case.enqueue("a")
     case.advance(10)
-    await case.enqueue("a")
+    await case.enqueue("a", payload=b"news")
     owned = await case.start("a")
     case.advance(10)
     await case.enqueue("a")

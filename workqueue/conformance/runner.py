@@ -79,6 +79,7 @@ def _has(queue: WorkQueue, target: Target, need: Need) -> bool:
         Need.COUNTS: isinstance(queue, CountingQueue),
         Need.SEARCH: isinstance(queue, SearchableQueue),
         Need.WAIT: isinstance(queue, WaitingQueue),
+        Need.WAKE: getattr(queue, "wakes", True),
         Need.CONFIGURE: isinstance(queue, ConfigurableQueue),
     }[need]
 

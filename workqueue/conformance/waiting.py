@@ -48,7 +48,7 @@ async def an_enqueue_wakes_whoever_waits(case: Case) -> None:
         await _woken(task)
 
 
-@scenario(Need.WAIT, Need.CLOCK)
+@scenario(Need.WAIT, Need.WAKE, Need.CLOCK)
 async def an_enqueue_by_another_process_wakes_whoever_waits(case: Case) -> None:
     peer = await case.peer()
     async with _waiting(case.queue) as task:
@@ -56,7 +56,7 @@ async def an_enqueue_by_another_process_wakes_whoever_waits(case: Case) -> None:
         await _woken(task)
 
 
-@scenario(Need.WAIT, Need.CLOCK)
+@scenario(Need.WAIT, Need.WAKE, Need.CLOCK)
 async def a_requeue_wakes_whoever_waits(case: Case) -> None:
     owned = await case.started("a")
     async with _waiting(await case.peer()) as task:
@@ -73,7 +73,7 @@ async def a_settle_of_a_key_with_a_twin_wakes_whoever_waits(case: Case) -> None:
         await _woken(task)
 
 
-@scenario(Need.WAIT, Need.CLOCK)
+@scenario(Need.WAIT, Need.WAKE, Need.CLOCK)
 async def a_free_slot_wakes_whoever_waits_for_one(case: Case) -> None:
     await case.enqueue("b")
     owned = await case.started("a", priority=1)
@@ -82,7 +82,7 @@ async def a_free_slot_wakes_whoever_waits_for_one(case: Case) -> None:
         await _woken(task)
 
 
-@scenario(Need.WAIT, Need.CLOCK)
+@scenario(Need.WAIT, Need.WAKE, Need.CLOCK)
 async def a_redrive_wakes_whoever_waits(case: Case) -> None:
     await case.failed("a")
     letter = await case.dead_letter("a")

@@ -1,0 +1,91 @@
+"""Bugs in the limits, the settings, the counts and the wake-ups. What the three verbs cannot promise they cannot break."""
+
+from __future__ import annotations
+
+from tests.planted.places import GENERIC, HEAPS, SQL, SQL_LEASE, SQL_READS, bug, memory, record, redis, sqlite
+from tests.planted.planting import Bug, Edit
+from tests.planted.rules import rule
+
+LIMITS = [
+    bug(
+        "keys in progress are not counted against the concurrency",
+        "limits: a lease step stays within the concurrency",
+        memory("room", " - len(self.in_progress)", ""),
+        sqlite(SQL_LEASE + "Standing.room", " - self.running", ""),
+        redis("", "limit_for(CONCURRENCY) - call('ZCARD', LEASES)", "limit_for(CONCURRENCY)"),
+        record(GENERIC + "_Completed.lease", "request.concurrency - live", "request.concurrency"),
+    ),
+    bug(
+        "a lease step starts one key too many",
+        "limits: a lease step starts no more than its limit",
+        ("memory", Edit(HEAPS + "lease", "min(request.limit,", "min(request.limit + 1,")),
+        sqlite(SQL_LEASE + "lease", "min(request.limit,", "min(request.limit + 1,"),
+        redis("", "math.min(LIMIT,", "math.min(LIMIT + 1,"),
+        record(GENERIC + "_Completed.lease", "min(request.limit,", "min(request.limit + 1,"),
+        record(GENERIC + "_Completed.lease", "enumerate(request.limit)", "enumerate(request.limit + 1)"),
+    ),
+    bug(
+        "counting the room and starting keys are two steps",
+        "limits: racing dispatchers never exceed the concurrency [3]",
+        ("memory", Edit(HEAPS + "lease", "store.promote(now_us)", "await asyncio.sleep(0)")),
+    ),
+    bug(
+        "a pause is not honoured",
+        "settings: a paused queue starts nothing until it is resumed",
+        memory("room", "if stored.paused:", "if False:"),
+        sqlite(SQL_LEASE + "Standing.room", "if stored.paused:", "if False:"),
+        redis("", "if paused then return 0 end", ""),
+    ),
+    rule(
+        "the stored concurrency is not honoured",
+        "settings: the lower of the two concurrencies holds",
+        "workqueue.throttle:Configuration.limit",
+        ("if self.concurrency is None", "if True"),
+        ("return math.min(concurrency, concurrency_stored or concurrency)", "return concurrency"),
+    ),
+    rule(
+        "starts are not taken from what was saved up",
+        "settings: starts per second hold over all dispatchers",
+        "workqueue.throttle:TokenBucket.spent",
+        ("self.saved - starts", "self.saved"),
+        ("save_starts(saved_starts() - #keys)", "save_starts((saved_starts()))"),
+    ),
+    bug(
+        "starts are saved up for ever",
+        "settings: starts not used are saved up for one second only",
+        ("python", Edit("workqueue.throttle:TokenBucket.refilled", "max(rate, 1.0)", "10 * rate")),
+        redis("", "math.max(rate, 1)), wall", "10 * rate), wall"),
+    ),
+    bug(
+        "configuring again refills the starts",
+        "settings: saying the same settings again does not refill the starts",
+        memory("configure", "if configuration.starts_per_second != self.configuration.starts_per_second:", "if True:"),
+        sqlite(SQL + "_REFILL", "AND starts_per_second IS NOT ?1", ""),
+        redis("configure", "~= rate then", "~= 0 then"),
+    ),
+    bug(
+        "twins are counted as eligible",
+        "counts: a key is counted where it is",
+        memory("counts", "- self._twins", ""),
+        sqlite(SQL_READS + "View.counts", "queued=ready + due", "queued=ready + due + twins"),
+        redis("counts", "ready + due, call", "ready + due + 1, call"),
+    ),
+    bug(
+        "the longest wait is counted from the enqueue of a key that had to wait",
+        "counts: the longest wait is that of the key that could have been started first",
+        ("memory", Edit("workqueue.ready:_Lane.add", "entry.not_before_us > entry.queued_us", "False")),
+        ("memory", Edit("workqueue.ready:ReadyIndex.add", "entry.not_before_us > entry.queued_us", "False")),
+        sqlite(SQL_READS + "_COUNT", "SELECT not_before_us FROM queued", "SELECT queued_us FROM queued"),
+        redis("counts", "math.max(queued, not_before)", "queued"),
+        redis("counts", "math.min(tonumber(due[2]), wall)", "0"),
+    ),
+    bug(
+        "an enqueue wakes nobody",
+        "waiting: an enqueue wakes whoever waits",
+        memory("wake", "if not waiter.done():", "if False:"),
+        sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
+        redis("enqueue", "store()\nwake()", "store()"),
+    ),
+]
+
+LIMIT_BUGS: list[Bug] = LIMITS
