@@ -1,0 +1,329 @@
+"""Stages 3-4: one lease step on a bucket: look at what is in progress, recover orphans, start keys, hand surplus back.
+
+The step is many requests, so its limit is soft: dispatchers that look at the same moment see the same room. Each looks
+again after it started keys and hands back the newest surplus before anything is called. With `exact=true` slots decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import zlib
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from workqueue.backends.gcs_bucket import Bucket
+from workqueue.backends.gcs_kept import Candidate
+from workqueue.backends.gcs_metadata import entry_of, lease_stamp
+from workqueue.backends.gcs_moves import Returning
+from workqueue.backends.gcs_objects import Pin
+from workqueue.backends.gcs_owned import Hold
+from workqueue.backends.gcs_renewal import GCSLease
+from workqueue.backends.gcs_running import Running, Seen
+from workqueue.backends.gcs_slots import Slot
+from workqueue.backends.gcs_stored import check_settings, configuration_of
+from workqueue.backoff import backoff_for
+from workqueue.clock import from_us
+from workqueue.entry import Requeue, dead_lettered, requeued
+from workqueue.errors import StoreError
+from workqueue.generic import ORPHAN_ERROR
+from workqueue.handles import HandleStore, Owned
+from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
+from workqueue.lease import LeaseRenewer
+
+__all__ = ["Leasing", "Peers"]
+
+_REMEMBERED_US = 60_000_000  # how long a dispatcher counts as there after its last key was seen in progress
+_LOOKS_UNTIL_ALONE = 3
+_WINDOW = 2  # how many times the keys wanted are looked at, for each dispatcher, to find enough that are ours
+_WINDOW_MORE = 16
+_T = TypeVar("_T")
+
+
+class Peers:
+    """The dispatchers that work on one bucket, as far as their keys in progress show, and which keys each prefers.
+
+    Args:
+        incarnation: this process.
+    """
+
+    def __init__(self, incarnation: str) -> None:
+        self._incarnation = incarnation
+        self._seen: dict[str, int] = {}
+        self._looks = 0
+
+    def saw(self, incarnations: Iterable[str], now_us: int) -> None:
+        """These had keys in progress."""
+        self._looks += 1
+        self._seen.update(dict.fromkeys(incarnations, now_us))
+        self._seen = {name: seen_us for name, seen_us in self._seen.items() if now_us - seen_us <= _REMEMBERED_US}
+        self._seen[self._incarnation] = now_us
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else was seen for a while; at first, nobody can tell."""
+        return self._looks >= _LOOKS_UNTIL_ALONE and len(self._seen) == 1
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def prefers(self, key: str) -> bool:
+        """Whether `key` is among those that this process takes first."""
+        names = sorted(self._seen)
+        return names[zlib.crc32(key.encode()) % len(names)] == self._incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """When the leases of one step were asked for, by the steady clock, and the text that says when they lapse."""
+
+    sent_us: int
+    text: str
+
+
+class Leasing:
+    """Lease steps on one bucket, one at a time.
+
+    Args:
+        store: the verbs of the handles given out.
+        bucket: the bucket.
+        renewer: keeps the leases won.
+        lease_us: how long a lease lasts.
+    """
+
+    def __init__(self, store: HandleStore, bucket: Bucket, renewer: LeaseRenewer) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._renewer = renewer
+        self._lease_us = renewer.times.duration_us
+        self._incarnation = secrets.token_hex(8)  # a restarted process never keeps its predecessor's leases alive
+        self._numbers = itertools.count()
+        self._peers = Peers(self._incarnation)
+        self._turn = asyncio.Lock()
+
+    async def step(self, request: LeaseRequest) -> Leased:
+        """Recover orphans, then start keys (see `LeasingQueue.lease`)."""
+        async with self._turn:
+            running = await self._look()
+            recovered, errors = await self._recover(running, request)
+            begun: list[Owned] = []
+            try:
+                await self._start(running, self._room(running, request), begun, errors)
+                begun = await self._hand_back_surplus(begun, request)
+            except StoreError as error:
+                if not begun and not recovered:
+                    raise
+                errors.append(error)
+            return Leased(begun, recovered, errors)
+
+    async def start(self, candidate: Candidate) -> Owned | None:
+        """Start one listed key, whatever the limit; None if it changed, went, or is in progress."""
+        running = self._bucket.listing.running
+        if self._bucket.settings.exact:
+            running = await self._look()
+        slots = await self._slots(running, 1, 1, stamp := self._stamp())
+        if not slots:
+            return None
+        owned = await self._begin(candidate, slots[0], stamp)
+        if owned is None:
+            await self._free(slots)
+        return owned
+
+    async def _look(self) -> Running:
+        bucket, now_us = self._bucket, self._bucket.time.now_us()
+        running = await bucket.listing.look()
+        check_settings(running.settings, exact=bucket.settings.exact)
+        if bucket.settings.exact:
+            await bucket.stored.mark_exact(running)
+            await bucket.slots.sweep(running, now_us)
+        strangers = {"?"} if any(not seen.token for seen in running.keys.values()) else set()
+        self._peers.saw(running.incarnations() | strangers, bucket.time.steady_us())
+        return running
+
+    def _room(self, running: Running, request: LeaseRequest) -> int:
+        """How many keys may be started now under all limits but the rate."""
+        configuration = configuration_of(running.settings)
+        if configuration.paused:
+            return 0
+        room = configuration.limit(request.concurrency) - running.live(self._bucket.time.now_us())
+        return max(min(request.limit, room), 0)
+
+    # orphans
+
+    async def _recover(self, running: Running, request: LeaseRequest) -> tuple[list[RecoveredOrphan], list[Exception]]:
+        orphans = running.orphans(self._bucket.time.now_us())
+        steps = [self._recover_one(running, key, seen, request) for key, seen in orphans.items()]
+        recovered, errors = await _all(steps)
+        if recovered:
+            self._bucket.metrics.expired(len(recovered))
+        return recovered, errors
+
+    async def _recover_one(
+        self, running: Running, key: str, seen: Seen, request: LeaseRequest
+    ) -> RecoveredOrphan | None:
+        bucket, stored = self._bucket, seen.stored
+        entry, now_us = entry_of(stored.metadata, key, stored.created_us, stored.size), bucket.clock.wall_us()
+        give_up = 0 < request.max_retry <= entry.attempts
+        if give_up:
+            letter = dead_lettered(entry, ORPHAN_ERROR, now_us)
+            deleted, generation = await bucket.moves.dead_letter(stored.pin, letter, stored.metadata)
+            if generation:
+                bucket.listing.dead[key] = generation
+        else:
+            back = requeued(entry, Requeue(backoff=backoff_for(entry.attempts, request.backoff)), now_us)
+            deleted, placed = await bucket.moves.requeue(
+                Returning(stored.pin, back, stored.metadata, attempted_us=now_us)
+            )
+            if placed is not None:
+                bucket.listing.queued(key, placed.stored, placed.entry)
+        if not deleted.by_us:
+            return None
+        bucket.listing.settled(key)
+        await self._free_slot_of(running, seen)
+        error, owner = ORPHAN_ERROR if give_up else "", stored.metadata.get("owner", "")
+        first = from_us(entry.first_queued_us)
+        return RecoveredOrphan(key, entry.attempts, owner, entry.priority, first, give_up, error)
+
+    async def _free_slot_of(self, running: Running, seen: Seen) -> None:
+        slot = running.slot_of(seen.token)
+        if slot is not None:
+            await self._bucket.slots.free(Pin(slot.name, slot.generation))
+            running.slots = {number: each for number, each in running.slots.items() if each.stored is not slot}
+
+    # starting
+
+    async def _start(self, running: Running, room: int, begun: list[Owned], errors: list[Exception]) -> None:
+        """Start up to `room` keys; those started are in `begun` even if this raises."""
+        if room <= 0:
+            return
+        listing, stored = self._bucket.listing, self._bucket.stored
+        rate = configuration_of(running.settings).starts_per_second
+        if rate is not None and not stored.saved_up(running, rate):
+            return
+        await listing.fill(room)
+        wanted = min(room, listing.kept.ready)
+        if rate is not None and wanted:
+            wanted = await stored.spend(running, rate, wanted)
+        slots = await self._slots(running, room, wanted, stamp := self._stamp())
+        try:
+            while slots and (chosen := self._choose(len(slots))):
+                tickets, slots = slots[: len(chosen)], slots[len(chosen) :]
+                steps = [self._try(*each, stamp, slots) for each in zip(chosen, tickets, strict=True)]
+                owned, failed = await _all(steps)
+                begun += owned
+                errors += failed
+        finally:
+            await self._free(slots)
+
+    async def _try(self, candidate: Candidate, slot: Slot, stamp: _Stamp, unused: list[Slot]) -> Owned | None:
+        """Start one key; if another was faster, or it changed, its slot goes back to the `unused` ones."""
+        listing, moves = self._bucket.listing, self._bucket.moves
+        owned = await self._begin(candidate, slot, stamp)
+        if owned is not None:
+            return owned
+        fresh = await moves.reread(candidate)
+        if fresh is None:
+            listing.unqueued(candidate.key)
+        elif fresh.version == candidate.version:
+            listing.set_aside(fresh)
+        elif fresh.entry.not_before_us > self._bucket.clock.wall_us():
+            listing.queued(fresh.key, fresh.stored, fresh.entry)
+        elif (owned := await self._begin(fresh, slot, stamp)) is not None:
+            return owned
+        unused.append(slot)
+        return None
+
+    async def _begin(self, candidate: Candidate, slot: Slot, stamp: _Stamp) -> Owned | None:
+        bucket, key = self._bucket, candidate.key
+        begun = await bucket.moves.start(candidate, slot.token, bucket.identity.owner, stamp.text)
+        if begun is None:
+            return None
+        pin = Pin(bucket.place.in_progress + key, begun.stored.generation)
+        lease = GCSLease(key, slot.token, pin, slot.pin if bucket.settings.exact else None)
+        hold = Hold(begun.stored.metadata, bucket.listing.letter_of(candidate))
+        bucket.listing.started(key, begun.stored)
+        self._renewer.hold(lease, stamp.sent_us)
+        bucket.metrics.started(candidate.entry, bucket.clock.wall_us())
+        return Owned(self._store, begun.entry, lease, hold)
+
+    def _choose(self, wanted: int) -> Sequence[Candidate]:
+        """The next keys in order; of several dispatchers each looks a little further, for those that are its own."""
+        listing = self._bucket.listing
+        if len(self._peers) == 1 or not self._bucket.settings.spread:
+            return list(itertools.islice(iter(listing.take, None), wanted))
+        window = self._window(wanted * len(self._peers) * _WINDOW + _WINDOW_MORE)
+        ours = [candidate for candidate in window if self._peers.prefers(candidate.key)]
+        others = [candidate for candidate in window if not self._peers.prefers(candidate.key)]
+        chosen = (ours + others)[:wanted]
+        for candidate in (ours + others)[wanted:]:
+            listing.put_back(candidate)
+        return chosen
+
+    def _window(self, size: int) -> list[Candidate]:
+        """The next keys in order, all of one priority."""
+        listing = self._bucket.listing
+        window: list[Candidate] = []
+        while len(window) < size and (candidate := listing.take()) is not None:
+            if window and candidate.entry.priority != window[0].entry.priority:
+                listing.put_back(candidate)
+                break
+            window.append(candidate)
+        return window
+
+    async def _hand_back_surplus(self, begun: list[Owned], request: LeaseRequest) -> list[Owned]:
+        """Release those of our newest leases that are beyond the limit, now that others' starts can be seen, too."""
+        if not begun or self._bucket.settings.exact or self._peers.alone:
+            return begun
+        running = await self._look()
+        now_us, limit = self._bucket.time.now_us(), configuration_of(running.settings).limit(request.concurrency)
+        live = [seen for seen in running.keys.values() if seen.expires_us > now_us]
+        live.sort(key=lambda seen: (seen.stored.created_us, seen.stored.generation))
+        surplus = {seen.token for seen in live[limit:]}
+        ours = [owned for owned in begun if owned.lease.token in surplus]
+        await _all([_released(owned) for owned in ours])
+        return [owned for owned in begun if owned not in ours]
+
+    # slots and tokens
+
+    async def _slots(self, running: Running, room: int, wanted: int, stamp: _Stamp) -> list[Slot]:
+        """What it takes to start up to `wanted` keys: slots, or without an exact limit just tokens."""
+        tokens = (self._token() for _ in itertools.count())
+        if self._bucket.settings.exact:
+            return await self._bucket.slots.claim(running, room, wanted, tokens, stamp.text)
+        return [Slot(Pin("", 0), token) for token in itertools.islice(tokens, wanted)]
+
+    async def _free(self, slots: Sequence[Slot]) -> None:
+        if self._bucket.settings.exact:
+            await asyncio.gather(*(self._bucket.slots.free(slot.pin) for slot in slots))
+
+    def _token(self) -> str:
+        return f"{self._incarnation}-{next(self._numbers)}"
+
+    def _stamp(self) -> _Stamp:
+        time = self._bucket.time
+        return _Stamp(time.steady_us(), lease_stamp(time.now_us() + self._lease_us))
+
+
+async def _released(owned: Owned) -> None:
+    try:
+        await owned.release()
+    except StoreError:
+        owned.abandon()  # it was not called and must not be; whoever recovers it finds it as it was
+        raise
+
+
+async def _all(steps: Sequence[Awaitable[_T | None]]) -> tuple[list[_T], list[Exception]]:
+    """Take every step at once; the results that are not None, and the store's errors."""
+    answers = await asyncio.gather(*steps, return_exceptions=True)
+    done: list[_T] = []
+    errors: list[Exception] = []
+    for answer in answers:
+        if isinstance(answer, StoreError):
+            errors.append(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer is not None:
+            done.append(answer)
+    return done, errors
