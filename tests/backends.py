@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 from examples.three_verbs import Table, ThreeVerbs
+from tests.fakes.gcs_process import GcsProcess
 from tests.fakes.redis_server import RedisCluster, RedisSentinels, shared_server
 from workqueue.conformance import Need, Target, URLTarget
 from workqueue.interface import WorkQueue
@@ -76,11 +77,27 @@ def sqlite() -> Iterator[Target]:
         yield URLTarget(f"sqlite:///{folder}/queue.db")
 
 
+@contextmanager
+def gcs() -> Iterator[Target]:
+    with GcsProcess() as server:
+        yield URLTarget(f"gs://wq?endpoint={server.url}&anonymous=true")
+
+
+@contextmanager
+def gcs_exact() -> Iterator[Target]:
+    """Strict where a bucket can be: slots for the limit, one order for all dispatchers, a new listing each step."""
+    with GcsProcess() as server:
+        yield URLTarget(f"gs://wq?endpoint={server.url}&anonymous=true&exact=true&spread=false&refresh=1ms")
+
+
 BACKENDS = [
     Backend("memory", memory, frozenset({Need.DURABLE})),
     Backend("redis", redis),
     Backend("redis+sentinel", redis_sentinel),
     Backend("redis+cluster", redis_cluster),
     Backend("sqlite", sqlite),
+    # A bucket tells nobody of a change, and a lease step on it is many requests; slots make the limit exact.
+    Backend("gcs", gcs, frozenset({Need.EXACT, Need.WAKE})),
+    Backend("gcs+exact", gcs_exact, frozenset({Need.WAKE})),
     Backend("three-verbs", three_verbs, THREE_VERBS_LACK),
 ]
