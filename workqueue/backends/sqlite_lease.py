@@ -55,13 +55,13 @@ UPDATE queued SET place = {READY} WHERE id IN (
 """
 # In the order of the index, which is that of the promise: no sorting, and no row that cannot start is looked at.
 _NEXT = f"""
-SELECT json_group_array(json_array({rows.COMMON}, CAST(not_before_us AS INTEGER), floor, id)) FROM (
+SELECT json_group_array(json_array({rows.WAITING})) FROM (
   SELECT * FROM queued INDEXED BY queued_ready WHERE queue = ?1 AND place = {READY}
   ORDER BY priority DESC, queued_us, key LIMIT ?2)
 """
 # One listed row, if it is unchanged and eligible; a key that came due need not have been promoted.
 _ONE = f"""
-SELECT json_array({rows.COMMON}, CAST(not_before_us AS INTEGER), floor, id) FROM queued
+SELECT json_array({rows.WAITING}) FROM queued
 WHERE id = ?1 AND stamp = ?2 AND (place = {READY} OR place = {DELAYED} AND not_before_us <= ?3)
 """
 _QUEUED_PAYLOADS = """

@@ -32,9 +32,9 @@ _DUE_COUNTED = 1000
 
 # Each is one statement, or several in one read transaction: they see one commit.
 
-_QUEUED = f"json_array({rows.COMMON}, CAST(not_before_us AS INTEGER), floor, id, stamp)"
+_QUEUED = f"json_array({rows.WAITING}, CAST(stamp AS INTEGER))"
 _RUNNING = f"json_array({rows.COMMON}, token, CAST(owner AS TEXT), CAST(expires_us AS INTEGER), CAST(boot AS TEXT))"
-_DEAD = f"json_array({rows.COMMON}, CAST(error AS TEXT), CAST(failed_us AS INTEGER), id, stamp)"
+_DEAD = f"json_array({rows.COMMON}, CAST(error AS TEXT), CAST(failed_us AS INTEGER), id, CAST(stamp AS INTEGER))"
 _ORDER = "ORDER BY priority DESC, queued_us, key"
 
 _LIST_RUNNING = f"SELECT json_group_array({_RUNNING}) FROM in_progress WHERE queue = ?1"

@@ -21,6 +21,7 @@ from workqueue.options import MAX_PRIORITY, NO_META
 
 __all__ = [
     "COMMON",
+    "WAITING",
     "Row",
     "as_json",
     "attempts",
@@ -44,7 +45,10 @@ COMMON = (
     "CAST(key AS TEXT), CAST(priority AS INTEGER), CAST(attempts AS INTEGER), CAST(queued_us AS INTEGER),"
     " CAST(first_queued_us AS INTEGER), CAST(meta AS TEXT), payload IS NOT NULL"
 )
-"""The JSON-safe columns that every place of a key has, in the order that `entry_of` reads; none but meta may be NULL."""
+"""The JSON-safe columns that every place of a key has, as `entry_of` reads them; none but meta may be NULL."""
+
+WAITING = f"{COMMON}, CAST(not_before_us AS INTEGER), CAST(floor AS INTEGER), id"
+"""The JSON-safe columns of a queued row, as `queued_entry_of` reads them."""
 
 _MAX_ATTEMPTS = 2**31 - 1
 _LARGEST_CHUNK_BITS = 8
@@ -73,7 +77,7 @@ def entry_of(row: Row, payload: bytes | None = None, not_before_us: int = 0, flo
 
 
 def queued_entry_of(row: Row, payload: bytes | None = None) -> Entry:
-    """The entry of a queued row: `COMMON`, not-before, floor and more."""
+    """The entry of a queued row, whose first columns are `WAITING`."""
     return entry_of(row, payload, whole(row[7], 0, LATEST_US), bool(row[8]))
 
 

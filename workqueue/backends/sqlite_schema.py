@@ -64,7 +64,7 @@ CREATE TABLE queues (
 # what decides whether a key ever starts: a hand that slips in the sqlite3 shell is refused, not a key stuck for good.
 _QUEUED = """
 CREATE TABLE queued (
-  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL CHECK (typeof(key) = 'text'),
   place INTEGER NOT NULL CHECK (place IN (0, 1, 2)),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
   not_before_us INTEGER NOT NULL DEFAULT 0 CHECK (typeof(not_before_us) = 'integer'),
@@ -75,7 +75,7 @@ CREATE TABLE queued (
 # the boot `boot`; a row of another boot is an orphan.
 _IN_PROGRESS = """
 CREATE TABLE in_progress (
-  token INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL,
+  token INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL CHECK (typeof(key) = 'text'),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
   payload BLOB, meta TEXT, owner TEXT NOT NULL, boot TEXT NOT NULL,
   expires_us INTEGER NOT NULL CHECK (typeof(expires_us) = 'integer'))
@@ -83,7 +83,7 @@ CREATE TABLE in_progress (
 
 _DEAD = """
 CREATE TABLE dead (
-  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL CHECK (typeof(key) = 'text'),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
   payload BLOB, meta TEXT, error TEXT NOT NULL, failed_us INTEGER NOT NULL, stamp INTEGER NOT NULL DEFAULT 0)
 """
@@ -281,7 +281,8 @@ def _queue_id(connection: sqlite3.Connection, name: str) -> int:
 def _check_writable(connection: sqlite3.Connection) -> None:
     """Find out now rather than at the first enqueue; a file that is locked is fine."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")  # on a read-only file this only begins to read
+        connection.execute("UPDATE queues SET paused = paused")
         connection.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
         if not is_busy(error):

@@ -35,7 +35,7 @@ _TOKENS = "token IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
 # Reads both places at once; the rows cannot change before they are written back below.
 _FIND = f"""
 SELECT
-  (SELECT json_group_array(json_array({rows.COMMON}, CAST(not_before_us AS INTEGER), floor, id))
+  (SELECT json_group_array(json_array({rows.WAITING}))
    FROM queued WHERE queue = ?1 AND {_KEYS}),
   (SELECT json_group_array(CAST(key AS TEXT)) FROM in_progress WHERE queue = ?1 AND {_KEYS})
 """
