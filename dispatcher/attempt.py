@@ -31,6 +31,8 @@ __all__ = ["Attempts"]
 log = logging.getLogger(__name__)
 
 _END_US = duration_us(timedelta(seconds=3))
+_WATCH_US = duration_us(timedelta(milliseconds=100))
+_NEVER_US = 10**15
 
 
 class Attempts:
@@ -88,7 +90,10 @@ class Attempts:
         loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
         deadline_us, began = now_us + self._max_run_us, self._setup.metrics.began
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
+        tell = log.isEnabledFor(logging.DEBUG)
         for owned in started:
+            if tell:
+                log.debug("key %r started, attempt %d", owned.key, owned.attempts, extra=self._extra(owned))
             running = self._running[owned] = Running(self._clock, deadline_us)
             began(owned, now_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
@@ -129,22 +134,23 @@ class Attempts:
         else:
             await wait_first(self._clock, self._change, seconds)
 
-    async def idle(self) -> None:
-        """Return once nothing runs."""
-        while self._running:
-            await self.change()
-
     async def _attempt(self, owned: OwnedInProgressKey, running: Running) -> None:
         result = await self._call(owned, running)
         await self._settle(owned, running, result)
 
     async def _traced_attempt(self, owned: OwnedInProgressKey, running: Running) -> None:
-        with self._tracer.attempt(owned.key, owned) as span:
+        try:
+            traced = self._tracer.attempt(owned.key, owned)
+        except Exception:
+            log.exception("no span could be made for key %r", owned.key, extra=self._extra(owned))
+            return await self._attempt(owned, running)
+        with traced as span:
             result = await self._call(owned, running)
             outcome = await self._settle(owned, running, result)
             failed = isinstance(result, BaseException) and not isinstance(result, RequeueAfter | QueueKeys)
             span.ended(outcome, result if failed else None)
             result = None  # an error's traceback holds this frame
+        return None
 
     async def _call(self, owned: OwnedInProgressKey, running: Running) -> Any:
         if running.why is not None:  # stopped before it began
@@ -161,6 +167,10 @@ class Attempts:
             if running.cancelled_by_others:
                 return await self._settle_apart(owned, running, result)
             return await self._settling.settle(owned, running, result)
+        except Exception:  # a bug of ours or of a backend: its key must not stay leased for ever
+            log.exception("settling key %r failed", owned.key, extra=self._extra(owned))
+            owned.abandon()
+            return "unsettled"
         finally:
             self._end(owned, running, result)
 
@@ -173,8 +183,9 @@ class Attempts:
 
     def _end(self, owned: OwnedInProgressKey, running: Running, result: object) -> None:
         del self._running[owned]
-        if running.abandoned:
+        if running.runaway:
             self._setup.metrics.runaway_callbacks -= 1
+            log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
         if isinstance(result, KeyboardInterrupt | SystemExit):
             self.fatal = result
             self._on_fatal()
@@ -182,31 +193,43 @@ class Attempts:
 
     async def _watch_over(self) -> None:
         """Cancel callbacks that run too long, and give up on those that then do not end."""
-        horizon_us = min(self._max_run_us, duration_us(END_GRACE))
+        # No attempt that begins while this sleeps is due before it wakes, unless run times are very short indeed.
+        longest_us = max(min(self._max_run_us, duration_us(END_GRACE)), _WATCH_US)
         while True:
-            now_us = self._clock.steady_us()
-            due_us = [running.deadline_us for running in self._running.values() if not running.abandoned]
-            sleep_us = min(min(due_us, default=now_us + horizon_us) - now_us, horizon_us)
-            await self._clock.sleep(max(sleep_us, 0) / 1e6)
-            self._check_deadlines()
+            due_us = self._check_deadlines()
+            await self._clock.sleep(min(due_us, longest_us) / 1e6)
 
-    def _check_deadlines(self) -> None:
-        now_us = self._clock.steady_us()
+    def _check_deadlines(self) -> int:
+        """Act on what is due by now; returns in how many microseconds the next one will be."""
+        now_us, next_us = self._clock.steady_us(), _NEVER_US
         for owned, running in self._running.items():
-            if now_us < running.deadline_us or running.abandoned or running.phase is Phase.SETTLING:
+            if running.abandoned or running.phase is Phase.SETTLING:
                 continue
-            if running.why is None:
-                running.stop(Why.TIMED_OUT)
-            else:
-                self._abandon(owned, running)
+            if now_us >= running.deadline_us:
+                self._overdue(owned, running)
+            next_us = min(next_us, max(running.deadline_us - now_us, _WATCH_US))
+        return next_us
+
+    def _overdue(self, owned: OwnedInProgressKey, running: Running) -> None:
+        if running.why is None:
+            running.stop(Why.TIMED_OUT)
+        else:
+            self._abandon(owned, running)
 
     def _abandon(self, owned: OwnedInProgressKey, running: Running) -> None:
-        """A callback ignores its cancellation: its lease is left to lapse; it keeps its slot until it ends."""
+        """Leave the lease of an attempt that does not end to lapse; a callback that runs on keeps its slot."""
         if running.abandoned:
             return
         running.abandoned = True
         owned.abandon()
+        extra = self._extra(owned)
+        if running.phase is Phase.SETTLING:
+            log.error("key %r is left unsettled: the store does not answer", owned.key, extra=extra)
+            return
+        running.runaway = True
         self._setup.metrics.runaway_callbacks += 1
         why = running.why.value if running.why else "?"
-        extra = {"key": owned.key, "queue": self._setup.metrics.name}
         log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, why, extra=extra)
+
+    def _extra(self, owned: OwnedInProgressKey) -> dict[str, str]:
+        return {"key": owned.key, "queue": self._setup.metrics.name}

@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = DispatcherSettings()
 _FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Dispatcher:
@@ -172,7 +171,9 @@ class Dispatcher:
         """The store failed: running attempts go on, starts wait, longer each time."""
         self.health.store_failed(error)
         self.health.iterated()
-        self._pause_seconds = min(max(self._pause_seconds * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        # Never longer than the poll period, or a store that is down for a while would get a live process restarted.
+        longest = max(self.setup.settings.poll_period.total_seconds(), _FIRST_PAUSE_SECONDS)
+        self._pause_seconds = min(max(self._pause_seconds * 2, _FIRST_PAUSE_SECONDS), longest)
         log.error("the store failed, next try in %.0f s: %s", self._pause_seconds, error, extra=self._extra)
         await self._nap(self.setup.clock.sleep(self._pause_seconds))
 

@@ -106,13 +106,23 @@ def _asked_for(result: object) -> Decision | None:
 
 
 def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backoff | None) -> Decision:
-    text, infrastructure = described(error), isinstance(error, InfrastructureError)
+    text, infrastructure = described(error), _is_infrastructure(error)
     if 0 < max_retry <= attempts:
         return Decision("dead-lettered", failure=Failure(text, "dead-lettered", infrastructure=infrastructure))
     if isinstance(error, NonRetriableError):
         return Decision("dropped", failure=Failure(text, "dropped", shortened(error.reason)))
     failure = Failure(text, "requeued", infrastructure=infrastructure)
     return Decision("retried", delay=backoff_for(attempts, backoff), failure=failure)
+
+
+def _is_infrastructure(error: BaseException) -> bool:
+    if isinstance(error, InfrastructureError):
+        return True
+    code = getattr(error, "code", None)  # a failed gRPC call of the callback's own; grpc itself need not be imported
+    try:
+        return callable(code) and getattr(code(), "name", "") == "UNAVAILABLE"
+    except Exception:  # noqa: BLE001 - some other library's idea of a code
+        return False
 
 
 def described(error: BaseException) -> str:

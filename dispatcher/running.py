@@ -36,10 +36,11 @@ class Phase(Enum):
 class Running:
     """One attempt's callback, as its dispatcher sees it.
 
-    `abandoned`: its lease was given up, its answer will be ignored. `cancels`: how often we cancelled its task.
+    `abandoned`: its lease was given up, its answer will be ignored. `runaway`: and its callback would not end.
+    `cancels`: how often we cancelled its task.
     """
 
-    __slots__ = ("abandoned", "cancels", "clock", "deadline_us", "phase", "task", "why")
+    __slots__ = ("abandoned", "cancels", "clock", "deadline_us", "phase", "runaway", "task", "why")
 
     task: asyncio.Task[None]
 
@@ -49,6 +50,7 @@ class Running:
         self.phase = Phase.TO_CALL
         self.why: Why | None = None
         self.abandoned = False
+        self.runaway = False
         self.cancels = 0
 
     @property

@@ -31,7 +31,7 @@ from workqueue.gauges import GaugeRefresher
 from workqueue.interface import WorkQueue
 from workqueue.metrics import metrics_of
 
-__all__ = ["MAX_BODY_BYTES", "MAX_HEADER_BYTES", "Trigger", "handler"]
+__all__ = ["MAX_BODY_BYTES", "MAX_HEADER_BYTES", "Endpoint", "Trigger", "handler"]
 
 log = logging.getLogger(__name__)
 

@@ -94,24 +94,24 @@ class SlowQueue(MemoryQueue):
     """A store at some distance: every step takes a few turns of the event loop before it happens and after."""
 
     async def lease(self, request: LeaseRequest) -> Leased:
-        return await _at_a_distance(super().lease(request))
+        return await _at_a_distance(super().lease, request)
 
     async def complete(self, owned: Owned) -> bool:
-        return await _at_a_distance(super().complete(owned))
+        return await _at_a_distance(super().complete, owned)
 
     async def requeue(self, owned: Owned, how: Requeue) -> bool:
-        return await _at_a_distance(super().requeue(owned, how))
+        return await _at_a_distance(super().requeue, owned, how)
 
     async def dead_letter(self, owned: Owned, error: str) -> bool:
-        return await _at_a_distance(super().dead_letter(owned, error))
+        return await _at_a_distance(super().dead_letter, owned, error)
 
     async def release(self, owned: Owned) -> bool:
-        return await _at_a_distance(super().release(owned))
+        return await _at_a_distance(super().release, owned)
 
 
-async def _at_a_distance(step: Coroutine[Any, Any, _T]) -> _T:
+async def _at_a_distance(step: Callable[..., Coroutine[Any, Any, _T]], *args: object) -> _T:
     await asyncio.sleep(0)
-    result = await step
+    result = await step(*args)
     await asyncio.sleep(0)
     return result
 

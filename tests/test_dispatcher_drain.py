@@ -11,8 +11,20 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from tests.dispatching import Ledger, Recorder, clock_of, memory, nothing, pass_time, scenario, settle_down, states
+from tests.dispatching import (
+    Ledger,
+    Recorder,
+    SlowQueue,
+    clock_of,
+    memory,
+    nothing,
+    pass_time,
+    scenario,
+    settle_down,
+    states,
+)
 from tests.test_dispatcher_run_time import Stubborn, forever
+from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -32,6 +44,19 @@ async def test_a_drain_starts_nothing_more_and_lets_callbacks_finish() -> None:
 
     assert ledger.ended == {"a": 1}
     assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "QUEUED"}
+
+
+@scenario
+async def test_keys_that_were_being_started_when_the_drain_began_are_not_called() -> None:
+    queue, ledger = SlowQueue(clock=FakeClock()), Ledger()
+    await queue.queue("a")
+    async with Dispatcher(queue, ledger) as dispatcher:
+        await settle_down(2)
+        dispatcher.begin_drain()
+
+    assert ledger.called == {}
+    assert await states(queue, "a") == {"a": "QUEUED"}
+    assert ((await queue.get("a")).attempts, dispatcher.metrics.outcomes["released"]) == (0, 1)
 
 
 @scenario

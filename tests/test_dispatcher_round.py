@@ -14,6 +14,7 @@ from tests.dispatching import (
     FragileQueue,
     Ledger,
     Recorder,
+    SlowQueue,
     clock_of,
     dead_letters,
     memory,
@@ -37,6 +38,7 @@ from workqueue import (
 from workqueue.clock import from_us
 from workqueue.errors import InvalidSettingError
 from workqueue.interface import LeaseRequest
+from workqueue.testing import FakeClock
 
 MINUTE = timedelta(minutes=1)
 
@@ -249,7 +251,7 @@ async def test_a_callback_may_raise_any_base_exception_of_its_own() -> None:
 
 @scenario
 async def test_a_callback_that_cancels_its_own_task_is_settled_all_the_same() -> None:
-    queue = memory()
+    queue = SlowQueue(clock=FakeClock())
 
     async def reconcile(key: str, attempt: Attempt) -> None:
         task = asyncio.current_task()
@@ -361,3 +363,19 @@ async def test_two_dispatchers_share_one_queue_without_sharing_a_key() -> None:
 async def test_a_bad_setting_is_refused_by_name(setting: dict[str, object]) -> None:
     with pytest.raises(InvalidSettingError, match=next(iter(setting))):
         await dispatcher.handle(memory(), callback=nothing, **setting)  # type: ignore[arg-type]
+
+
+@scenario
+async def test_nothing_is_told_of_a_failure_whose_settle_was_not_applied() -> None:
+    queue, errors = memory(), Recorder()
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        taken = (await queue.enumerate(0)).in_progress[0]
+        await taken.requeue()  # an operator takes the key away; the lease is not renewed before the callback ends
+        raise ValueError("no")
+
+    await queue.queue("a")
+    await dispatcher.handle(queue, callback=reconcile, errors=errors)
+
+    assert errors.told == []
+    assert (await queue.get("a")).not_before is None
