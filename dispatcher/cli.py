@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
-from workqueue.access import CallFlags, ListenFlags
-from workqueue.flags import Flag, with_flags
-from workqueue.logs import configure_logging
-from workqueue.program import EXIT_CODES, common, program
-from workqueue.program import serve as serve_until_signalled
-from workqueue.settings import LogFlags, QueueFlags
+from workqueue.programs.access import CallFlags, ListenFlags
+from workqueue.programs.ending import EXIT_CODES, common, program
+from workqueue.programs.ending import serve as serve_until_signalled
+from workqueue.programs.flags import Flag, with_flags
+from workqueue.programs.logs import configure_logging
+from workqueue.programs.settings import LogFlags, QueueFlags
 
 if TYPE_CHECKING:
     from dispatcher.serving import Process

@@ -13,12 +13,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, cast
 
 from dispatcher.settings import MAX_CONCURRENCY, DispatcherSettings
-from workqueue.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag, naming
-from workqueue.imported import imported
-from workqueue.takes import DURATION, DURATION_OR_ZERO, TEXT, Takes, whole
+from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags
+from workqueue.programs.flags import Flag, naming
+from workqueue.programs.imported import imported
+from workqueue.programs.takes import DURATION, DURATION_OR_ZERO, TEXT, Takes, whole
 
 if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.callback import Callback

@@ -18,13 +18,13 @@ from dispatcher.round import Round
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from dispatcher.trigger import Trigger
-from workqueue.access import guarded
 from workqueue.backends import open_queue
 from workqueue.channel import join_host_port
 from workqueue.exposition import Exposition, identity
 from workqueue.gauges import GaugeRefresher
 from workqueue.generic import FullQueue
 from workqueue.metrics import metrics_of
+from workqueue.programs.access import guarded
 from workqueue.security import ServerSecurity, check_listen
 from workqueue.server import until_signalled
 from workqueue.service import receive

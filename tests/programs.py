@@ -24,7 +24,7 @@ from workqueue.backends.memory import MemoryQueue
 from workqueue.conformance import Target, URLTarget
 from workqueue.handles import Queued
 from workqueue.interface import WorkQueue
-from workqueue.program import exit_code
+from workqueue.programs.ending import exit_code
 from workqueue.testing import FakeClock
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -11,12 +11,12 @@ import pytest
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
 from tests.programs import REPOSITORY, workqueue
-from workqueue.access import CallFlags, ListenFlags
-from workqueue.cli_serve import PortFlags, ShardFlags
-from workqueue.flags import flags_of
-from workqueue.program import EXIT_CODES
-from workqueue.settings import LogFlags, OutputFlags, QueueFlags
-from workqueue.takes import spoken
+from workqueue.commands.serve import PortFlags, ShardFlags
+from workqueue.programs.access import CallFlags, ListenFlags
+from workqueue.programs.ending import EXIT_CODES
+from workqueue.programs.flags import flags_of
+from workqueue.programs.settings import LogFlags, OutputFlags, QueueFlags
+from workqueue.programs.takes import spoken
 
 GUIDE = (REPOSITORY / "docs/operating.md").read_text(encoding="utf-8")
 GROUPS: dict[str, list[type]] = {

@@ -11,8 +11,8 @@ from tests.programs import Ended, workqueue
 from workqueue import Options, open_queue
 from workqueue.errors import StoreUnavailableError
 from workqueue.interface import LeaseRequest
-from workqueue.settings import OutputFlags
-from workqueue.sweep import Act, sweep
+from workqueue.programs.settings import OutputFlags
+from workqueue.programs.sweep import Act, sweep
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 

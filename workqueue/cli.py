@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from workqueue import cli_conformance, cli_dead_letters, cli_keys, cli_queue, cli_serve
-from workqueue.program import EXIT_CODES, common, program
+from workqueue.commands import conformance, keys, queue, serve
+from workqueue.commands import dead_letters as letters
+from workqueue.programs.ending import EXIT_CODES, common, program
 
 app = typer.Typer(
     name="workqueue",
@@ -19,23 +20,23 @@ app = typer.Typer(
 dead_letters = typer.Typer(help="Look at, re-drive or drop the keys that were given up.", rich_markup_mode=None)
 
 app.callback()(common)
-app.command()(cli_keys.enqueue)
-app.command()(cli_keys.get)
-app.command()(cli_keys.ls)
-app.command()(cli_queue.stats)
-app.command()(cli_keys.drop)
-app.command()(cli_keys.release)
+app.command()(keys.enqueue)
+app.command()(keys.get)
+app.command()(keys.ls)
+app.command()(queue.stats)
+app.command()(keys.drop)
+app.command()(keys.release)
 app.add_typer(dead_letters, name="dead-letters")
-app.command()(cli_queue.pause)
-app.command()(cli_queue.resume)
-app.command()(cli_queue.configure)
-app.command()(cli_serve.receive)
-app.command()(cli_serve.hyperqueue)
-app.command()(cli_conformance.conformance)
+app.command()(queue.pause)
+app.command()(queue.resume)
+app.command()(queue.configure)
+app.command()(serve.receive)
+app.command()(serve.hyperqueue)
+app.command()(conformance.conformance)
 
-dead_letters.command()(cli_dead_letters.ls)
-dead_letters.command()(cli_dead_letters.redrive)
-dead_letters.command()(cli_dead_letters.drop)
+dead_letters.command()(letters.ls)
+dead_letters.command()(letters.redrive)
+dead_letters.command()(letters.drop)
 
 
 def main() -> None:

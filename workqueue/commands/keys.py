@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workqueue import show
-from workqueue.access import CallFlags
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError, WorkQueueError
-from workqueue.flags import Flag, naming, with_flags
 from workqueue.generic import FullQueue
-from workqueue.given import Keys, StdinFlags, given_batches, given_keys
 from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue
 from workqueue.key import validate_key
 from workqueue.options import MAX_PRIORITY, Options
-from workqueue.program import run
-from workqueue.settings import OutputFlags, QueueFlags, is_receiver
-from workqueue.sweep import Act, Report, sweep
-from workqueue.takes import CONTENT, DURATION, MOMENT, PAIR, whole
+from workqueue.programs import show
+from workqueue.programs.access import CallFlags
+from workqueue.programs.ending import run
+from workqueue.programs.flags import Flag, naming, with_flags
+from workqueue.programs.given import Keys, StdinFlags, given_batches, given_keys
+from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver
+from workqueue.programs.sweep import Act, Report, sweep
+from workqueue.programs.takes import CONTENT, DURATION, MOMENT, PAIR, whole
 
 if TYPE_CHECKING:
     from workqueue.client import Client

@@ -8,18 +8,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated
 
-from workqueue import show
 from workqueue.backends import open_queue
-from workqueue.cli_keys import ListFlags
+from workqueue.commands.keys import ListFlags
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag, with_flags
 from workqueue.generic import FullQueue
-from workqueue.given import Keys, StdinFlags, given_keys
 from workqueue.interface import DeadLetteredKey
-from workqueue.program import run
-from workqueue.settings import OutputFlags, QueueFlags
-from workqueue.sweep import Act, Report, sweep
-from workqueue.takes import DURATION, RATE
+from workqueue.programs import show
+from workqueue.programs.ending import run
+from workqueue.programs.flags import Flag, with_flags
+from workqueue.programs.given import Keys, StdinFlags, given_keys
+from workqueue.programs.settings import OutputFlags, QueueFlags
+from workqueue.programs.sweep import Act, Report, sweep
+from workqueue.programs.takes import DURATION, RATE
 
 __all__ = ["MatchFlags", "SweepFlags", "drop", "ls", "redrive"]
 

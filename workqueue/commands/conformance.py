@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from workqueue import show
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import with_flags
-from workqueue.imported import imported
-from workqueue.logs import configure_logging
-from workqueue.program import FAILED, run
-from workqueue.settings import OutputFlags
+from workqueue.programs import show
+from workqueue.programs.ending import FAILED, run
+from workqueue.programs.flags import with_flags
+from workqueue.programs.imported import imported
+from workqueue.programs.logs import configure_logging
+from workqueue.programs.settings import OutputFlags
 
 if TYPE_CHECKING:
     from workqueue.conformance import Result, Target

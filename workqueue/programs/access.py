@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag, naming
-from workqueue.takes import TEXT, Takes, listed, whole
+from workqueue.programs.flags import Flag, naming
+from workqueue.programs.takes import TEXT, Takes, listed, whole
 
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
     from starlette.types import ASGIApp

@@ -27,7 +27,7 @@ from workqueue.errors import (
     StoreUnavailableError,
     WorkQueueError,
 )
-from workqueue.logs import configure_logging
+from workqueue.programs.logs import configure_logging
 
 __all__ = [
     "EXIT_CODES",

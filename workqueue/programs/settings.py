@@ -13,8 +13,8 @@ from typing import Annotated
 
 from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag, naming
-from workqueue.takes import Takes, choice
+from workqueue.programs.flags import Flag, naming
+from workqueue.programs.takes import Takes, choice
 
 __all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "queue_url"]
 

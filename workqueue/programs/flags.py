@@ -24,7 +24,7 @@ from typing import Annotated, Any, cast, get_args, get_type_hints
 import typer
 
 from workqueue.errors import InvalidSettingError
-from workqueue.takes import SWITCH, TEXT, Takes, spoken
+from workqueue.programs.takes import SWITCH, TEXT, Takes, spoken
 
 __all__ = ["BadSettingError", "Flag", "flags_of", "naming", "with_flags"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import typer
 
-from workqueue import show
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreError
-from workqueue.program import FAILED
-from workqueue.settings import OutputFlags
+from workqueue.programs import show
+from workqueue.programs.ending import FAILED
+from workqueue.programs.settings import OutputFlags
 
 __all__ = ["Act", "Report", "sweep"]
 

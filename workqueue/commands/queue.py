@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from workqueue import show
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag, with_flags
 from workqueue.interface import Counts
-from workqueue.program import run
-from workqueue.settings import OutputFlags, QueueFlags
-from workqueue.takes import Takes, choice, number, whole
+from workqueue.programs import show
+from workqueue.programs.ending import run
+from workqueue.programs.flags import Flag, with_flags
+from workqueue.programs.settings import OutputFlags, QueueFlags
+from workqueue.programs.takes import Takes, choice, number, whole
 from workqueue.throttle import Configuration
 
 __all__ = ["ConfigureFlags", "configure", "pause", "resume", "stats"]

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from workqueue.errors import InvalidKeyError, InvalidSettingError
-from workqueue.flags import Flag
+from workqueue.programs.flags import Flag
 
 __all__ = ["Keys", "StdinFlags", "given_batches", "given_keys"]
 

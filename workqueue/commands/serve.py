@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from workqueue.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags, guarded
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
-from workqueue.flags import Flag, naming, with_flags
-from workqueue.logs import configure_logging
-from workqueue.program import serve
-from workqueue.settings import LogFlags, QueueFlags
-from workqueue.takes import choice, listed
+from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags, guarded
+from workqueue.programs.ending import serve
+from workqueue.programs.flags import Flag, naming, with_flags
+from workqueue.programs.logs import configure_logging
+from workqueue.programs.settings import LogFlags, QueueFlags
+from workqueue.programs.takes import choice, listed
 
 if TYPE_CHECKING:
     from workqueue.metrics import QueueMetrics

@@ -1,0 +1,1 @@
+"""For programs: what every command line of this project is made of. Imported by the CLIs only."""
