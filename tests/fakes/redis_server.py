@@ -15,6 +15,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -134,6 +136,13 @@ class RedisServer:
         """The answer to one command."""
         with self._client(self.port) as client:
             return client.execute_command(*command)
+
+    @contextmanager
+    def connected(self) -> Iterator[redis.Redis]:
+        """A client of it that stays connected."""
+        with self._client(self.port) as client:
+            client.ping()
+            yield client
 
     def kill(self) -> None:
         """As kill -9 and a power cut of the process: nothing is saved that was not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Iterator
 
@@ -69,7 +70,7 @@ def typed_error(error: Exception, where: str) -> StoreError:
         return StoreUnavailableError(f"Redis at {where} {_UNAVAILABLE_CODES[code]}")
     if isinstance(error, redis_errors.ResponseError):
         return StoreUnusableError(f"Redis at {where} refused a script of this library: {error}")
-    return StoreUnavailableError(f"Redis at {where} does not answer: {str(error) or type(error).__name__}")
+    return StoreUnavailableError(f"Redis at {where} does not answer: {_reason(error)}")
 
 
 def _unusable(error: Exception) -> str:
@@ -86,6 +87,14 @@ def _unusable(error: Exception) -> str:
     if _code(error) == "WQLAYOUT":
         return f"holds a queue of a newer release (layout {str(error).split()[-1]}, known: {LAYOUT}); upgrade this one"
     return ""
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no answer, in the system's words where it has any."""
+    if isinstance(error, redis_errors.TimeoutError | TimeoutError):
+        return "not in time"
+    number = next((e.errno for e in _chain(error) if isinstance(e, OSError) and e.errno), 0)
+    return os.strerror(number).lower() if number > 0 else str(error) or type(error).__name__
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from redis.asyncio.connection import Connection, SSLConnection
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError, ResponseError
 
 from workqueue.backends.redis_address import Address, Locator, RedisSettings
 from workqueue.backends.redis_scripts import Argument, Script, pack
@@ -54,7 +54,7 @@ class Link:
 
         Raises:
             StoreUnusableError: it is too old, no Redis for this URL, or refuses us.
-            ReadOnlyError: it is a replica at the moment.
+            ReadOnlyError, BusyLoadingError: it is a replica, or not ready, at the moment.
         """
         if self._connection is not None:
             return
@@ -128,6 +128,8 @@ class Link:
             raise StoreUnusableError(
                 f"Redis at {self.address} is {kind} cluster; the URL should begin with {scheme}://"
             )
+        if info.get("loading") == "1":
+            raise BusyLoadingError("loading:1")
         self._check_role(info.get("role") == "slave")
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":

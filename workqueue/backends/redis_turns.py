@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from workqueue.backends.redis_address import RedisSettings
 from workqueue.backends.redis_errors import CONNECTION_ERRORS, asks_for_script, is_passing, typed_error
 from workqueue.backends.redis_link import Link, Reply
@@ -229,8 +231,11 @@ class Turns:
         while self._under_way:
             try:
                 trouble = await self._attempt()
-            except (*CONNECTION_ERRORS, StoreError) as error:
+            except (*CONNECTION_ERRORS, RedisError, StoreError) as error:
                 trouble = error
+            except Exception as error:  # a bug, perhaps; those who wait must hear of it, and the next turn must go
+                log.exception("a turn failed")
+                trouble = StoreUnusableError(f"a turn failed: {type(error).__name__}: {error}")
             if trouble is not None:
                 await self._link.drop()
                 self._expire(trouble, is_first=not attempts)
