@@ -16,6 +16,7 @@ from workqueue.generic import FullQueue
 from workqueue.interface import LeaseRequest, OwnedInProgressKey
 
 CONCURRENCY = 4
+SOON = timedelta(milliseconds=1)
 
 
 def say(*words: str) -> None:
@@ -38,7 +39,7 @@ async def complete(owned: OwnedInProgressKey) -> None:
 
 async def work(queue: FullQueue) -> None:
     while True:
-        leased = await queue.lease(LeaseRequest(CONCURRENCY, CONCURRENCY))
+        leased = await queue.lease(LeaseRequest(CONCURRENCY, CONCURRENCY, backoff=lambda attempts: SOON))
         await asyncio.gather(*map(complete, leased.started))
         if not leased.started:
             await queue.wait(timedelta(seconds=10), CONCURRENCY)

@@ -283,7 +283,7 @@ async def test_a_lease_of_another_boot_is_an_orphan_at_once(tmp_path: Path) -> N
         await queue.queue("a")
         await lease(queue)
         with shell(tmp_path / "q.db") as hand:
-            hand.execute("UPDATE in_progress SET boot = 'before the power cut'")
+            hand.execute("UPDATE in_progress SET boot = boot + 1")
 
         assert [observed.orphaned for observed in (await queue.enumerate()).in_progress] == [True]
         await queue.wait(timedelta(hours=1), 1)

@@ -55,7 +55,7 @@ __all__ = ["QueueFile", "SqliteQueue", "open_url"]
 _DEFAULT = Options()
 _KEYS_A_STEP = 500  # of a large `queue_many`, so that others get their turn between two transactions
 _LETTERS_A_PAGE = 100
-_FAKE_BOOT = "clock"
+_FAKE_BOOT = 0
 _T = TypeVar("_T")
 
 

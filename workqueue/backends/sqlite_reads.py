@@ -33,7 +33,7 @@ _DUE_COUNTED = 1000
 # Each is one statement, or several in one read transaction: they see one commit.
 
 _QUEUED = f"json_array({rows.WAITING}, CAST(stamp AS INTEGER))"
-_RUNNING = f"json_array({rows.COMMON}, token, CAST(owner AS TEXT), CAST(expires_us AS INTEGER), CAST(boot AS TEXT))"
+_RUNNING = f"json_array({rows.COMMON}, token, CAST(owner AS TEXT), CAST(expires_us AS INTEGER), CAST(boot AS INTEGER))"
 _DEAD = f"json_array({rows.COMMON}, CAST(error AS TEXT), CAST(failed_us AS INTEGER), id, CAST(stamp AS INTEGER))"
 _ORDER = "ORDER BY priority DESC, queued_us, key"
 
@@ -123,7 +123,7 @@ class View:
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, queue: int, boot: str, clock: Clock, handles: HandleStore
+        self, connection: sqlite3.Connection, queue: int, boot: int, clock: Clock, handles: HandleStore
     ) -> None:
         self._connection = connection
         self._queue = queue

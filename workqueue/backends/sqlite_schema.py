@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
+from uuid import UUID
 
 from workqueue.backends.sqlite_errors import is_busy, translated
 from workqueue.errors import StoreUnusableError
@@ -77,7 +78,7 @@ _IN_PROGRESS = """
 CREATE TABLE in_progress (
   token INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL CHECK (typeof(key) = 'text'),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
-  payload BLOB, meta TEXT, owner TEXT NOT NULL, boot TEXT NOT NULL,
+  payload BLOB, meta TEXT, owner TEXT NOT NULL, boot INTEGER NOT NULL,
   expires_us INTEGER NOT NULL CHECK (typeof(expires_us) = 'integer'))
 """
 
@@ -289,13 +290,14 @@ def _check_writable(connection: sqlite3.Connection) -> None:
             raise
 
 
-def boot_id() -> str:
+def boot_id() -> int:
     """What tells this boot of the machine from every other: a lease of another boot is nobody's."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except FileNotFoundError:  # macOS
-        asked = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, check=False)
-        return asked.stdout.decode().strip()
+        asked = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, check=True)
+        text = asked.stdout.decode()
+    return UUID(text.strip()).int >> 65  # 63 of its bits: they fit an INTEGER, and an index of it stays small
 
 
 def _pragma(connection: sqlite3.Connection, setting: str) -> object:

@@ -99,7 +99,7 @@ class Identity:
     """Who starts keys through this handle: `owner` for operators, `boot` and `lease_us` for judging its leases."""
 
     owner: str
-    boot: str
+    boot: int
     lease_us: int
 
 
