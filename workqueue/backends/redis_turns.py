@@ -18,9 +18,10 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from workqueue.backends.redis_address import RedisSettings
+from workqueue.backends.redis_calls import Call, Waiting, fail, fail_each
 from workqueue.backends.redis_errors import CONNECTION_ERRORS, asks_for_script, is_passing, typed_error
 from workqueue.backends.redis_link import Link, Reply
-from workqueue.backends.redis_scripts import Argument, Script, script
+from workqueue.backends.redis_scripts import Argument
 from workqueue.clock import Clock
 from workqueue.errors import QueueClosedError, StoreError, StoreUnavailableError, StoreUnusableError
 
@@ -33,66 +34,8 @@ LOST = -1
 
 ENQUEUES_IN_ONE_CALL = 500  # bounds how long one script holds up everybody else: some milliseconds
 _SETTLES_IN_ONE_CALL = 300
-_BYTES_IN_ONE_CALL = 1024 * 1024
 _ENQUEUES_IN_ONE_TURN, _SETTLES_IN_ONE_TURN, _CALLS_IN_ONE_TURN = 4, 4, 8
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.02, 1.0  # seconds
-
-# Scripts that change nothing, or nothing that a second time would change again: no answer is kept.
-_REPEATABLE = frozenset({"configure", "counts", "get", "later", "leave", "letters", "snapshot", "wait"})
-
-
-class _Call:
-    """One script call: sent until it is answered or its time is up."""
-
-    __slots__ = ("_arguments", "deadline", "fail", "header", "is_durable", "number", "script", "slot", "succeed")
-
-    def __init__(
-        self,
-        name: str,
-        arguments: Sequence[Argument],
-        deadline: float,
-        succeed: Callable[[Reply], None],
-        fail: Callable[[Exception], None],
-    ) -> None:
-        self.script: Script = script(name)
-        self._arguments = arguments
-        self.deadline = deadline
-        self.succeed = succeed
-        self.fail = fail
-        self.is_durable = name == "enqueue"
-        self.slot = ""
-        self.number = 0
-        self.header: tuple[Argument, ...] = ()
-
-    def arguments(self) -> Sequence[Argument]:
-        return (*self.header, self.slot, self.number, *self._arguments)
-
-
-class _Waiting:
-    """Enqueues or settles that wait to go together: arguments and the future of each request."""
-
-    __slots__ = ("requests",)
-
-    def __init__(self) -> None:
-        self.requests: deque[tuple[Sequence[Argument], asyncio.Future[Any], float]] = deque()
-
-    def take(self, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
-        """Arguments, futures and earliest deadline of the next call: at most `most` arguments and about 1 MiB."""
-        arguments: list[Argument] = []
-        futures: list[asyncio.Future[Any]] = []
-        room = _BYTES_IN_ONE_CALL
-        deadline = self.requests[0][2]
-        while self.requests and room > 0 and (not arguments or len(arguments) + len(self.requests[0][0]) <= most):
-            taken, future, _ = self.requests.popleft()
-            arguments.extend(taken)
-            futures.append(future)
-            room -= sum(len(argument) for argument in taken if not isinstance(argument, int))
-        return arguments, futures, deadline
-
-    def expire(self, now: float, error: Exception) -> None:
-        """Fail the requests whose time is up."""
-        while self.requests and self.requests[0][2] <= now:
-            _fail(self.requests.popleft()[1], error)
 
 
 class Turns:
@@ -112,15 +55,16 @@ class Turns:
         self._clock = clock
         self._on_enqueued = on_enqueued
         self._keys = settings.script_keys
+        self._answers = settings.meta_key.removesuffix("meta") + "answer:"
         self._timeout = settings.timeout.total_seconds()
         self._replicas = settings.wait_replicas
         # An incarnation, not an owner: a restarted process must not be given its predecessor's answers.
         self.incarnation = secrets.token_urlsafe(9)
         self._numbers = 0
-        self._enqueues = _Waiting()
-        self._settles = _Waiting()
-        self._calls: deque[_Call] = deque()
-        self._under_way: list[_Call] = []
+        self._enqueues = Waiting()
+        self._settles = Waiting()
+        self._calls: deque[Call] = deque()
+        self._under_way: list[Call] = []
         self._idle: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,12 +101,12 @@ class Turns:
                 future.set_result(reply)
 
         self._calls.append(
-            _Call(name, arguments, loop.time() + self._timeout, succeed, lambda error: _fail(future, error))
+            Call(name, arguments, loop.time() + self._timeout, succeed, lambda error: fail(future, error))
         )
         self._go()
         return future
 
-    def _submit(self, waiting: _Waiting, arguments: Sequence[Argument]) -> asyncio.Future[Any]:
+    def _submit(self, waiting: Waiting, arguments: Sequence[Argument]) -> asyncio.Future[Any]:
         loop, future = self._new_future()
         waiting.requests.append((arguments, future, loop.time() + self._timeout))
         self._go()
@@ -189,22 +133,18 @@ class Turns:
             self._under_way = self._collect()
             await self._carry_out()
 
-    def _collect(self) -> list[_Call]:
+    def _collect(self) -> list[Call]:
         """The next turn: enqueues, then settles, then the rest, so that a lease step finds the slots just freed."""
         turn = _gather(self._enqueues, self._enqueue_call, _ENQUEUES_IN_ONE_TURN)
         turn += _gather(self._settles, self._settle_call, _SETTLES_IN_ONE_TURN)
         turn += [self._calls.popleft() for _ in range(min(len(self._calls), _CALLS_IN_ONE_TURN))]
         for place, call in enumerate(turn):
-            self._number(call, place)
+            self._numbers += 1
+            # An answer is kept for each place in a turn: the next turn's overwrites it, and by then it is not needed.
+            call.assign(self._numbers, f"{self.incarnation}:{place}")
         return turn
 
-    def _number(self, call: _Call, place: int) -> None:
-        self._numbers += 1
-        call.number = self._numbers
-        # An answer is kept for each place in a turn: the next turn's overwrites it, and by then it is not needed.
-        call.slot = "" if call.script.name in _REPEATABLE else f"{self.incarnation}:{place}"
-
-    def _enqueue_call(self) -> _Call:
+    def _enqueue_call(self) -> Call:
         items, futures, deadline = self._enqueues.take(ENQUEUES_IN_ONE_CALL)
 
         def succeed(reply: list[int]) -> None:
@@ -213,9 +153,9 @@ class Turns:
                 if not future.done():
                     future.set_result(None)
 
-        return _Call("enqueue", items, deadline, succeed, lambda error: _fail_each(futures, error))
+        return Call("enqueue", items, deadline, succeed, lambda error: fail_each(futures, error))
 
-    def _settle_call(self) -> _Call:
+    def _settle_call(self) -> Call:
         arguments, futures, deadline = self._settles.take(3 * _SETTLES_IN_ONE_CALL)
 
         def succeed(reply: list[int]) -> None:
@@ -223,7 +163,7 @@ class Turns:
                 if not future.done():
                     future.set_result(answer)
 
-        return _Call("settle", arguments, deadline, succeed, lambda error: _fail_each(futures, error))
+        return Call("settle", arguments, deadline, succeed, lambda error: fail_each(futures, error))
 
     async def _carry_out(self) -> None:
         """Send the turn until every call is answered or out of time."""
@@ -251,26 +191,37 @@ class Turns:
         await self._link.open(patience)
         turn = self._under_way
         replies: list[Reply] = []
-        wait = (self._replicas, int(patience * 800)) if self._replicas and any(c.is_durable for c in turn) else None
+        waits = self._replicas > 0 and any(call.is_durable for call in turn)
         self._stamp(turn)
         try:
             async with asyncio.timeout(patience):
-                await self._link.exchange(turn, wait, replies)
+                await self._link.exchange(turn, replies, *self._replication(int(patience * 500) if waits else 0))
         finally:
-            trouble = self._answer(turn, replies, wait)
+            trouble = self._answer(turn, replies, waits)
         return trouble
 
-    def _stamp(self, turn: list[_Call]) -> None:
+    def _replication(self, milliseconds: int) -> Sequence[Sequence[Argument]]:
+        """What makes the server wait until replicas have all that this turn wrote, or found written.
+
+        WAIT waits for the last write of its own connection. A turn may have written nothing, because its keys were
+        queued already, perhaps by somebody else a moment ago; so it writes something itself.
+        """
+        if not milliseconds:
+            return ()
+        mark = f"{self._answers}{self.incarnation}:wait"
+        return ("SET", mark, "", "PX", 60_000), ("WAIT", self._replicas, milliseconds)
+
+    def _stamp(self, turn: list[Call]) -> None:
         clock = self._clock
         now: tuple[Argument, ...] = ("", "") if clock is None else (clock.wall_us(), clock.steady_us())
         for call in turn:
             call.header = (*self._keys, *now)
 
-    def _answer(self, turn: list[_Call], replies: list[Reply], wait: tuple[int, int] | None) -> Exception | None:
+    def _answer(self, turn: list[Call], replies: list[Reply], waits: bool) -> Exception | None:
         """Hand the replies out; calls without one, and those to be repeated, stay under way."""
-        is_replicated = wait is None or (len(replies) > len(turn) and not isinstance(replies[-1], Exception))
-        left: list[_Call] = []
-        trouble: Exception | None = None
+        replicas = _waited(replies[len(turn) :]) if waits else self._replicas
+        left: list[Call] = []
+        trouble: Exception | None = next((r for r in replies[len(turn) :] if isinstance(r, Exception)), None)
         for call, reply in zip(turn, replies, strict=False):
             if isinstance(reply, Exception) and asks_for_script(reply):
                 self._link.forget_scripts()
@@ -280,10 +231,10 @@ class Turns:
                 left.append(call)
             elif isinstance(reply, Exception):
                 call.fail(typed_error(reply, str(self._link.address)))
-            elif call.is_durable and not is_replicated:
+            elif call.is_durable and replicas is None:
                 left.append(call)  # stored, but whether a replica has it is not known: ask the new master
-            elif call.is_durable and wait is not None and replies[-1] < wait[0]:
-                call.fail(_unreplicated(replies[-1], wait[0]))
+            elif call.is_durable and replicas is not None and replicas < self._replicas:
+                call.fail(_unreplicated(replicas, self._replicas))
             else:
                 call.succeed(reply)
         self._under_way = left + turn[len(replies) :]
@@ -318,7 +269,7 @@ class Turns:
         self._settles.expire(float("inf"), error)
 
 
-def _gather(waiting: _Waiting, next_call: Callable[[], _Call], most: int) -> list[_Call]:
+def _gather(waiting: Waiting, next_call: Callable[[], Call], most: int) -> list[Call]:
     return [next_call() for _ in range(most) if waiting.requests]
 
 
@@ -327,17 +278,13 @@ def _backoff(attempts: int) -> float:
     return longest * (0.5 + random.random() / 2)
 
 
+def _waited(replies: list[Reply]) -> int | None:
+    """How many replicas have everything, from the replies to `_replication`; None = not known."""
+    answered = len(replies) == 2 and not any(isinstance(reply, Exception) for reply in replies)
+    return int(replies[1]) if answered else None
+
+
 def _unreplicated(have: int, wanted: int) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"stored, but in time only {have} of {wanted} replicas (wait_replicas) had it; enqueue again"
     )
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-
-
-def _fail_each(futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
-    for future in futures:
-        _fail(future, error)
