@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _END_US = duration_us(timedelta(seconds=3))
 _WATCH_US = duration_us(timedelta(milliseconds=100))
 _NEVER_US = 10**15
+_FATAL = (KeyboardInterrupt, SystemExit)
 
 
 class Attempts:
@@ -186,10 +187,11 @@ class Attempts:
         if running.runaway:
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
-        if isinstance(result, KeyboardInterrupt | SystemExit):
+        if isinstance(result, _FATAL):
             self.fatal = result
             self._on_fatal()
-        self.poke()
+        if self._change is not None:
+            self.poke()
 
     async def _watch_over(self) -> None:
         """Cancel callbacks that run too long, and give up on those that then do not end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from datetime import timedelta
 
 from dispatcher.events import error_event
@@ -166,18 +167,18 @@ def _was_cut_short(running: Running, result: object) -> bool:
     return isinstance(result, asyncio.CancelledError) and running.cancelled_by_others
 
 
-async def _verb(owned: OwnedInProgressKey, decision: Decision) -> bool:
+def _verb(owned: OwnedInProgressKey, decision: Decision) -> Awaitable[bool]:
     match decision.outcome:
         case "completed" | "dropped":
-            return await owned.complete()
+            return owned.complete()
         case "requeued":
-            return await owned.requeue(delay=decision.delay, floor=decision.floor)
+            return owned.requeue(delay=decision.delay, floor=decision.floor)
         case "retried":
-            return await owned.requeue(backoff=decision.delay)
+            return owned.requeue(backoff=decision.delay)
         case "dead-lettered":
-            return await owned.dead_letter(decision.failure.error if decision.failure else "")
+            return owned.dead_letter(decision.failure.error if decision.failure else "")
         case _:
-            return await owned.release()
+            return owned.release()
 
 
 def _options(asked: QueueKey, now_us: int) -> Options:
