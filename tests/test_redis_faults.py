@@ -57,6 +57,28 @@ async def test_a_user_that_may_not_do_what_a_queue_needs_is_told(server: RedisSe
 
 
 @scenario
+async def test_a_user_with_the_rights_that_the_documents_list_can_do_everything(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    documents = (Path(__file__).parent.parent / "docs" / "backends.md").read_text()
+    (rights,) = re.findall(r"A user of its own.* needs `([^`]*)`, `([^`]*)` and `([^`]*)`", documents)
+    server.ask("ACL", "SETUSER", "own", "on", ">secret", "resetchannels", *" ".join(rights).split())
+
+    async with opened(server.url().replace("://", "://own:secret@"), clock := FakeClock()) as queue:
+        await queue.queue("a", Options(priority=1))
+        owned = await lease_one(queue)
+        clock.advance(timedelta(seconds=6))
+        assert await owned.dead_letter("boom")
+        assert [await letter.requeue() async for letter in (await queue.enumerate()).dead_letters] == [True]
+        await queue.wait(timedelta(seconds=1), 1)
+        await queue.configure(await queue.configuration())
+        assert (await queue.counts()).queued == 1
+        assert (await queue.get("a")).priority == 1
+    assert server.ask("ACL", "DRYRUN", "own", "WAIT", 1, 1) == b"OK"
+    assert caplog.text == ""
+
+
+@scenario
 async def test_a_certificate_of_a_ca_that_is_not_trusted_is_refused(server: RedisServer, tmp_path: Path) -> None:
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     pair = ours.issue("127.0.0.1")

@@ -1,0 +1,221 @@
+"""Idle dispatchers cost next to nothing, and are told at once: the right one, one at a time, and never a dead one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dispatcher import Attempt, Dispatcher, DispatcherSettings
+from tests.dispatching import scenario
+from tests.fakes.redis_server import RedisServer
+from tests.fakes.tcp_proxy import TcpProxy
+from tests.redis_support import commands, fresh_name, lease, opened, scripts_run, until
+from workqueue import Options
+from workqueue.backends.redis import RedisQueue
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server of the test's own, so that its commands can be counted."""
+    with RedisServer() as own:
+        yield own
+
+
+def waiting(server: RedisServer) -> int:
+    return int(server.ask("ZCARD", "{wq:default}:waiters"))
+
+
+async def asleep(server: RedisServer, sleepers: int) -> None:
+    async def all_asleep() -> bool:
+        return waiting(server) == sleepers
+
+    await until(all_asleep)
+
+
+def sleep(queue: RedisQueue, concurrency: int = 1) -> asyncio.Future[None]:
+    return asyncio.ensure_future(queue.wait(HOUR, concurrency))
+
+
+async def nothing(key: str, attempt: Attempt) -> None:
+    """A callback that succeeds."""
+
+
+@scenario
+async def test_an_idle_dispatcher_sends_less_than_two_commands_a_second(server: RedisServer) -> None:
+    async with opened(server.url()) as queue, Dispatcher(queue, nothing, DispatcherSettings(concurrency=10)):
+        await asleep(server, 1)
+        before, began = commands(server), time.monotonic()
+        await asyncio.sleep(3)  # what is measured is what happens in a stretch of real time
+
+        sent = commands(server) - before - 1
+        assert sent < 2 * (time.monotonic() - began)
+
+
+@scenario
+async def test_a_key_is_started_while_its_dispatcher_would_sleep_for_long(server: RedisServer) -> None:
+    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def note(key: str, attempt: Attempt) -> None:
+        started.set_result(key)
+
+    settings = DispatcherSettings(concurrency=10, poll_period=HOUR)
+    async with opened(server.url()) as queue, Dispatcher(queue, note, settings), opened(server.url()) as producer:
+        await asleep(server, 1)
+        await producer.queue("a")
+        assert await started == "a"
+
+
+@scenario
+async def test_a_key_wakes_one_of_many_sleepers_who_passes_on_what_he_leaves(server: RedisServer) -> None:
+    async with AsyncExitStack() as stack:
+        queues = [await stack.enter_async_context(opened(server.url())) for _ in range(8)]
+        sleepers = [sleep(queue, concurrency=100) for queue in queues]
+        await asleep(server, 8)
+
+        await queues[0].queue_many([("a", Options()), ("b", Options())])
+        await asyncio.wait(sleepers, return_when=asyncio.FIRST_COMPLETED)
+        assert waiting(server) == 7
+
+        woken = next(queue for queue, sleeper in zip(queues, sleepers, strict=True) if sleeper.done())
+        await lease(woken, limit=1)
+        assert waiting(server) == 6
+        await lease(woken, limit=1)
+        assert waiting(server) == 6
+
+
+@scenario
+async def test_a_sleeper_that_died_is_passed_over(server: RedisServer) -> None:
+    with TcpProxy(server.port) as proxy:
+        url = server.url()
+        async with opened(url.replace(str(server.port), str(proxy.port))) as dead, opened(url) as alive:
+            dying = sleep(dead, concurrency=100)  # would be taken first
+            await asleep(server, 1)
+            living = sleep(alive, concurrency=10)
+            await asleep(server, 2)
+            proxy.close()
+            await until(lambda: unsubscribed(server, 1))
+
+            await alive.queue("a")
+
+            await living
+            dying.cancel()
+
+
+async def unsubscribed(server: RedisServer, left: int) -> bool:
+    """Whether the server has noticed that only so many listeners are left."""
+    return len(server.ask("PUBSUB", "CHANNELS", "*:wake:*")) == left
+
+
+@scenario
+async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: RedisServer) -> None:
+    async with opened(server.url()) as leaving, opened(server.url()) as staying:
+        first = sleep(leaving, concurrency=100)
+        await asleep(server, 1)
+        second = sleep(staying, concurrency=10)
+        await asleep(server, 2)
+
+        enqueued = asyncio.ensure_future(staying.queue("a"))
+        first.cancel()  # while the wake-up may be on its way to it
+        await enqueued
+
+        await second
+
+
+@scenario
+async def test_a_sleeper_that_may_start_nothing_more_is_not_woken(server: RedisServer) -> None:
+    async with opened(server.url()) as modest, opened(server.url()) as producer:
+        await producer.queue("a")
+        await lease(producer)
+        sleeping = sleep(modest, concurrency=1)
+        await asleep(server, 1)
+
+        await producer.queue("b")
+
+        assert waiting(server) == 1
+        sleeping.cancel()
+
+
+@scenario
+async def test_a_key_that_comes_due_sooner_than_anything_known_sets_a_new_alarm(server: RedisServer) -> None:
+    async with opened(server.url()) as queue, opened(server.url()) as producer:
+        now = queue.clock.wall_us() / 1e6
+        await producer.queue("later", Options(not_before=moment(now + 600)))
+        sleeping = sleep(queue)
+        await asleep(server, 1)
+
+        await producer.queue("soon", Options(not_before=moment(now + 1)))
+        while not (started := (await lease(queue)).started):
+            await sleeping
+            sleeping = sleep(queue)
+        sleeping.cancel()
+
+        assert [owned.key for owned in started] == ["soon"]
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@scenario
+async def test_a_user_without_channels_polls_and_is_told_so(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.ask("ACL", "SETUSER", "mute", "on", ">secret", "~{wq:*", "+@all", "resetchannels")
+    async with opened(server.url().replace("://", "://mute:secret@")) as queue, opened(server.url()) as producer:
+        sleeping = sleep(queue)
+        await asleep(server, 1)
+        await producer.queue("a")
+        await sleeping
+
+    assert "no wake-ups, polling instead" in caplog.text
+
+
+@scenario
+async def test_a_listening_connection_that_breaks_is_made_again(server: RedisServer) -> None:
+    async with opened(server.url()) as queue, opened(server.url()) as producer:
+        sleeping = sleep(queue)
+        await asleep(server, 1)
+        server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        await sleeping
+
+        sleeping = sleep(queue)
+        await until(lambda: unsubscribed(server, 1))
+        await producer.queue("a")
+
+        await sleeping
+
+
+@scenario
+async def test_a_busy_queue_sends_no_wake_ups(server: RedisServer) -> None:
+    async with opened(server.url()) as queue:
+        await queue.queue_many((f"key-{number}", Options()) for number in range(500))
+        async with Dispatcher(queue, nothing, DispatcherSettings(concurrency=10)):
+            await until(lambda: is_empty(queue))
+
+    published = server.ask("INFO", "commandstats").get("cmdstat_publish", {"calls": 0})["calls"]
+    assert published <= 2
+
+
+async def is_empty(queue: RedisQueue) -> bool:
+    counts = await queue.counts()
+    return counts.queued + counts.in_progress == 0
+
+
+@scenario
+async def test_concurrent_calls_travel_together(server: RedisServer) -> None:
+    async with opened(server.url(fresh_name())) as queue:
+        before = scripts_run(server)
+        await asyncio.gather(*(queue.queue(f"key-{number}") for number in range(400)))
+        enqueues = scripts_run(server) - before
+        started = (await lease(queue)).started
+        await asyncio.gather(*(owned.complete() for owned in started))
+
+        assert (len(started), enqueues) == (400, 1)
+        assert scripts_run(server) - before <= 1 + 1 + 2
