@@ -63,6 +63,7 @@ class Attempts:
         self._callback = setup.callback
         self._max_run_us = duration_us(setup.settings.max_run_time)
         self._tracer = attempt_tracer(setup.metrics.name)
+        self._outage = outage
         self._settling = Settling(setup, outage, patient=patient)
         self._running: dict[OwnedInProgressKey, Running] = {}
         self._change: asyncio.Future[None] | None = None
@@ -230,6 +231,8 @@ class Attempts:
             return
         running.runaway = True
         self._setup.metrics.runaway_callbacks += 1
+        if self._outage is not None:
+            self._outage.unanswered()  # else starts would stay paused until a probe that hangs comes back
         why = running.why.value if running.why else "?"
         log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, why, extra=extra)
 

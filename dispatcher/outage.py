@@ -59,8 +59,8 @@ class Outage:
         self._probing = self._since_us is not None
 
     def probe_in_us(self, now_us: int) -> int | None:
-        """Microseconds until the next probe may start; None when starts are not paused."""
-        return None if self._since_us is None else max(self._probe_us - now_us, 0)
+        """Microseconds until the next probe may start; None when starts are not paused, or a probe is under way."""
+        return None if self._since_us is None or self._probing else max(self._probe_us - now_us, 0)
 
     def unavailable(self, key: str, error: TargetUnavailableError, now_us: int) -> bool:
         """A call could not be made or broke off; returns whether its key is to be released rather than failed."""

@@ -85,24 +85,24 @@ class Settling:
 
     def _decide(self, owned: OwnedInProgressKey, running: Running, result: object) -> Decision:
         if owned.lost.is_set():
-            return self._unanswered("lost")
+            return self._unanswered(Decision("lost"))
         if running.abandoned or isinstance(result, ThreadRunsOnError):
             owned.abandon()
-            return self._unanswered("unsettled")
+            return self._unanswered(Decision("unsettled"))
         if running.why is Why.TIMED_OUT:
             result = TimeoutError(f"the callback ran longer than max_run_time ({self._settings.max_run_time})")
         elif _was_cut_short(running, result):
-            return RELEASE
+            return self._unanswered(RELEASE)
         if self._outage is not None and self._tell_outage(self._outage, owned.key, result):
             return RELEASE
         if result is None:
             return COMPLETE
         return decide(result, owned.attempts, self._settings.max_retry, self._settings.chosen_backoff)
 
-    def _unanswered(self, outcome: SettleOutcome) -> Decision:
+    def _unanswered(self, decision: Decision) -> Decision:
         if self._outage is not None:
             self._outage.unanswered()
-        return Decision(outcome)
+        return decision
 
     def _tell_outage(self, outage: Outage, key: str, result: object) -> bool:
         """Note whether the call reached its target; returns whether the key is to be released because it did not."""

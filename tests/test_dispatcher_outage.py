@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings, TargetUnavailableError
 from dispatcher.outage import Outage
-from tests.dispatching import Recorder, memory, pass_time, running, scenario, settle_down
+from tests.dispatching import FragileQueue, Recorder, memory, pass_time, running, scenario, settle_down
 from workqueue.backends.memory import MemoryQueue
 
 SECOND = timedelta(seconds=1)
@@ -155,3 +158,67 @@ async def test_a_drain_does_not_wait_for_a_target_that_is_down() -> None:
         await settle_down()
 
     assert (await queue.counts()).queued == 3
+
+
+FIVE = DispatcherSettings(concurrency=5, max_run_time=MINUTE)
+
+
+class OddProbe:
+    """A target that is down for five calls, does something odd to the sixth, the probe, and is up from then on."""
+
+    def __init__(self, odd: Callable[[], Awaitable[object]]) -> None:
+        self.odd = odd
+        self.calls = 0
+
+    async def __call__(self, key: str, attempt: Attempt) -> None:
+        self.calls += 1
+        if self.calls <= 5:
+            raise TargetUnavailableError("connection refused")
+        if self.calls == 6:
+            await self.odd()
+
+
+async def cancel_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@scenario
+async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None:
+    queue = FragileQueue()
+    for number in range(5):
+        await queue.queue(f"k{number}")
+
+    async with running(Dispatcher(queue, OddProbe(asyncio.Event().wait), FIVE)):
+        await pass_time(queue, 2 * SECOND)
+        asked = len(queue.steps)
+        await settle_down(200)
+        assert len(queue.steps) == asked
+
+
+@scenario
+async def test_a_probe_that_is_cancelled_from_within_is_followed_by_another() -> None:
+    queue = await backlog(20)
+
+    async with running(Dispatcher(queue, OddProbe(cancel_itself), FIVE)):
+        await pass_time(queue, 10 * SECOND)
+        assert (await queue.counts()).queued == 0
+
+
+@scenario
+async def test_a_probe_that_never_ends_is_followed_by_another_once_it_is_given_up() -> None:
+    queue, over = await backlog(20), asyncio.Event()
+
+    async def ignore_cancellation() -> None:
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await over.wait()
+
+    async with running(Dispatcher(queue, OddProbe(ignore_cancellation), FIVE)):
+        await pass_time(queue, 2 * MINUTE)
+        left = (await queue.counts()).queued
+        over.set()
+
+    assert left == 0
