@@ -18,14 +18,14 @@ class Health:
     Args:
         clock: judges how old a sign of life is.
         poll_period: how often a loop that lives shows it at the least; it may miss two.
-        renewer: the lease renewer of the queue, where it has one of ours.
+        renewer: the lease renewer of the queue, where it is one of ours.
     """
 
-    def __init__(self, clock: Clock, poll_period: timedelta, renewer: object = None) -> None:
+    def __init__(self, clock: Clock, poll_period: timedelta, renewer: LeaseRenewer | None = None) -> None:
         self.draining = False
         self._clock = clock
         self._patience_us = _PERIODS * duration_us(poll_period)
-        self._renewer = renewer if isinstance(renewer, LeaseRenewer) else None
+        self._renewer = renewer
         self._iterated_us: int | None = None
         self._store_trouble = ""
 

@@ -58,7 +58,7 @@ class Dispatcher:
     ) -> None:
         self.setup = Setup.of(queue, callback, settings, errors, metrics)
         self.metrics = self.setup.metrics
-        self.health = Health(self.setup.clock, settings.poll_period, getattr(queue, "renewer", None))
+        self.health = Health(self.setup.clock, settings.poll_period, self.setup.renewer)
         self._outage = Outage(self.metrics.name)
         self._attempts = Attempts(self.setup, outage=self._outage, patient=True, on_fatal=self._wake)
         self._napping: asyncio.Future[None] | None = None

@@ -14,7 +14,7 @@ from dispatcher.running import Running, Why
 from dispatcher.setup import Setup
 from dispatcher.threads import ThreadRunsOnError
 from workqueue.clock import LATEST_US, duration_us, from_us
-from workqueue.errors import StoreUnavailableError
+from workqueue.errors import StoreUnavailableError, WorkQueueError
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.options import Options
@@ -72,6 +72,8 @@ class Settling:
         now_us = self._clock.wall_us()
         self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
         self._report(owned, decision, outcome, now_us)
+        if decision.failure is not None:
+            self._explain(owned, result)
         return outcome
 
     async def release(self, owned: OwnedInProgressKey) -> None:
@@ -155,6 +157,11 @@ class Settling:
             cause = f": {failure.error}" if failure else ""
             message = "key %r %s at attempt %d%s%s"
             log.log(level, message, owned.key, outcome, owned.attempts, detail, cause, extra=self._extra(owned))
+
+    def _explain(self, owned: OwnedInProgressKey, result: object) -> None:
+        """Show where a callback raised what it did not mean to raise; an error of ours says all in its text."""
+        if isinstance(result, BaseException) and not isinstance(result, WorkQueueError):
+            log.info("where key %r failed:", owned.key, exc_info=result, extra=self._extra(owned))
 
     def _extra(self, owned: OwnedInProgressKey) -> dict[str, str]:
         return {"key": owned.key, "queue": self._metrics.name}

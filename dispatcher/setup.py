@@ -11,6 +11,7 @@ from dispatcher.threads import as_async
 from workqueue.clock import Clock, SystemClock
 from workqueue.generic import FullQueue, with_fallbacks
 from workqueue.interface import WorkQueue
+from workqueue.lease import LeaseRenewer
 from workqueue.metrics import DispatchMetrics
 
 __all__ = ["Setup"]
@@ -18,7 +19,7 @@ __all__ = ["Setup"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A queue, what to call for its keys, how, whom to tell of failures, and where to count."""
+    """A queue, what to call for its keys, how, whom to tell of failures, where to count, and who keeps the leases."""
 
     queue: FullQueue
     callback: AsyncCallback
@@ -26,6 +27,7 @@ class Setup:
     errors: ErrorEvents | None
     metrics: DispatchMetrics
     clock: Clock
+    renewer: LeaseRenewer | None = None
 
     @classmethod
     def of(
@@ -42,4 +44,6 @@ class Setup:
         metrics = metrics or DispatchMetrics.of(full)
         if errors is not None:
             metrics.events = errors.results
-        return cls(full, as_async(callback), settings, errors, metrics, clock)
+        renewer = getattr(queue, "renewer", None)
+        ours = renewer if isinstance(renewer, LeaseRenewer) else None
+        return cls(full, as_async(callback), settings, errors, metrics, clock, ours)

@@ -9,7 +9,7 @@ import grpc
 from dispatcher.callback import Attempt
 from dispatcher.outage import TargetUnavailableError
 from workqueue.channel import Address, open_channel
-from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.errors import InfrastructureError, NonRetriableError, WorkQueueError
 from workqueue.outcomes import Outcome
 from workqueue.pb import workqueue_pb2 as pb
 from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
@@ -23,7 +23,7 @@ _LEAST_SECONDS = 0.001
 _TO_CONNECT = frozenset({grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
 
 
-class TargetError(Exception):
+class TargetError(WorkQueueError):
     """The reconciler answered with an error; the message is its status and text."""
 
 

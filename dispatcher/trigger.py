@@ -74,7 +74,7 @@ class Trigger:
 
     def __init__(self, setup: Setup, health: Health | None = None, metrics: Endpoint | None = None) -> None:
         self._setup = setup
-        self.health = health or Health(setup.clock, setup.settings.poll_period, getattr(setup.queue, "renewer", None))
+        self.health = health or Health(setup.clock, setup.settings.poll_period, setup.renewer)
         self._period_us = duration_us(setup.settings.trigger_period)
         self._admitted_us: int | None = None
         self._rounds: dict[asyncio.Task[BaseException | None], Round] = {}
