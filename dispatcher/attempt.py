@@ -169,6 +169,9 @@ class Attempts:
             if running.cancelled_by_others:
                 return await self._settle_apart(owned, running, result)
             return await self._settling.settle(owned, running, result)
+        except asyncio.CancelledError:  # the event loop is being torn down: better recovered than kept for ever
+            owned.abandon()
+            raise
         except Exception:  # a bug of ours or of a backend: its key must not stay leased for ever
             log.exception("settling key %r failed", owned.key, extra=self._extra(owned))
             owned.abandon()

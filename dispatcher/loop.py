@@ -118,14 +118,14 @@ class Dispatcher:
         log.info("dispatching, %d at a time", self.setup.settings.concurrency, extra=self._extra)
         async with self._attempts:
             try:
-                while not self._ending and self._attempts.fatal is None:
+                while not self._over:
                     await self._iterate()
+                self.health.ended()  # nobody expects it to move while it drains
             except asyncio.CancelledError:
                 self._in_a_hurry = True  # the event loop is being torn down
                 raise
             finally:
                 await self._wind_down()
-        self.health.ended()
         log.info("stopped", extra=self._extra)
 
     async def _iterate(self) -> None:
@@ -142,12 +142,16 @@ class Dispatcher:
         except StoreError as error:
             await self._pause(error)
 
+    @property
+    def _over(self) -> bool:
+        return self._ending or self._attempts.fatal is not None
+
     def _startable(self) -> int:
         room = max(self.setup.settings.concurrency - len(self._attempts), 0)
         return self._outage.starts(room, self.setup.clock.steady_us())
 
     async def _begin(self, leased: Leased) -> None:
-        if self._ending:  # asked to while the lease step was under way
+        if self._over:  # since the lease step was under way
             await self._attempts.release(leased.started)
         elif leased.started:
             self._outage.probe_started()
@@ -163,6 +167,8 @@ class Dispatcher:
 
     async def _sleep_full(self) -> None:
         """No slot is free, or the target is down: until an attempt ends, the next probe is due, or the poll period."""
+        if self._over:  # since the lease step was under way, when nobody slept who could be woken
+            return
         poll_seconds = self.setup.settings.poll_period.total_seconds()
         probe_us = self._outage.probe_in_us(self.setup.clock.steady_us())
         await self._attempts.change(poll_seconds if probe_us is None else min(poll_seconds, probe_us / 1e6))
@@ -181,7 +187,7 @@ class Dispatcher:
         """Await what may be cancelled without harm, and is when the loop is to end."""
         self._napping = asyncio.ensure_future(waiting)
         try:
-            if not self._ending:
+            if not self._over:
                 await asyncio.wait((self._napping,))
             if self._napping.done() and not self._napping.cancelled():
                 self._napping.result()

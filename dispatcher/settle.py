@@ -80,6 +80,9 @@ class Settling:
         """Hand a key back that was started but not called."""
         try:
             applied = await owned.release()
+        except asyncio.CancelledError:
+            owned.abandon()
+            raise
         except Exception as error:  # noqa: BLE001 - as in _apply
             self._give_up(owned, error)
         else:
@@ -132,9 +135,6 @@ class Settling:
                 if not self._patient or owned.lost.is_set() or running.abandoned:
                     return self._give_up(owned, error)
                 log.warning("settling key %r failed, trying again: %s", owned.key, error, extra=self._extra(owned))
-            except asyncio.CancelledError:
-                owned.abandon()  # the event loop is being torn down: better recovered than kept for ever
-                raise
             except Exception as error:  # noqa: BLE001 - one key's trouble must not end the others
                 return self._give_up(owned, error)
             await self._clock.sleep(pause)

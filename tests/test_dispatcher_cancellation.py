@@ -11,7 +11,8 @@ from typing import Any
 import dispatcher
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.dispatching import Ledger, Recorder, SlowQueue, clock_of, pass_time, settle_down, state
-from workqueue import Outcome, QueueKey, QueueKeys, RequeueAfter
+from workqueue import Outcome, QueueKey, QueueKeys, RequeueAfter, StoreUnavailableError
+from workqueue.handles import Owned
 from workqueue.testing import FakeClock
 
 # What becomes of each key once its callback has ended: completed, requeued, given up, and more keys asked for.
@@ -124,3 +125,32 @@ async def torn_down_at(step: int) -> None:
 def test_an_event_loop_that_is_torn_down_leaves_no_key_stuck() -> None:
     for step in range(1, 25):
         asyncio.run(torn_down_at(step))
+
+
+class DeafQueue(SlowQueue):
+    """A store that refuses to complete keys, and does not answer who asks for more."""
+
+    async def complete(self, owned: Owned) -> bool:
+        raise StoreUnavailableError
+
+    async def queue_many(self, items: Any) -> None:
+        await asyncio.Event().wait()
+
+
+async def _settles_torn_down() -> None:
+    queue = DeafQueue(clock=FakeClock())
+    for key in ("a", "d"):
+        await queue.queue(key)
+    dispatching = asyncio.ensure_future(Dispatcher(queue, Outcomes()).run())
+    await settle_down()
+    swept = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in swept:
+        task.cancel()
+    await settle_down()
+    await pass_time(queue, timedelta(minutes=1))
+    await asyncio.wait((dispatching,))
+    assert [observed.orphaned for observed in (await queue.enumerate()).in_progress] == [True, True]
+
+
+def test_settles_that_are_torn_down_leave_their_keys_to_lapse_even_in_a_process_that_lives_on() -> None:
+    asyncio.run(_settles_torn_down())

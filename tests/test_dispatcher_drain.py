@@ -59,6 +59,32 @@ async def test_keys_that_were_being_started_when_the_drain_began_are_not_called(
     assert ((await queue.get("a")).attempts, dispatcher.metrics.outcomes["released"]) == (0, 1)
 
 
+@pytest.mark.parametrize("turns", range(10))
+@scenario
+async def test_a_stop_that_comes_while_the_store_is_asked_for_orphans_is_not_slept_through(turns: int) -> None:
+    queue = SlowQueue(clock=FakeClock())
+    await queue.queue("a")
+    async with Dispatcher(queue, forever, DispatcherSettings(concurrency=1)) as dispatcher:
+        await settle_down()
+        clock_of(queue).advance(5 * SECOND)
+        await settle_down(turns)
+        dispatcher.stop()
+
+    assert await states(queue, "a") == {"a": "QUEUED"}
+
+
+@scenario
+async def test_a_dispatcher_that_drains_is_alive_however_long_that_takes() -> None:
+    queue = memory()
+    await queue.queue("a")
+    async with Dispatcher(queue, forever, DispatcherSettings(drain_timeout=60 * SECOND)) as dispatcher:
+        await settle_down()
+        dispatcher.begin_drain()
+        await pass_time(queue, 59 * SECOND)
+        assert dispatcher.health.why_dead() == ""
+        dispatcher.stop()
+
+
 @scenario
 async def test_a_dispatcher_that_drains_is_not_ready_and_says_why() -> None:
     dispatcher = Dispatcher(memory(), nothing)
