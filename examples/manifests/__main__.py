@@ -195,9 +195,8 @@ async def _summarise(run: Run, queue: FullQueue, seconds: float) -> int:
         say(f"Not as it should be: {', '.join(wrong)}", "red")
         return 1
     run.unfinished.unlink()
-    say(
-        f"Look at {run.reconciler.actual} and {run.workspace / 'log'}, or let it go on: edit a file in {run.reconciler.desired}, enqueue its name:"
-    )
+    say(f"Look at {run.reconciler.actual} and {run.workspace / 'log'}.")
+    say(f"Or let it go on: edit a file in {run.reconciler.desired} and enqueue its name:")
     say(f"  .venv/bin/dispatcher serve --queue '{run.queue_url}' --callback examples.manifests.reconcile:reconcile")
     say(f"  .venv/bin/workqueue enqueue blog --queue '{run.queue_url}'")
     return 0
