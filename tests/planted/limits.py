@@ -1,4 +1,4 @@
-"""Bugs in the limits, the settings, the counts and the wake-ups. What the three verbs cannot promise they cannot break."""
+"""Bugs in the limits, the settings, the counts and the wake-ups. Who does not promise these cannot break them."""
 
 from __future__ import annotations
 

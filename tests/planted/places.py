@@ -130,7 +130,11 @@ TWINS = [
         "a dead-lettered key takes its twin along",
         "dead letters: dead lettering leaves a twin with a new budget",
         memory("dead_letter", "self._replace(twin, replace(twin, attempts=0))", "self._take(twin)"),
-        sqlite(SQL + "_REFUND_TWIN", "UPDATE queued SET attempts = 0, stamp = ? WHERE", "DELETE FROM queued WHERE ? <> 0 AND"),
+        sqlite(
+            SQL + "_REFUND_TWIN",
+            "UPDATE queued SET attempts = 0, stamp = ? WHERE",
+            "DELETE FROM queued WHERE ? <> 0 AND",
+        ),
         sqlite(SQL + "_REFUND_TWIN", " AND attempts <> 0", ""),
         redis("", "put(state, {p = twin.p, a = 0", "put(state, nil) local _ = ({p = twin.p, a = 0"),
         record(RECORD + "RecordHandles._given_up", "if record.queued is not None", "if False"),
@@ -173,7 +177,11 @@ LETTERS = [
     bug(
         "a key that changed since it was listed is dropped with the news",
         "drops: a key that changed since it was listed is not dropped",
-        memory("drop_queued", "if self.queued.get(entry.key) is not entry:\n        return False", "entry = self.queued[entry.key]"),
+        memory(
+            "drop_queued",
+            "if self.queued.get(entry.key) is not entry:\n        return False",
+            "entry = self.queued[entry.key]",
+        ),
         sqlite(SQL + "_DROP_QUEUED", "stamp = ?", "? <> 0"),
         redis("drop", " or record ~= ARGV[7]", ""),
         record(RECORD + "RecordHandles.drop_queued", "record.queued == queued.entry", "record.queued"),
@@ -201,12 +209,22 @@ ORDER = [
         "the lowest priority starts first",
         "ordering: a higher priority starts first",
         ("memory", Edit(READY + "ReadyIndex._file", "self._priorities, -entry", "self._priorities, entry")),
-        ("memory", Edit(READY + "ReadyIndex.peek", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]")),
+        (
+            "memory",
+            Edit(READY + "ReadyIndex.peek", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
+        ),
         ("memory", Edit(READY + "ReadyIndex.peek", "[-heapq.", "[heapq.")),
-        ("memory", Edit(READY + "ReadyIndex.pop", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]")),
+        (
+            "memory",
+            Edit(READY + "ReadyIndex.pop", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
+        ),
         ("memory", Edit(READY + "ReadyIndex.pop", "[-heapq.", "[heapq.")),
         sqlite(SQL_LEASE + "_NEXT", "priority DESC", "priority"),
-        redis("", "call('ZADD', LANES, -tonumber(priority), priority)", "call('ZADD', LANES, tonumber(priority), priority)"),
+        redis(
+            "",
+            "call('ZADD', LANES, -tonumber(priority), priority)",
+            "call('ZADD', LANES, tonumber(priority), priority)",
+        ),
         record(RECORD + "RecordHandles.snapshot", "-entry.priority", "entry.priority"),
     ),
     bug(
@@ -215,7 +233,11 @@ ORDER = [
         ("memory", Edit(READY + "_Lane.add", "(entry.queued_us, entry.key)", "(0, entry.key)")),
         ("memory", Edit(READY + "_place", "entry.queued_us, entry.key", "0, entry.key")),
         sqlite(SQL_LEASE + "_NEXT", "priority DESC, queued_us, key", "priority DESC, key"),
-        redis("", "append(writes.enter, int(entry.p), entry.q, state.key)", "append(writes.enter, int(entry.p), 0, state.key)"),
+        redis(
+            "",
+            "append(writes.enter, int(entry.p), entry.q, state.key)",
+            "append(writes.enter, int(entry.p), 0, state.key)",
+        ),
         record(RECORD + "RecordHandles.snapshot", "entry.queued_us, entry.key", "entry.key"),
     ),
     bug(

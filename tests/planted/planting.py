@@ -1,8 +1,6 @@
-"""How a bug is planted for one test run: a few characters of a rule, a statement or a script are replaced, then restored."""
+"""How a bug is planted for one test run: a few characters of a rule, a statement or a script are replaced."""
 
 from __future__ import annotations
-
-import __future__
 
 import importlib
 import inspect
@@ -20,6 +18,8 @@ from typing import Any
 from tests.backends import Backend
 from workqueue import backends
 from workqueue.backends.redis_scripts import script
+
+OURS = ("workqueue", "dispatcher", "examples")
 
 # What the rules and the places of each backend are written in; "all" is in front of every one.
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -97,19 +97,24 @@ def _plant(where: str, changes: Sequence[tuple[str, str]]) -> Callable[[], None]
     users = [owner] if holders else [owner, *_importers(name, original)]
     for user in users:
         setattr(user, name, changed)
-    return lambda: [setattr(user, name, original) for user in users] and None
+
+    def restore() -> None:
+        for user in users:
+            setattr(user, name, original)
+
+    return restore
 
 
 def _importers(name: str, original: object) -> list[Any]:
     """The modules that imported it by name."""
-    ours = [module for path, module in sys.modules.items() if path.split(".")[0] in ("workqueue", "examples")]
+    ours = [module for path, module in sys.modules.items() if path.split(".")[0] in OURS]
     return [module for module in ours if vars(module).get(name) is original]
 
 
 def _rewritten(original: FunctionType, source: str) -> FunctionType:
-    code = compile(source, f"<planted {original.__qualname__}>", "exec", __future__.annotations.compiler_flag)
+    code = compile(source, f"<planted {original.__qualname__}>", "exec", annotations.compiler_flag)
     made: dict[str, FunctionType] = {}
-    exec(code, original.__globals__, made)  # noqa: S102 - our own source with a few characters changed
+    exec(code, original.__globals__, made)
     return made[original.__name__]
 
 

@@ -1,0 +1,141 @@
+"""Bugs in what happens to a key between its start and its settle. They are the same on every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.planted.planting import Edit
+
+SETTLE = "dispatcher.settle:Settling."
+OUTCOME = "dispatcher.outcome:"
+ATTEMPT = "dispatcher.attempt:Attempts."
+OUTAGE = "dispatcher.outage:Outage."
+ROUND = "tests.test_dispatcher_round:test_"
+LOOP = "tests.test_dispatcher_loop:test_"
+RUN_TIME = "tests.test_dispatcher_run_time:test_"
+OUTAGES = "tests.test_dispatcher_outage:test_"
+CANCELLATION = "tests.test_dispatcher_cancellation:test_"
+
+
+@dataclass(frozen=True)
+class DispatchBug:
+    """A mistake somebody could make in the dispatcher, and the test of the dispatcher that must not let it pass."""
+
+    name: str
+    caught_by: str
+    edits: tuple[Edit, ...]
+
+
+DISPATCH_BUGS = [
+    DispatchBug(
+        "a key completes before the keys that it asked for are stored",
+        ROUND + "keys_asked_for_are_stored_before_the_asking_key_completes",
+        (
+            Edit(
+                SETTLE + "settle",
+                "    if decision.keys:\n        decision = await",
+                "    if False:\n        decision =",
+            ),
+            Edit(SETTLE + "settle", "    now_us =", "    await self._store_keys(owned, decision)\n    now_us ="),
+        ),
+    ),
+    DispatchBug(
+        "a key whose children could not be stored completes all the same",
+        ROUND + "an_attempt_whose_keys_cannot_be_stored_has_failed",
+        (Edit(SETTLE + "_store_keys", "return decide(", "return decision or decide("),),
+    ),
+    DispatchBug(
+        "an attempt that was cut short by a shutdown is spent",
+        CANCELLATION + "the_loop_can_be_cancelled_at_every_await",
+        (Edit(SETTLE + "_decide", "elif _was_cut_short(running, result):", "elif False:"),),
+    ),
+    DispatchBug(
+        "a round that is cancelled while it leases keys forgets them",
+        CANCELLATION + "a_round_can_be_cancelled_at_every_await",
+        (Edit("dispatcher.round:Round._begin", "await self._attempts.release(started)", "return"),),
+    ),
+    DispatchBug(
+        "a target that is down uses up the attempts of the backlog",
+        OUTAGES + "a_target_that_is_down_for_an_hour_uses_up_no_attempts",
+        (Edit(OUTAGE + "unavailable", "return True", "return False"),),
+    ),
+    DispatchBug(
+        "starts never pause, however long the target is down",
+        OUTAGES + "four_failures_in_a_row_pause_nothing_and_the_fifth_does",
+        (
+            Edit(OUTAGE + "starts", "return min(room, 1)", "return room"),
+            Edit(OUTAGE + "starts", "return 0", "return room"),
+        ),
+    ),
+    DispatchBug(
+        "starts stay paused after the target is back",
+        OUTAGES + "a_probe_that_is_answered_ends_the_pause",
+        (Edit(OUTAGE + "reachable", "self._since_us = None", "self._probe_us = now_us + self._delay_us"),),
+    ),
+    DispatchBug(
+        "a key that is out of attempts is dropped in silence when its error is final",
+        "tests.test_dispatcher_outcomes:test_the_retry_budget_is_checked_before_an_error_is_taken_as_final",
+        (
+            Edit(
+                OUTCOME + "_failed",
+                "if 0 < max_retry <= attempts:",
+                "if 0 < max_retry <= attempts and not hasattr(error, 'reason'):",
+            ),
+        ),
+    ),
+    DispatchBug(
+        "no key is ever given up",
+        ROUND + "a_failed_key_is_retried_with_a_backoff_and_then_dead_lettered",
+        (Edit(OUTCOME + "_failed", "if 0 < max_retry <= attempts:", "if False:"),),
+    ),
+    DispatchBug(
+        "a floor that a callback asks for is not passed on",
+        ROUND + "a_requested_requeue_waits_and_may_be_pulled_forward_unless_it_is_a_floor",
+        (Edit(OUTCOME + "_asked_for", "floor=result.floor", "floor=False"),),
+    ),
+    DispatchBug(
+        "a settle that failed is told as if it had been applied",
+        ROUND + "a_store_error_on_one_key_does_not_stop_the_others",
+        (Edit(SETTLE + "_give_up", "self.errors.append(error)", "pass"),),
+    ),
+    DispatchBug(
+        "a key whose settle failed is kept leased for ever",
+        ROUND + "a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_round",
+        (Edit(SETTLE + "_give_up", "owned.abandon()", "pass"),),
+    ),
+    DispatchBug(
+        "the loop gives up a settle at the first refusal of the store",
+        LOOP + "a_settle_waits_for_a_store_that_is_down",
+        (Edit(SETTLE + "_apply", "if not self._patient or", "if True or"),),
+    ),
+    DispatchBug(
+        "a callback may run for ever",
+        RUN_TIME + "a_callback_that_runs_too_long_is_cancelled_and_has_failed",
+        (Edit(ATTEMPT + "_check_deadlines", "if now_us >= running.deadline_us:", "if False:"),),
+    ),
+    DispatchBug(
+        "the answer of a runaway callback counts",
+        RUN_TIME + "the_answer_of_a_runaway_callback_is_ignored",
+        (Edit(SETTLE + "_decide", "if running.abandoned or", "if"),),
+    ),
+    DispatchBug(
+        "a callback that ran too long has succeeded",
+        RUN_TIME + "a_callback_that_answers_only_because_it_was_cancelled_has_failed",
+        (Edit(SETTLE + "_decide", "if running.why is Why.TIMED_OUT:", "if False:"),),
+    ),
+    DispatchBug(
+        "a callback whose lease was lost runs on",
+        RUN_TIME + "a_callback_whose_lease_is_lost_is_cancelled_and_nothing_is_settled_or_told",
+        (Edit(ATTEMPT + "start", "owned.lost.subscribe(running.lose)", "pass"),),
+    ),
+    DispatchBug(
+        "an orphan that was given up is not told of",
+        ROUND + "orphans_are_recovered_and_those_out_of_attempts_are_told_of",
+        (Edit("dispatcher.round:_report", "if orphan.dead_lettered and", "if False and"),),
+    ),
+    DispatchBug(
+        "every trigger gets a round",
+        "tests.test_dispatcher_trigger:test_triggers_beyond_one_in_a_period_are_shed",
+        (Edit("dispatcher.trigger:Trigger._admit", "self._admitted_us is not None", "False"),),
+    ),
+]
