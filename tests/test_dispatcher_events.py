@@ -15,8 +15,8 @@ from aiohttp import web
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 import dispatcher
-from dispatcher import Attempt, CloudEventErrors, ErrorEvent, Failure
-from tests.dispatching import memory, scenario, settle_down, until
+from dispatcher import Attempt, CloudEventErrors, Dispatcher, ErrorEvent, Failure
+from tests.dispatching import memory, pass_time, scenario, settle_down, until
 from workqueue import InfrastructureError, NonRetriableError
 from workqueue.errors import InvalidSettingError
 from workqueue.testing import FakeClock
@@ -252,3 +252,26 @@ async def test_an_error_of_any_length_fits_into_an_event() -> None:
         await dispatcher.handle(queue, callback=reconcile, errors=CloudEventErrors(broker.url, "my-wq"))
 
     assert len(json.loads(broker.messages[0].body)["error"].encode()) <= 4096
+
+
+@scenario
+async def test_a_broker_that_hangs_holds_up_a_drain_for_five_seconds_and_then_loses_the_event() -> None:
+    queue = memory()
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        raise ValueError("no")
+
+    await queue.queue("a")
+    async with sink() as broker:
+        broker.hold = asyncio.Event().wait  # type: ignore[assignment]
+        errors = CloudEventErrors(broker.url, "my-wq", clock=queue.clock)
+        loop = asyncio.ensure_future(Dispatcher(queue, reconcile, errors=errors).run())
+        await until(lambda: bool(broker.messages))
+        loop.cancel()
+        await settle_down()
+        await pass_time(queue, 4 * SECOND)
+        early = loop.done()
+        await pass_time(queue, SECOND)
+        await asyncio.wait((loop,))
+
+    assert (early, errors.results["dropped"]) == (False, 1)
