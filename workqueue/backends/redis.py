@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any, Self
 
 from workqueue.backends.redis_address import Locator, RedisSettings
-from workqueue.backends.redis_link import Link
 from workqueue.backends.redis_listing import Listing
 from workqueue.backends.redis_records import key_bytes, key_text, pack_enqueue, unpack_entry
 from workqueue.backends.redis_renewal import Renewal
@@ -80,8 +79,7 @@ class RedisQueue:
         self.max_payload = max_payload
         self.metrics = QueueMetrics(name)
         locator = Locator(settings)
-        self._link = Link(settings, locator)
-        self._turns = Turns(settings, self._link, clock, self._count_enqueues)
+        self._turns = Turns(settings, locator, clock, self._count_enqueues)
         self._listing = Listing(self, self._turns)
         self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us)
@@ -224,7 +222,7 @@ class RedisQueue:
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
-        is_listening = await self._wakeups.listen(self._link.address)
+        is_listening = await self._wakeups.listen(self._turns.address)
         woken = self._wakeups.expect()
         waiter = self._turns.incarnation
         try:

@@ -66,13 +66,15 @@ class Waiting:
     def __init__(self) -> None:
         self.requests: deque[tuple[Sequence[Argument], asyncio.Future[Any], float]] = deque()
 
-    def take(self, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
-        """Arguments, futures and earliest deadline of the next call: at most `most` arguments and about 1 MiB."""
+    def take(self, most_requests: int, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
+        """Arguments, futures and earliest deadline of a call: at most so many requests, arguments, and about 1 MiB."""
         arguments: list[Argument] = []
         futures: list[asyncio.Future[Any]] = []
         room = _BYTES_IN_ONE_CALL
         deadline = self.requests[0][2]
-        while self.requests and room > 0 and (not arguments or len(arguments) + len(self.requests[0][0]) <= most):
+        while self.requests and room > 0 and len(futures) < most_requests:
+            if arguments and len(arguments) + len(self.requests[0][0]) > most:
+                break
             taken, future, _ = self.requests.popleft()
             arguments.extend(taken)
             futures.append(future)
