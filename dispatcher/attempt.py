@@ -122,6 +122,10 @@ class Attempts:
         for owned, running in self._running.items():
             self._abandon(owned, running)
             running.cancel()
+        await asyncio.sleep(0)  # a second cancellation may do
+        for running in self._running.values():
+            # asyncio.run would wait for it, and it may ignore cancellations for ever; we have been patient enough.
+            asyncio._unregister_task(running.task)
 
     def poke(self) -> None:
         """Wake who waits in `change`."""

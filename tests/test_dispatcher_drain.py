@@ -190,7 +190,7 @@ async def _fail_beside(dispatcher: Dispatcher) -> None:
 
 
 PROGRAM = """
-import asyncio, os, sys
+import asyncio, contextlib, time
 import dispatcher
 from workqueue import open_queue
 
@@ -198,6 +198,8 @@ async def reconcile(key, attempt):
     print("called", key, flush=True)
     await asyncio.sleep({seconds})
     print("ended", key, flush=True)
+
+{callback}
 
 async def main():
     async with open_queue("memory://?lease=2s&renew=500ms") as queue:
@@ -213,8 +215,8 @@ asyncio.run(main())
 """
 
 
-async def start(keys: list[str], seconds: float, settings: str) -> asyncio.subprocess.Process:
-    program = PROGRAM.format(keys=keys, seconds=seconds, settings=settings)
+async def start(keys: list[str], seconds: float, settings: str, callback: str = "") -> asyncio.subprocess.Process:
+    program = PROGRAM.format(keys=keys, seconds=seconds, settings=settings, callback=callback)
     return await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -270,5 +272,31 @@ async def test_a_second_signal_does_not_wait_for_the_drain() -> None:
     await asyncio.sleep(0.1)
     process.terminate()
     await said(process, "left 1 0 0")
+
+    assert await process.wait() == 0
+
+
+STUBBORN = """
+async def reconcile(key, attempt):
+    print("called", key, flush=True)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+"""
+HANGING = """
+def reconcile(key, attempt):
+    print("called", key, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("callback", [STUBBORN, HANGING], ids=["coroutine", "thread"])
+@scenario
+async def test_a_callback_that_never_ends_does_not_keep_the_process(callback: str) -> None:
+    process = await start(["a"], 0, "drain_timeout=__import__('datetime').timedelta(0)", callback)
+    await said(process, "running", "called a")
+
+    process.terminate()
+    await said(process, "left 0 1 1")
 
     assert await process.wait() == 0
