@@ -124,7 +124,7 @@ class QueueURL:
 
 def duration(text: str) -> timedelta:
     """`500ms`, `15s`, `5m`, `1h`, `1d`; more than zero. Raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
     if not found or float(found[1]) == 0:
         raise ValueError("it takes a duration above zero such as 500ms, 15s, 5m or 1h")
     return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
@@ -132,7 +132,7 @@ def duration(text: str) -> timedelta:
 
 def size(text: str) -> int:
     """`1024`, `64KiB`, `1MiB`. Raises ValueError."""
-    found = re.fullmatch(r"(\d+)(KiB|MiB|GiB)?", text)
+    found = re.fullmatch(r"([0-9]+)(KiB|MiB|GiB)?", text)
     if not found:
         raise ValueError("it takes a number of bytes such as 4096, 64KiB or 1MiB")
     return int(found[1]) * _SIZES[found[2] or ""]
