@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 def queue_url(workspace: Path) -> str:
     """A short lease, so that what a dead process held comes back soon; long enough for a machine that is busy."""
+    chosen = workspace / "url"  # a test of another backend says where its queue is
+    if chosen.exists():
+        return chosen.read_text()
     return f"sqlite:///{workspace}/queue.db?lease=3s&renew=500ms"
 
 
