@@ -38,6 +38,7 @@ from workqueue.throttle import Configuration, TokenBucket
 __all__ = ["Held", "MemoryStore"]
 
 _NEVER_US = 10**18
+_SWEEP_AT = 1024
 
 
 class Held:
@@ -88,12 +89,18 @@ class MemoryStore:
     def _make_eligible(self, entry: Entry) -> None:
         """File an entry that is no twin (any more) under ready or delayed."""
         if entry.not_before_us and entry.not_before_us > self._clock.wall_us():
-            self._delayed[entry.key] = entry
-            heapq.heappush(self._due, (entry.not_before_us, next(self._numbers), entry))
+            self._delay(entry)
         else:
             self.ready.add(entry)
         if self.waiters:
             self.wake()
+
+    def _delay(self, entry: Entry) -> None:
+        self._delayed[entry.key] = entry
+        if len(self._due) > max(_SWEEP_AT, 2 * len(self._delayed)):  # events for one delayed key leave a stale one each
+            self._due = [item for item in self._due if self._delayed.get(item[2].key) is item[2]]
+            heapq.heapify(self._due)
+        heapq.heappush(self._due, (entry.not_before_us, next(self._numbers), entry))
 
     def _take(self, entry: Entry) -> None:
         """Remove the queued entry of a key from wherever it is."""

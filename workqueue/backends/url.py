@@ -125,9 +125,13 @@ class QueueURL:
 def duration(text: str) -> timedelta:
     """`500ms`, `15s`, `5m`, `1h`, `1d`; more than zero. Raises ValueError."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
-    if not found or float(found[1]) == 0:
+    try:
+        wanted = timedelta(seconds=float(found[1]) * _UNITS[found[2]]) if found else timedelta(0)
+    except OverflowError:
+        raise ValueError("it takes a duration that ends within the next million years") from None
+    if not wanted:
         raise ValueError("it takes a duration above zero such as 500ms, 15s, 5m or 1h")
-    return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    return wanted
 
 
 def size(text: str) -> int:
