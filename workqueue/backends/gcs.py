@@ -38,6 +38,7 @@ __all__ = ["GCSQueue", "open_url"]
 
 _DEFAULT = Options()
 _POLL_SECONDS = 10.0  # a bucket tells nobody of a new key: what others stored is seen by listing again
+_LEFT_TO_OTHERS_US = 1_000_000  # when to see whether the other dispatchers got to what was left to them
 _BEYOND_NAMES = frozenset("\0\r\n")  # cannot be in an object's name
 
 
@@ -209,7 +210,7 @@ class GCSQueue:
         kept = listing.kept
         in_progress = [attempts_of(seen.stored.metadata) for seen in running.keys.values()]
         return Counts(
-            queued=kept.ready,
+            queued=kept.ready + len(kept.passed),
             not_before=kept.delayed,
             twins=len(kept.aside),
             in_progress=len(running.keys),
@@ -258,8 +259,9 @@ class GCSQueue:
         listing, wall_us = self._bucket.listing, self.clock.wall_us()
         listing.kept.promote(wall_us)
         if not listing.kept.ready:
+            others_us = _LEFT_TO_OTHERS_US if listing.kept.passed else 10**18
             due_us = listing.kept.next_due_us()
-            return 10**18 if due_us is None else due_us - wall_us
+            return min(others_us, due_us - wall_us if due_us is not None else 10**18)
         return self._bucket.stored.next_start_us(listing.running, rate) if rate is not None else 0
 
     def _wake(self) -> None:

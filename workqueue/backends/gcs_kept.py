@@ -7,6 +7,7 @@ key without ever sorting the whole.
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import json
 import struct
@@ -21,6 +22,7 @@ __all__ = ["Candidate", "Kept", "pack", "unpack"]
 
 _BIAS = 1 << 62
 _ORDER = struct.Struct(">QQ")  # priority descending, queued time
+_PRIORITY_BYTES = 8
 _DUE = struct.Struct(">Q")  # precedes the rest while the key waits for its not-before
 # generation, metageneration, created, size, what is canonical in the metadata, the bytes of the key
 _TRAILER = struct.Struct(">QIQIBH")
@@ -112,6 +114,7 @@ class Kept:
         self._heads: list[tuple[bytes, list[bytes]]] = []  # heap: the head of each run, and the rest of it, best last
         self._due: list[bytes] = []  # heap of not-before + record
         self.aside: dict[str, bytes] = {}
+        self.passed: list[bytes] = []  # ready, too, but left to another dispatcher
         self.ready = 0
         self.forgotten = 0
         self.max_attempts = 0
@@ -161,6 +164,15 @@ class Kept:
             heapq.heappop(self._heads)
         self.ready -= 1
         return record
+
+    def take_passed(self, wanted: int) -> list[bytes]:
+        """Take out some of what was left to others: of the highest priority, from the end that they come to last."""
+        self.passed.sort()
+        first = self.passed[0][:_PRIORITY_BYTES] if self.passed else b""
+        end = bisect.bisect_right(self.passed, first, key=lambda record: record[:_PRIORITY_BYTES])
+        taken = self.passed[max(end - wanted, 0) : end]
+        del self.passed[max(end - wanted, 0) : end]
+        return taken
 
     def promote(self, now_us: int) -> None:
         """Make ready what came due."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from workqueue.backends.gcs_bucket import Bucket
-from workqueue.backends.gcs_kept import Candidate
+from workqueue.backends.gcs_kept import Candidate, unpack
 from workqueue.backends.gcs_metadata import entry_of, lease_stamp
 from workqueue.backends.gcs_moves import Returning
 from workqueue.backends.gcs_objects import Pin
@@ -37,8 +37,6 @@ __all__ = ["Leasing", "Peers"]
 
 _REMEMBERED_US = 60_000_000  # how long a dispatcher counts as there after its last key was seen in progress
 _LOOKS_UNTIL_ALONE = 3
-_WINDOW = 2  # how many times the keys wanted are looked at, for each dispatcher, to find enough that are ours
-_WINDOW_MORE = 16
 _T = TypeVar("_T")
 
 
@@ -52,6 +50,7 @@ class Peers:
     def __init__(self, incarnation: str) -> None:
         self._incarnation = incarnation
         self._seen: dict[str, int] = {}
+        self._names: list[str] = []
         self._looks = 0
 
     def saw(self, incarnations: Iterable[str], now_us: int) -> None:
@@ -60,6 +59,7 @@ class Peers:
         self._seen.update(dict.fromkeys(incarnations, now_us))
         self._seen = {name: seen_us for name, seen_us in self._seen.items() if now_us - seen_us <= _REMEMBERED_US}
         self._seen[self._incarnation] = now_us
+        self._names = sorted(self._seen)
 
     @property
     def alone(self) -> bool:
@@ -71,8 +71,7 @@ class Peers:
 
     def prefers(self, key: str) -> bool:
         """Whether `key` is among those that this process takes first."""
-        names = sorted(self._seen)
-        return names[zlib.crc32(key.encode()) % len(names)] == self._incarnation
+        return self._names[zlib.crc32(key.encode()) % len(self._names)] == self._incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,17 +202,19 @@ class Leasing:
         if rate is not None and not stored.saved_up(running, rate):
             return
         await listing.fill(room)
-        wanted = min(room, listing.kept.ready)
+        wanted = min(room, listing.kept.ready + len(listing.kept.passed))
         if rate is not None and wanted:
             wanted = await stored.spend(running, rate, wanted)
         slots = await self._slots(running, room, wanted, stamp := self._stamp())
         try:
-            while slots and (chosen := self._choose(len(slots))):
+            while slots and (chosen := await self._choose(len(slots))):
                 tickets, slots = slots[: len(chosen)], slots[len(chosen) :]
                 steps = [self._try(*each, stamp, slots) for each in zip(chosen, tickets, strict=True)]
                 owned, failed = await _all(steps)
                 begun += owned
                 errors += failed
+                if len(owned) + len(failed) < len(chosen):  # others are at it: see who, and what they have
+                    await self._look()
         finally:
             await self._free(slots)
 
@@ -248,29 +249,25 @@ class Leasing:
         bucket.metrics.started(candidate.entry, bucket.clock.wall_us())
         return Owned(self._store, begun.entry, lease, hold)
 
-    def _choose(self, wanted: int) -> Sequence[Candidate]:
-        """The next keys in order; of several dispatchers each looks a little further, for those that are its own."""
+    async def _choose(self, wanted: int) -> Sequence[Candidate]:
+        """The next keys in order, of several dispatchers each its own.
+
+        What is left to others is started by them before long, and then no longer there to be started: it is taken only
+        from a fresh listing, which shows what they do not get to.
+        """
         listing = self._bucket.listing
-        if len(self._peers) == 1 or not self._bucket.settings.spread:
-            return list(itertools.islice(iter(listing.take, None), wanted))
-        window = self._window(wanted * len(self._peers) * _WINDOW + _WINDOW_MORE)
-        ours = [candidate for candidate in window if self._peers.prefers(candidate.key)]
-        others = [candidate for candidate in window if not self._peers.prefers(candidate.key)]
-        chosen = (ours + others)[:wanted]
-        for candidate in (ours + others)[wanted:]:
-            listing.put_back(candidate)
+        chosen = self._take(wanted)
+        if len(chosen) < wanted and listing.kept.passed and not listing.is_fresh:
+            await listing.fill(wanted - len(chosen))
+            chosen += self._take(wanted - len(chosen))
+        if len(chosen) < wanted and listing.is_fresh:
+            chosen += map(unpack, listing.kept.take_passed(wanted - len(chosen)))
         return chosen
 
-    def _window(self, size: int) -> list[Candidate]:
-        """The next keys in order, all of one priority."""
+    def _take(self, wanted: int) -> list[Candidate]:
         listing = self._bucket.listing
-        window: list[Candidate] = []
-        while len(window) < size and (candidate := listing.take()) is not None:
-            if window and candidate.entry.priority != window[0].entry.priority:
-                listing.put_back(candidate)
-                break
-            window.append(candidate)
-        return window
+        prefers = self._peers.prefers if self._bucket.settings.spread and len(self._peers) > 1 else None
+        return list(itertools.islice(iter(lambda: listing.take(prefers), None), wanted))
 
     async def _hand_back_surplus(self, begun: list[Owned], request: LeaseRequest) -> list[Owned]:
         """Release those of our newest leases that are beyond the limit, now that others' starts can be seen, too."""

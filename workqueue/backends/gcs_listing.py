@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _FREE_PAGES = 10  # a listing of no more pages than these may be repeated at will
 _US_A_PAGE = 100_000  # one that is longer, at most at this pace, so that it does not become all that we do
 _DEAD_PAGES = 10
+_FRESH_US = 1_000_000
 _PATIENCE_SECONDS = 3.0  # a lease step waits no longer for a listing: who probes our health would take us for dead
 _FORGET_AFTER = 20  # refresh periods; a process that only enqueues must not keep what it never reads
 
@@ -101,6 +102,11 @@ class Listing:
         """Whether the queued keys are being listed."""
         return self._task is not None and not self._task.done()
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the queued keys were listed just now, so that what is there was not started by others long ago."""
+        return self.known and self._age_us() < _FRESH_US
+
     async def fill(self, wanted: int) -> None:
         """See to it that there are `wanted` keys to start, as far as that is to be had soon."""
         self.kept.promote(self._clock.wall_us())
@@ -128,15 +134,18 @@ class Listing:
         else:
             self.kept.promote(self._clock.wall_us())
 
-    def take(self) -> Candidate | None:
-        """Take out the next key that may start, as far as is known."""
+    def take(self, prefers: Callable[[str], bool] | None = None) -> Candidate | None:
+        """Take out the next key that may start, as far as is known, passing over what the caller does not prefer."""
         while (record := self.kept.pop()) is not None:
             found = unpack(record)
             if self._changed.get(found.key, found.version) != found.version:
                 continue
-            if found.key not in self.running.keys:
+            if found.key in self.running.keys:
+                self.kept.aside[found.key] = record
+            elif prefers is not None and not prefers(found.key):
+                self.kept.passed.append(record)
+            else:
                 return found
-            self.kept.aside[found.key] = record
         return None
 
     def set_aside(self, candidate: Candidate) -> None:

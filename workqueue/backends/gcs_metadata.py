@@ -126,7 +126,7 @@ def _times(metadata: Mapping[str, str], created_us: int) -> tuple[int, int]:
     last_attempted_us = _number(metadata.get("last-attempted", "")) * _SECOND_US
     queued_us = written_us if written_us and written_us >= last_attempted_us else created_us
     first_us = parse_time(metadata.get("first-queued-time", "")) or written_us or created_us
-    return queued_us, min(first_us, queued_us)
+    return queued_us, first_us
 
 
 def _priority(text: str) -> int:
