@@ -135,10 +135,13 @@ CREATE TRIGGER dead_out AFTER DELETE ON dead BEGIN UPDATE queues SET
 """,
 )
 
-# A random page is written once per checkpoint rather than once per batch, which is what a large backlog costs.
-_CHECKPOINT_PAGES = 4000
-_CACHE_KIB = 65536
-_WAL_KEPT_BYTES = 64 * 1024 * 1024
+# What a large backlog costs is its index of keys: each key is on a page of its own. Between two checkpoints such a page
+# is written back once, however often it changed, and the cache holds the index of some millions of keys. Both are upper
+# limits: a queue of a thousand keys needs a few hundred KiB.
+_CHECKPOINT_PAGES = 16_000
+_CACHE_KIB = 128 * 1024
+# More than that many pages, so that the log is written over and over instead of being cut and grown again.
+_WAL_KEPT_BYTES = 128 * 1024 * 1024
 
 _T = TypeVar("_T")
 

@@ -115,6 +115,7 @@ class GroupCommit:
         """
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="workqueue-sqlite", daemon=True)
         self._thread.start()
         try:
@@ -140,7 +141,8 @@ class GroupCommit:
         """Answer every call that waits, then close the file."""
         if not self._closing:
             self._stop()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await asyncio.shield(self._ended)
+        self._thread.join()  # it has nothing left to do
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -185,9 +187,9 @@ class GroupCommit:
             self._inode = os.stat(self._file.path).st_ino
             self._version = self._data_version()
         except Exception as error:  # noqa: BLE001 - whoever opens the queue is told
-            self._hand_over([Call(_NOTHING, opened, False, error=translated(error, self._file.path))])
+            self._hand_over([Call(_NOTHING, opened, durable=False, error=translated(error, self._file.path))])
             return
-        self._hand_over([Call(_NOTHING, opened, False)])
+        self._hand_over([Call(_NOTHING, opened, durable=False)])
         try:
             while self._serve():
                 self._look()
@@ -196,7 +198,7 @@ class GroupCommit:
         finally:
             self._closing = True
             self._connection.close()
-            self._refuse_the_rest()
+            self._hand_over([*self._refused(), Call(_NOTHING, self._ended, durable=False)])
 
     def _serve(self) -> bool:
         """Commit what waits; returns whether to go on."""
@@ -329,10 +331,12 @@ class GroupCommit:
         if changed:
             self._on_change(changed)
 
-    def _refuse_the_rest(self) -> None:
-        rest: list[Call] = []
-        while self._calls.qsize():
-            self._take(rest, 0)
-        for call in rest:
-            call.error = QueueClosedError()
-        self._hand_over(rest)
+    def _refused(self) -> list[Call]:
+        """The calls that came too late."""
+        late: list[Call] = []
+        while not self._calls.empty():
+            item = self._calls.get()
+            if isinstance(item, Call):
+                item.error = QueueClosedError()
+                late.append(item)
+        return late
