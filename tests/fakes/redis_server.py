@@ -32,6 +32,7 @@ PATIENCE_SECONDS = 20.0
 
 
 def server_binary() -> str:
+    """What to run; WORKQUEUE_TEST_REDIS names another one, to run the tests on a certain version."""
     return os.environ.get("WORKQUEUE_TEST_REDIS") or shutil.which("redis-server") or str(get_binary_path())
 
 

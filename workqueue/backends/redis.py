@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Self
@@ -123,12 +124,13 @@ class RedisQueue:
         for key, options in checked:
             validate_key(key)
             check_payload(options.payload, self.max_payload)
-        under_way: list[asyncio.Future[None]] = []
+        under_way: deque[asyncio.Future[None]] = deque()
         for start in range(0, len(checked), ENQUEUES_IN_ONE_CALL):
             chunk = checked[start : start + ENQUEUES_IN_ONE_CALL]
             under_way.append(self._turns.enqueue([pack_enqueue(key, options) for key, options in chunk]))
+            under_way[-1].add_done_callback(_ignore)  # one error is raised; the others say the same
             if len(under_way) > _CALLS_AHEAD:
-                await under_way.pop(0)
+                await under_way.popleft()
         await asyncio.gather(*under_way)
 
     def _count_enqueues(self, reply: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import Iterator
 
@@ -19,35 +20,30 @@ CONNECTION_ERRORS = (redis_errors.ConnectionError, redis_errors.TimeoutError, OS
 
 # The node does not serve this slot, or does not take writes, at the moment. Another one does, or this one will again;
 # nothing of the request was carried out.
-_PASSING_TYPES = (
-    redis_errors.ReadOnlyError,
-    redis_errors.AskError,  # and MovedError
-    redis_errors.TryAgainError,
-    redis_errors.ClusterDownError,  # and MasterDownError
-    redis_errors.BusyLoadingError,
-)
-_PASSING_CODES = {"BUSY"}
+_PASSING = {"READONLY", "ASK", "MOVED", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "BUSY"}
 
 _UNAVAILABLE = {
-    redis_errors.BusyLoadingError: "is still loading its data; it answers once that is done",
-    redis_errors.ReadOnlyError: "is a read-only replica; point the URL at the master, or use redis+sentinel://",
-    redis_errors.MovedError: "does not serve this queue's slot any more",
-    redis_errors.AskError: "is giving this queue's slot to another node",
-    redis_errors.TryAgainError: "is giving this queue's slot to another node",
-    redis_errors.MasterDownError: "is a replica that has lost its master",
-    redis_errors.ClusterDownError: "belongs to a cluster that is down",
-    redis_errors.OutOfMemoryError: "is out of memory (maxmemory): nothing was stored; drain keys or give it more",
-}
-_UNAVAILABLE_CODES = {
+    "LOADING": "is still loading its data; it answers once that is done",
+    "READONLY": "is a read-only replica; point the URL at the master, or use redis+sentinel://",
+    "MOVED": "does not serve this queue's slot any more",
+    "ASK": "is giving this queue's slot to another node",
+    "TRYAGAIN": "is giving this queue's slot to another node",
+    "MASTERDOWN": "is a replica that has lost its master",
+    "CLUSTERDOWN": "belongs to a cluster that is down",
+    "OOM": "is out of memory (maxmemory): nothing was stored; drain keys or give it more",
     "BUSY": "is busy with somebody's slow script",
     "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; nothing was stored",
     "MISCONF": "cannot persist to its disk and refuses writes; its log says why",
 }
 
 
+# Redis 6 wraps what a command in a script answers: "ERR Error running script (…): @user_script:45: -OOM command …"
+_INNER_CODE = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
+
+
 def is_passing(error: Exception) -> bool:
     """Whether the request should be made again, after another look at which node to ask."""
-    return isinstance(error, _PASSING_TYPES) or _code(error) in _PASSING_CODES
+    return _code(error) in _PASSING
 
 
 def asks_for_script(error: Exception) -> bool:
@@ -62,12 +58,9 @@ def typed_error(error: Exception, where: str) -> StoreError:
     unusable = _unusable(error)
     if unusable:
         return StoreUnusableError(f"Redis at {where} {unusable}")
-    for kind, says in _UNAVAILABLE.items():
-        if isinstance(error, kind):
-            return StoreUnavailableError(f"Redis at {where} {says}")
-    code = _code(error)
-    if code in _UNAVAILABLE_CODES:
-        return StoreUnavailableError(f"Redis at {where} {_UNAVAILABLE_CODES[code]}")
+    says = _UNAVAILABLE.get(_code(error))
+    if says:
+        return StoreUnavailableError(f"Redis at {where} {says}")
     if isinstance(error, redis_errors.ResponseError):
         return StoreUnusableError(f"Redis at {where} refused a script of this library: {error}")
     return StoreUnavailableError(f"Redis at {where} does not answer: {_reason(error)}")
@@ -105,6 +98,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _code(error: Exception) -> str:
     """The first word of an error reply, which is its code; redis-py keeps it apart only for those it knows."""
-    if not isinstance(error, redis_errors.ResponseError):
+    if not isinstance(error, redis_errors.ResponseError | redis_errors.BusyLoadingError):
         return ""
-    return error.status_code or str(error).partition(" ")[0]
+    inner = _INNER_CODE.search(str(error))
+    return inner[1] if inner else error.status_code or str(error).partition(" ")[0]
