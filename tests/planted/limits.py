@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from tests.planted.places import GENERIC, HEAPS, SQL, SQL_LEASE, SQL_READS, bug, memory, record, redis, sqlite
+from tests.planted.places import (
+    GCS,
+    GENERIC,
+    HEAPS,
+    KEPT,
+    LEASING,
+    SQL,
+    SQL_LEASE,
+    SQL_READS,
+    bug,
+    gcs,
+    memory,
+    record,
+    redis,
+    sqlite,
+)
 from tests.planted.planting import Bug, Edit
 from tests.planted.rules import rule
+
+STORED = "workqueue.backends.gcs_stored:"
 
 LIMITS = [
     bug(
@@ -14,6 +31,8 @@ LIMITS = [
         sqlite(SQL_LEASE + "Standing.room", " - self.running", ""),
         redis("", "limit_for(CONCURRENCY) - call('ZCARD', LEASES)", "limit_for(CONCURRENCY)"),
         record(GENERIC + "_Completed.lease", "request.concurrency - live", "request.concurrency"),
+        gcs(LEASING + "_room", " - running.live(self._bucket.time.now_us())", ""),
+        gcs(LEASING + "_hand_back_surplus", "if not begun or", "if True or"),
     ),
     bug(
         "a lease step starts one key too many",
@@ -23,6 +42,7 @@ LIMITS = [
         redis("", "math.min(LIMIT,", "math.min(LIMIT + 1,"),
         record(GENERIC + "_Completed.lease", "min(request.limit,", "min(request.limit + 1,"),
         record(GENERIC + "_Completed.lease", "enumerate(request.limit)", "enumerate(request.limit + 1)"),
+        gcs(LEASING + "_room", "min(request.limit,", "min(request.limit + 1,"),
     ),
     bug(
         "counting the room and starting keys are two steps",
@@ -35,6 +55,7 @@ LIMITS = [
         memory("room", "if stored.paused:", "if False:"),
         sqlite(SQL_LEASE + "Standing.room", "if stored.paused:", "if False:"),
         redis("", "if paused then return 0 end", ""),
+        gcs(LEASING + "_room", "if configuration.paused:", "if False:"),
     ),
     rule(
         "the stored concurrency is not honoured",
@@ -62,6 +83,7 @@ LIMITS = [
         memory("configure", "if configuration.starts_per_second != self.configuration.starts_per_second:", "if True:"),
         sqlite(SQL + "_REFILL", "AND starts_per_second IS NOT ?1", ""),
         redis("configure", "~= rate then", "~= 0 then"),
+        gcs(STORED + "StoredSettings.write", "rate != configuration_of(before).starts_per_second", "True"),
     ),
     bug(
         "twins are counted as eligible",
@@ -69,6 +91,7 @@ LIMITS = [
         memory("counts", "- self._twins", ""),
         sqlite(SQL_READS + "View.counts", "queued=ready + due", "queued=ready + due + twins"),
         redis("counts", "ready + due, call", "ready + due + 1, call"),
+        gcs(GCS + "counts", "queued=kept.ready", "queued=kept.ready + len(kept.aside)"),
     ),
     bug(
         "the longest wait is counted from the enqueue of a key that had to wait",
@@ -78,6 +101,9 @@ LIMITS = [
         sqlite(SQL_READS + "_COUNT", "SELECT not_before_us FROM queued", "SELECT queued_us FROM queued"),
         redis("counts", "math.max(queued, not_before)", "queued"),
         redis("counts", "math.min(tonumber(due[2]), wall)", "0"),
+        gcs(KEPT + "Kept.add", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
+        gcs(KEPT + "Kept.add_page", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
+        gcs(KEPT + "Kept.promote", "max(_DUE.unpack_from(due)[0], ", "max(0, "),
     ),
     bug(
         "an enqueue wakes nobody",
@@ -85,6 +111,7 @@ LIMITS = [
         memory("wake", "if not waiter.done():", "if False:"),
         sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
         redis("enqueue", "store()\nwake()", "store()"),
+        gcs(GCS + "_wake", "if not waiter.done():", "if False:"),
     ),
 ]
 

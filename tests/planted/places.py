@@ -9,6 +9,11 @@ HEAPS = "workqueue.backends.memory:MemoryQueue."
 SQL = "workqueue.backends.sqlite_store:"
 SQL_LEASE = "workqueue.backends.sqlite_lease:"
 SQL_READS = "workqueue.backends.sqlite_reads:"
+GCS = "workqueue.backends.gcs:GCSQueue."
+MOVES = "workqueue.backends.gcs_moves:Moves."
+OBJECTS = "workqueue.backends.gcs_objects:Objects."
+KEPT = "workqueue.backends.gcs_kept:"
+LEASING = "workqueue.backends.gcs_leasing:Leasing."
 RECORD = "workqueue.record:"
 GENERIC = "workqueue.generic:"
 READY = "workqueue.ready:"
@@ -31,6 +36,10 @@ def redis(script: str, old: str, new: str) -> tuple[str, Edit]:
     return "redis", Edit(f"lua:{script}", old, new)
 
 
+def gcs(where: str, old: str, new: str) -> tuple[str, Edit]:
+    return "gcs", Edit(where, old, new)
+
+
 def record(where: str, old: str, new: str) -> tuple[str, Edit]:
     return "three-verbs", Edit(where, old, new)
 
@@ -43,6 +52,7 @@ LEASES = [
         sqlite(SQL + "Store._held", "return set(", "return set(tokens) or set("),
         redis("settle", "and token_of(running[i]) == ARGV", "and 'x' ~= ARGV"),
         record(RECORD + "RecordHandles._settle", " and record.held.token == owned.lease.token", ""),
+        gcs(OBJECTS + "delete", 'self._path(pin.name, **_pins("if", pin))', "self._path(pin.name)"),
     ),
     bug(
         "a lease that is another's is renewed",
@@ -51,6 +61,7 @@ LEASES = [
         sqlite(SQL_LEASE + "renew", "return set(held)", "return set(tokens)"),
         redis("renew", "running[i] and token_of(running[i]) == ", "running[i] and 'x' ~= "),
         record(RECORD + "renewing", "held is None or held.token != lease.token", "held is None"),
+        gcs(OBJECTS + "patch", "fields=_FIELDS, **pins", "fields=_FIELDS"),
     ),
     bug(
         "a settled key stays in progress and leaks its slot",
@@ -59,6 +70,7 @@ LEASES = [
         sqlite(SQL + "_END", "WHERE", "WHERE FALSE AND"),
         redis("settle", "if #ended > 0 then", "if false then"),
         record(RECORD + "RecordHandles._settle", "replace(record, held=None)", "record"),
+        gcs(MOVES + "complete", "await self._objects.delete(source)", "Deleted.DONE"),
     ),
     bug(
         "a started key stays queued and is started twice",
@@ -67,6 +79,7 @@ LEASES = [
         sqlite(SQL_LEASE + "_STARTED", "WHERE", "WHERE FALSE AND"),
         redis("", "'ZPOPMIN', LANE .. priority, most)", "'ZRANGE', LANE .. priority, 0, most - 1, 'WITHSCORES')"),
         record(RECORD + "RecordHandles.start", "queued=None, held=held", "held=held"),
+        gcs(MOVES + "start", "await self._objects.delete(source)", "pass"),
     ),
     bug(  # SQLite cannot: a unique index holds one row for each key in progress
         "a twin can be started while its key is in progress",
@@ -74,6 +87,7 @@ LEASES = [
         memory("startable", "and key not in self.in_progress ", ""),
         redis("start", "state.was == 'ready' and", "state.was and"),
         record(RECORD + "_eligible", " and record.held is None", ""),
+        gcs(MOVES + "start", "(source, target, metadata)", "(source, target, metadata, fresh=False)"),
     ),
     bug(
         "a key that changed since it was listed is started as it was",
@@ -82,6 +96,7 @@ LEASES = [
         sqlite(SQL_LEASE + "_ONE", "stamp = ?2", "?2 <> 0"),
         redis("start", "== ARGV[9] and record == ARGV[10]", "== ARGV[9]"),
         record(RECORD + "RecordHandles.start", "record.queued == queued.entry and ", ""),
+        gcs(MOVES + "start", "*candidate.version", "candidate.stored.generation"),
     ),
     bug(
         "a key is taken from an owner who renewed its lease since",
@@ -90,6 +105,11 @@ LEASES = [
         sqlite(SQL_LEASE + "_OBSERVED", "expires_us = ?", "? <> 0"),
         redis("take", "if not expiry or int(tonumber(expiry)) ~= ARGV[7] then", "if not expiry then"),
         record(RECORD + "RecordHandles._take", "record.held == observed.version", "record.held"),
+        gcs(
+            "workqueue.backends.gcs_handles:Handles.requeue_observed",
+            "Returning(seen.stored.pin",
+            "Returning(Pin(seen.stored.name, seen.stored.generation)",
+        ),
     ),
     bug(
         "orphans are never recovered",
@@ -98,6 +118,7 @@ LEASES = [
         sqlite(SQL_LEASE + "lease", "if row[6]:", "if False:"),
         redis("", "'-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE", "'-inf', 0, 'LIMIT', 0, 1"),
         record(GENERIC + "_Completed.lease", "if observed.orphaned", "if False"),
+        gcs("workqueue.backends.gcs_running:Running.orphans", "if seen.expires_us <= now_us", "if False"),
     ),
     bug(
         "an orphan gets one attempt too many",
@@ -106,6 +127,7 @@ LEASES = [
         sqlite(SQL_LEASE + "_fate", "request.max_retry <= entry", "request.max_retry < entry"),
         redis("", "entry.a >= MAX_RETRY", "entry.a > MAX_RETRY"),
         record(GENERIC + "_recover", "request.max_retry <= orphan", "request.max_retry < orphan"),
+        gcs(LEASING + "_recover_one", "request.max_retry <= entry", "request.max_retry < entry"),
     ),
 ]
 
@@ -117,6 +139,7 @@ TWINS = [
         sqlite(SQL + "Store.put", "_merge(found, arrival)", "arrival.entry.key in running or _merge(found, arrival)"),
         redis("enqueue", "    enqueue(i, key)\n", "    if not running[i] then enqueue(i, key) end\n"),
         record(RECORD + "enqueuing", "queued=queued)", "queued=None if record.held else queued)"),
+        gcs(GCS + "_enqueue", "    now_us =", "    if key in self._bucket.listing.running.keys: return\n    now_us ="),
     ),
     bug(
         "a completed key takes its twin along",
@@ -125,6 +148,12 @@ TWINS = [
         sqlite(SQL + "_FREE_TWINS", "SET place = CASE", "SET place = 1, not_before_us = 2 * ?3 + CASE"),
         redis("settle", "elseif any_dead then", "elseif true then put(state, nil)"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "replace(record, queued=None)"),
+        gcs(
+            MOVES + "complete",
+            "    deleted =",
+            "    twin = await self._objects.read(self._queued(source.name[len(self._place.in_progress) :]))\n"
+            "    twin and await self._objects.delete(twin.pin)\n    deleted =",
+        ),
     ),
     bug(
         "a dead-lettered key takes its twin along",
@@ -138,6 +167,11 @@ TWINS = [
         sqlite(SQL + "_REFUND_TWIN", " AND attempts <> 0", ""),
         redis("", "put(state, {p = twin.p, a = 0", "put(state, nil) local _ = ({p = twin.p, a = 0"),
         record(RECORD + "RecordHandles._given_up", "if record.queued is not None", "if False"),
+        gcs(
+            MOVES + "_start_over",
+            "if twin is None or",
+            "twin and await self._objects.delete(twin.pin)\n        if True or",
+        ),
     ),
 ]
 
@@ -149,6 +183,7 @@ LETTERS = [
         sqlite(SQL + "_FORGET_LETTERS", "WHERE", "WHERE FALSE AND"),
         redis("settle", "state.unletter = true", "state.unletter = false"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "record"),
+        gcs(MOVES + "complete", "if letter and deleted.by_us:", "if False:"),
     ),
     bug(
         "a re-driven key leaves its dead letter",
@@ -157,6 +192,7 @@ LETTERS = [
         sqlite(SQL + "Store.redrive", "self.drop_dead(row_id, stamp)", "pass"),
         redis("dead_verb", "state.unletter = true", "state.unletter = ARGV[7] == 'drop'"),
         record(RECORD + "RecordHandles.redrive", ", dead=None)", ")"),
+        gcs(MOVES + "redrive", " if (await self._objects.delete(source)).by_us else None", ""),
     ),
     bug(
         "a dead letter that was replaced can be re-driven from an old listing",
@@ -165,6 +201,7 @@ LETTERS = [
         sqlite(SQL + "_LETTER", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.redrive", "record.dead != dead.letter", "record.dead is None"),
+        gcs(OBJECTS + "copy", '_pins("ifSource", source) | ', ""),
     ),
     bug(
         "a dead letter that was replaced can be dropped from an old listing",
@@ -173,6 +210,7 @@ LETTERS = [
         sqlite(SQL + "_DROP_DEAD", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.drop_dead", "record.dead == dead.letter", "record.dead"),
+        gcs(OBJECTS + "delete", 'self._path(pin.name, **_pins("if", pin))', "self._path(pin.name)"),
     ),
     bug(
         "a key that changed since it was listed is dropped with the news",
@@ -185,6 +223,7 @@ LETTERS = [
         sqlite(SQL + "_DROP_QUEUED", "stamp = ?", "? <> 0"),
         redis("drop", " or record ~= ARGV[7]", ""),
         record(RECORD + "RecordHandles.drop_queued", "record.queued == queued.entry", "record.queued"),
+        gcs(OBJECTS + "delete", 'self._path(pin.name, **_pins("if", pin))', "self._path(pin.name)"),
     ),
 ]
 
@@ -196,8 +235,10 @@ ORDER = [
         sqlite(SQL + "Store._values", "DELAYED if entry.not_before_us > now_us else READY", "READY"),
         redis("", "return state.entry.n > wall and 'delayed' or 'ready'", "return 'ready'"),
         record(RECORD + "_eligible", "record.queued.not_before_us <= now_us", "now_us > 0"),
+        gcs(KEPT + "Kept.add", "if entry.not_before_us > now_us:", "if False:"),
+        gcs(KEPT + "Kept.add_page", "elif entry.not_before_us > now_us:", "elif False:"),
     ),
-    bug(
+    bug(  # a bucket is listed anew before long, so there it is only late
         "a key that came due is never looked at again",
         "not before: a key is not started before its time",
         memory("promote", "while due and due[0][0] <= now_us:", "while False:"),
@@ -226,6 +267,7 @@ ORDER = [
             "call('ZADD', LANES, tonumber(priority), priority)",
         ),
         record(RECORD + "RecordHandles.snapshot", "-entry.priority", "entry.priority"),
+        gcs(KEPT + "pack", "_BIAS - entry.priority", "_BIAS + entry.priority"),
     ),
     bug(
         "keys of one priority start by name, whoever waited longest",
@@ -239,6 +281,7 @@ ORDER = [
             "append(writes.enter, int(entry.p), 0, state.key)",
         ),
         record(RECORD + "RecordHandles.snapshot", "entry.queued_us, entry.key", "entry.key"),
+        gcs(KEPT + "pack", "_BIAS - entry.priority, entry.queued_us", "_BIAS - entry.priority, 0"),
     ),
     bug(
         "twins take the place of eligible keys in a listing",
@@ -247,6 +290,7 @@ ORDER = [
         sqlite(SQL + "Store._values", "TWIN if entry.key in running else ", ""),
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
+        gcs(KEPT + "Kept.add_page", "if key in running:", "if False:"),
     ),
 ]
 

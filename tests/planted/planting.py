@@ -26,6 +26,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "memory": ("all", "python", "memory"),
     "sqlite": ("all", "python", "sqlite"),
     "redis": ("all", "lua", "redis"),
+    "gcs": ("all", "python", "gcs"),
+    "gcs+exact": ("all", "python", "gcs"),
     "three-verbs": ("all", "python", "three-verbs"),
 }
 

@@ -210,7 +210,7 @@ REDRIVE = [
 SHARED = [
     everywhere(
         "control characters are accepted in keys",
-        "keys: a forbidden key is refused and nothing is stored [a line feed]",
+        "keys: a forbidden key is refused and nothing is stored [DEL]",
         "workqueue.key:validate_key",
         "if found:",
         "if False:",

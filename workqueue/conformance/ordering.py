@@ -74,9 +74,10 @@ async def twins_do_not_count_towards_the_limit_of_a_listing(case: Case) -> None:
     await case.lease()
     for key in ("a", "b", "c", "d"):
         await case.enqueue(key, priority=9)
-    snapshot = await case.queue.enumerate(2)
-    expect([queued.key for queued in snapshot.queued], ["c", "d"], "the eligible keys")
-    expect(sorted(twin.key for twin in snapshot.twins), ["a", "b"], "the twins")
+    for queue in (case.queue, await case.peer()):
+        snapshot = await queue.enumerate(2)
+        expect([queued.key for queued in snapshot.queued], ["c", "d"], "the eligible keys")
+        expect(sorted(twin.key for twin in snapshot.twins), ["a", "b"], "the twins")
 
 
 @scenario(Need.CLOCK)
