@@ -291,6 +291,7 @@ ORDER = [
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
         gcs(KEPT + "Kept.add_page", "if key in running:", "if False:"),
+        gcs("workqueue.backends.gcs_listing:Listing.take", "if found.key in self.running.keys:", "if False:"),
     ),
 ]
 
