@@ -17,7 +17,7 @@ from workqueue.backends.memory_store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
 from workqueue.backoff import backoff_for
 from workqueue.clock import Clock, SystemClock, wait_first
-from workqueue.entry import Entry, Requeue
+from workqueue.entry import BARE, Entry, Requeue
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.generic import ORPHAN_ERROR
 from workqueue.handles import Dead, Observed, Owned, Queued
@@ -183,16 +183,22 @@ class MemoryQueue:
         lapsed = self._store.lapsed(self.clock.steady_us())
         if not lapsed:
             return ()
-        self.metrics.expired(len(lapsed))
-        return [self._recover_one(held, request, now_us) for held in lapsed]
+        found = [self._recover_one(held, expires_us, request, now_us) for held, expires_us in lapsed]
+        recovered = [orphan for orphan in found if orphan is not None]
+        self.metrics.expired(len(recovered))
+        return recovered
 
-    def _recover_one(self, held: Held, request: LeaseRequest, now_us: int) -> RecoveredOrphan:
+    def _recover_one(self, held: Held, expires_us: int, request: LeaseRequest, now_us: int) -> RecoveredOrphan | None:
         entry = held.entry
         give_up = 0 < request.max_retry <= entry.attempts
+        # Asked for before the key is taken: a hook that raises must not cost it.
+        how = BARE if give_up else Requeue(backoff=backoff_for(entry.attempts, request.backoff))
+        if not self._store.take(held, expires_us):
+            return None
         if give_up:
             self._store.dead_letter(entry, ORPHAN_ERROR, now_us)
         else:
-            self._store.requeue(entry, Requeue(backoff=backoff_for(entry.attempts, request.backoff)), now_us)
+            self._store.requeue(entry, how, now_us)
         error = ORPHAN_ERROR if give_up else ""
         first = Queued(self, entry).first_queued_time
         return RecoveredOrphan(entry.key, entry.attempts, held.owner, entry.priority, first, give_up, error)

@@ -196,14 +196,13 @@ class MemoryStore:
         self._leave_in_progress(held.entry.key)
         return True
 
-    def lapsed(self, now_us: int) -> list[Held]:
-        """Take every orphan out of in progress. Looks through them only when one may have lapsed."""
+    def lapsed(self, now_us: int) -> list[tuple[Held, int]]:
+        """Every orphan and the expiry it was judged by. Looks through the keys only when a lease may have lapsed."""
         if now_us < self._lapse_check_us:
             return []
-        orphans = [held for held in self.in_progress.values() if held.expires_us <= now_us]
-        taken = [held for held in orphans if self.take(held, held.expires_us)]
-        self._lapse_check_us = min((held.expires_us for held in self.in_progress.values()), default=_NEVER_US)
-        return taken
+        expiries = [(held, held.expires_us) for held in self.in_progress.values()]  # each read once: renewal goes on
+        self._lapse_check_us = min((expires_us for _, expires_us in expiries), default=_NEVER_US)
+        return [(held, expires_us) for held, expires_us in expiries if expires_us <= now_us]
 
     def renew(self, leases: Sequence[Lease], expires_us: int) -> Collection[Lease]:
         """Prolong the leases whose tokens still own their keys. Called from the renewer's thread."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from workqueue.backoff import Backoff
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import MANY, Case, expect
 from workqueue.conformance.scenario import Need, scenario, scenarios
-from workqueue.interface import KeyStatus
+from workqueue.interface import KeyStatus, LeaseRequest
 
 HOOKS: dict[str, Backoff] = {
     "none": lambda attempts: None,
@@ -56,6 +57,18 @@ async def a_hook_without_a_positive_answer_means_the_default(case: Case, hook: B
     expect(await case.eligible(), [], "the eligible keys 28 s later")
     case.advance(18)
     expect(await case.eligible(), ["a"], "the eligible keys 46 s later")
+
+
+@scenario(Need.CLOCK)
+async def a_hook_that_raises_costs_no_orphan(case: Case) -> None:
+    def broken(attempts: int) -> timedelta:
+        raise ZeroDivisionError
+
+    await case.orphan("a")
+    with contextlib.suppress(ZeroDivisionError):  # or told in the step's errors
+        await case.queue.lease(LeaseRequest(MANY, MANY, backoff=broken))
+    await case.lease()
+    expect((await case.get("a")).attempts, 1, "the attempts of the orphan, which is still there")
 
 
 @scenario(Need.CLOCK)
