@@ -51,6 +51,14 @@ def test_events_for_a_waiting_key_leave_nothing_behind() -> None:
     assert grown_by(event, 10_000) < KEPT_BYTES
 
 
+def test_events_of_ever_higher_priority_leave_nothing_behind() -> None:
+    async def event(queue: MemoryQueue, number: int) -> None:
+        await queue.queue("a", Options(priority=number))
+        await queue.queue("first in line", Options(priority=1_000_000))
+
+    assert grown_by(event, 10_000) < 3 * KEPT_BYTES
+
+
 def test_keys_that_are_retried_again_and_again_leave_nothing_behind() -> None:
     async def retry(queue: MemoryQueue, number: int) -> None:
         if not number:

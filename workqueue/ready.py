@@ -132,8 +132,16 @@ class ReadyIndex:
         """The caller replaced or removed an entry that was added; sweeps when stale references are the majority."""
         self._stale += 1
         if self._stale > _SWEEP_AT and self._stale * 2 > self._references:
-            self._references = sum(lane.sweep(self._is_live) for lane in self._lanes.values())
-            self._stale = 0
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget stale references, and the lanes that had nothing else: priorities may be as many as enqueues."""
+        left = {priority: lane.sweep(self._is_live) for priority, lane in self._lanes.items()}
+        self._lanes = {priority: self._lanes[priority] for priority, size in left.items() if size}
+        self._priorities = [-priority for priority in self._lanes]
+        heapq.heapify(self._priorities)
+        self._references = sum(left.values())
+        self._stale = 0
 
     def peek(self) -> Entry | None:
         """The entry that would start next, or None."""
