@@ -13,7 +13,7 @@ from typing import Protocol, Self, TypeVar
 
 from workqueue.backoff import backoff_for
 from workqueue.clock import Clock, SystemClock
-from workqueue.errors import StartLostError, StoreError, UnsupportedError
+from workqueue.errors import StartLostError, UnsupportedError
 from workqueue.interface import (
     BulkQueue,
     ConfigurableQueue,
@@ -150,7 +150,7 @@ class _Completed:
 async def _collect(step: Awaitable[_T | None], done: list[_T], errors: list[Exception]) -> None:
     try:
         result = await step
-    except StoreError as error:  # one key's trouble does not stop the others
+    except Exception as error:  # noqa: BLE001 - keys started before must reach the caller, whatever this one's trouble is
         errors.append(error)
     else:
         if result is not None:
