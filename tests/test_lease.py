@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
@@ -245,6 +246,27 @@ def test_lost_can_be_waited_for_in_a_thread() -> None:
 
     waiter.join(10)
     assert not waiter.is_alive()
+
+
+def test_lost_can_be_asked_a_thousand_times_a_second_without_piling_anything_up() -> None:
+    lost = Lost()
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            lost.wait(0)
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_lease_won_while_the_queue_was_being_closed_is_lost_and_starts_no_renewal() -> None:
+    clock, store, renewer = renewing()
+    renewer.close()
+    (lease,) = held(renewer, clock, "a")
+
+    clock.advance(16 * SECOND)
+
+    assert (lease.lost.is_set(), store.asked) == (True, [])
 
 
 def test_a_tick_that_raises_does_not_end_the_pump(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 class Lost:
     """A thread-safe event, set once, that tells an owner its lease is gone and its settle will not be applied."""
 
-    __slots__ = ("_callbacks", "_set")
+    __slots__ = ("_callbacks", "_event", "_set")
 
     def __init__(self) -> None:
         self._set = False
         self._callbacks: list[Callable[[], None]] = []
+        self._event: threading.Event | None = None  # a kilobyte: made only for a thread that waits
 
     def is_set(self) -> bool:
         """Whether the lease is gone."""
@@ -49,8 +50,10 @@ class Lost:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until set or until `timeout` seconds have passed; returns whether it is set."""
-        event = threading.Event()
-        self.subscribe(event.set)
+        event = self._event
+        if event is None:  # of two threads that come at once each makes its own, and both are told
+            event = self._event = threading.Event()
+            self.subscribe(event.set)
         return event.wait(timeout) or self._set
 
     def _tell(self) -> None:
@@ -122,11 +125,18 @@ class LeaseRenewer:
         self._every_us = duration_us(times.renew_every)
         self._due_us = 0
         self._stop: Callable[[], None] | None = None
+        self._closed = False
         self.ticked_us = clock.steady_us()
         """When `tick` last ran, for health checks."""
 
     def hold(self, lease: Lease, sent_us: int) -> None:
-        """Keep `lease` alive from now on; `sent_us` is when the request that won it was sent."""
+        """Keep `lease` alive from now on; `sent_us` is when the request that won it was sent.
+
+        After `close` nobody would: a lease that was won by a step still under way then is lost at once.
+        """
+        if self._closed:
+            lease.lost.set()
+            return
         lease.deadline_us = sent_us + self._margin_us
         self._held[lease.token] = lease
         if self._stop is None:
@@ -149,7 +159,8 @@ class LeaseRenewer:
         return self._stop is not None and now_us - self.ticked_us > self.times.duration_us
 
     def close(self) -> None:
-        """Stop the pump. Leases still held are left to lapse."""
+        """Stop the pump for good. Leases still held are left to lapse."""
+        self._closed = True
         self._held.clear()
         if self._stop is not None:
             self._stop()
