@@ -88,14 +88,18 @@ class HTTP:
         Raises:
             StoreUnusableError: there are no usable credentials.
         """
-        self._session = aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._settings.connections),
             timeout=_TIMEOUT,
             middlewares=(_send_once,),
-            auto_decompress=True,
         )
-        if self._tokens is None and not self._settings.anonymous:
-            self._tokens = _ambient(self._settings.impersonate)
+        try:
+            if self._tokens is None and not self._settings.anonymous:
+                self._tokens = _ambient(self._settings.impersonate, session)
+        except BaseException:
+            await session.close()
+            raise
+        self._session = session
 
     async def close(self) -> None:
         """Close every connection."""
@@ -179,11 +183,11 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         raise _UnansweredError(_line(error)) from error
 
 
-def _ambient(impersonate: str) -> Tokens:
+def _ambient(impersonate: str, session: aiohttp.ClientSession) -> Tokens:
     from gcloud.aio.auth import Token  # half a second that an emulator does not need
 
     try:
-        tokens: Tokens = Token(scopes=[SCOPE], target_principal=impersonate or None)
+        tokens: Tokens = Token(session=session, scopes=[SCOPE], target_principal=impersonate or None)
     except Exception as error:
         raise StoreUnusableError(f"the credentials cannot be read: {_line(error)}") from error
     return tokens
