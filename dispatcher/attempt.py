@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Self
 
+from dispatcher.blocked import LoopWatch
 from dispatcher.callback import LeasedAttempt
 from dispatcher.outage import Outage
 from dispatcher.running import END_GRACE, Phase, Running, Why
@@ -66,6 +67,7 @@ class Attempts:
         self._outage = outage
         self._settling = Settling(setup, outage, patient=patient)
         self._running: dict[OwnedInProgressKey, Running] = {}
+        self._loop_watch = LoopWatch(self._running, setup.clock, setup.metrics.name)
         self._change: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -73,6 +75,7 @@ class Attempts:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._loop_watch.stop()
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait((self._watch,))
@@ -103,6 +106,7 @@ class Attempts:
             owned.lost.subscribe(running.lose)
         if self._watch is None:
             self._watch = loop.create_task(self._watch_over())
+            self._loop_watch.start()
 
     async def release(self, started: Iterable[OwnedInProgressKey]) -> None:
         """Hand back keys that were started but are not to be called."""

@@ -249,3 +249,25 @@ async def test_a_callback_that_blocks_the_event_loop_keeps_its_lease_and_the_oth
     async with running(Dispatcher(queue, reconcile, errors=errors)) as dispatcher:
         await until(lambda: dispatcher.metrics.outcomes["completed"] == 2)
         assert dispatcher.metrics.outcomes["lost"] == 0
+
+
+@scenario
+async def test_a_callback_that_blocks_the_event_loop_for_ever_does_not_keep_its_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue, orphaned = memory(), []
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        for duration in (MINUTE + 29 * SECOND, MINUTE):  # nobody else runs while these pass
+            clock_of(queue).advance(duration)
+            orphaned.extend([seen.orphaned for seen in (await queue.enumerate()).in_progress])
+        await forever(key, attempt)
+
+    await queue.queue("a")
+    async with running(Dispatcher(queue, reconcile, SETTINGS)):
+        await until(lambda: len(orphaned) == 2)
+
+    assert orphaned == [False, True]
+    assert "in reconcile" in caplog.text
+    assert "key 'a' is left to its lease" in caplog.text
+    assert "the event loop moves again" in caplog.text
