@@ -43,10 +43,10 @@ class Tables:
     fake_clock = True
 
     def __init__(self) -> None:
-        self._tables: defaultdict[str, Table] = defaultdict(Table)
+        self.tables: defaultdict[str, Table] = defaultdict(Table)
 
     def open(self, name: str, *, clock: FakeClock | None, owner: str) -> WorkQueue:
-        return ThreeVerbs(self._tables[name], clock=clock, owner=owner)
+        return ThreeVerbs(self.tables[name], clock=clock, owner=owner)
 
 
 @contextmanager
