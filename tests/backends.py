@@ -19,11 +19,12 @@ from workqueue.testing import FakeClock
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend under test: how to open a target on it, and what it honestly lacks."""
+    """A backend under test: how to open a target on it, what it honestly lacks, and how long the model suite takes."""
 
     name: str
     opened: Callable[[], AbstractContextManager[Target]]
     lacks: frozenset[Need] = frozenset()
+    lives: int = 12
 
 
 # What the fallbacks cannot make up for: listing and starting are two steps, and nothing is indexed, stored or awaited.
@@ -91,7 +92,7 @@ def gcs_exact() -> Iterator[Target]:
 
 
 BACKENDS = [
-    Backend("memory", memory, frozenset({Need.DURABLE})),
+    Backend("memory", memory, frozenset({Need.DURABLE}), lives=60),
     Backend("redis", redis),
     Backend("redis+sentinel", redis_sentinel),
     Backend("redis+cluster", redis_cluster),
@@ -99,5 +100,5 @@ BACKENDS = [
     # A bucket tells nobody of a change, and a lease step on it is many requests; slots make the limit exact.
     Backend("gcs", gcs, frozenset({Need.EXACT, Need.WAKE})),
     Backend("gcs+exact", gcs_exact, frozenset({Need.WAKE})),
-    Backend("three-verbs", three_verbs, THREE_VERBS_LACK),
+    Backend("three-verbs", three_verbs, THREE_VERBS_LACK, lives=60),
 ]

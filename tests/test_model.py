@@ -10,7 +10,6 @@ from tests.machine import QueueMachine
 from workqueue.conformance import Target
 
 LIVES = settings(
-    max_examples=25,
     stateful_step_count=40,
     deadline=None,  # a life on a server takes as long as its answers do
     suppress_health_check=list(HealthCheck),
@@ -20,4 +19,4 @@ LIVES = settings(
 def test_a_queue_looks_like_its_model_after_every_step(backend: Backend, target: Target) -> None:
     machine = type("Machine", (QueueMachine,), {"target": target, "lacks": backend.lacks})
 
-    run_state_machine_as_test(machine, settings=LIVES)
+    run_state_machine_as_test(machine, settings=settings(LIVES, max_examples=backend.lives))
