@@ -15,7 +15,7 @@ from tests.sqlite_support import MANY, eligible, lease, locked, shell, sqlite_qu
 from workqueue import KeyStatus, Options, StoreUnavailableError
 from workqueue.backends.sqlite import SqliteQueue
 from workqueue.backends.sqlite_store import Ask
-from workqueue.errors import QueueClosedError
+from workqueue.errors import QueueClosedError, StoreUnusableError
 from workqueue.interface import LeaseRequest
 from workqueue.testing import FakeClock
 
@@ -103,6 +103,19 @@ async def test_a_burst_larger_than_one_transaction_is_stored_whole_and_in_order(
         await asyncio.gather(first, *[queue.queue(key) for key in keys[2500:]])
 
         assert [queued.key for queued in (await queue.enumerate(5000)).queued] == keys
+
+
+@scenario
+async def test_a_large_enqueue_lets_everybody_else_have_their_turn(tmp_path: Path) -> None:
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        large = asyncio.ensure_future(queue.queue_many([(f"k{number}", Options()) for number in range(10_000)]))
+        await asyncio.sleep(0)
+
+        await queue.queue("small")
+
+        assert (await queue.counts()).queued < 5_000
+        await large
+        assert (await queue.counts()).queued == 10_001
 
 
 @scenario
@@ -246,6 +259,26 @@ async def test_a_closed_queue_says_so_and_leaves_no_thread(tmp_path: Path) -> No
 
     assert {type(answer) for answer in answers} == {QueueClosedError}
     await until(lambda: threading.active_count() <= threads + 1)  # asyncio keeps one for `to_thread`
+
+
+@scenario
+async def test_a_queue_that_is_not_open_refuses_calls_instead_of_keeping_them(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database " * 100)
+    queue = sqlite_queue(tmp_path / "text")
+    with pytest.raises(QueueClosedError):
+        await queue.queue("a")
+    with pytest.raises(StoreUnusableError):
+        await queue.__aenter__()
+    with pytest.raises(QueueClosedError):
+        await queue.queue("a")
+
+
+@scenario
+async def test_a_queue_that_was_closed_is_not_entered_again(tmp_path: Path) -> None:
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        pass
+    with pytest.raises(QueueClosedError):
+        await queue.__aenter__()
 
 
 @scenario

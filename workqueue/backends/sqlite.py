@@ -53,7 +53,7 @@ from workqueue.throttle import Configuration
 __all__ = ["QueueFile", "SqliteQueue", "open_url"]
 
 _DEFAULT = Options()
-_KEYS_A_STEP = 500  # of a large `queue_many`, so that others get their turn between two transactions
+_KEYS_A_STEP = 500  # of a large `queue_many`
 _LETTERS_A_PAGE = 100
 _FAKE_BOOT = 0
 _T = TypeVar("_T")
@@ -130,10 +130,10 @@ class SqliteQueue:
             validate_key(key)
             check_payload(options.payload, self.max_payload)
         now_us = self.clock.wall_us()
-        chunks = range(0, len(checked), _KEYS_A_STEP)
-        steps = [Enqueue(checked[first : first + _KEYS_A_STEP], now_us) for first in chunks]
-        await asyncio.gather(*[self._writer.submit(step) for step in steps])
-        for step in steps:
+        # One after the other: what waits in the meantime, lease renewals above all, goes in between.
+        for first in range(0, len(checked), _KEYS_A_STEP):
+            step = Enqueue(checked[first : first + _KEYS_A_STEP], now_us)
+            await self._writer.submit(step)
             self._count_enqueued(step)
 
     def _count_enqueued(self, step: Enqueue) -> None:

@@ -97,7 +97,8 @@ class GroupCommit:
         self._open_store = open_store
         self._on_change = on_change
         self._calls: queue.SimpleQueue[Call | _Signal] = queue.SimpleQueue()
-        self._closing = False
+        self._closing = True  # until it is open
+        self._thread: threading.Thread | None = None
         self._watchers = 0
         self._polling = False
         self._look_at = self._lively_until = 0.0
@@ -112,10 +113,14 @@ class GroupCommit:
 
         Raises:
             StoreUnusableError, StoreUnavailableError: as `open_queue_file`.
+            QueueClosedError: it was open before.
         """
+        if self._thread is not None:
+            raise QueueClosedError()
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, args=(opened,), name="workqueue-sqlite", daemon=True)
         self._thread.start()
         try:
@@ -124,12 +129,15 @@ class GroupCommit:
             self._stop()
             opened.add_done_callback(lambda done: done.exception())
             raise
+        except Exception:  # the thread has ended: who calls now must be refused, or would wait for ever
+            self._closing, self._thread = True, None
+            raise
 
     def submit(self, step: Step, *, durable: bool = True) -> asyncio.Future[None]:
         """Have `step` run in the next transaction; the future is done when it is committed.
 
         Raises:
-            QueueClosedError: `close` was called.
+            QueueClosedError: `open` was not called yet, or `close` was.
         """
         if self._closing:
             raise QueueClosedError()
@@ -139,6 +147,8 @@ class GroupCommit:
 
     async def close(self) -> None:
         """Answer every call that waits, then close the file."""
+        if self._thread is None:
+            return
         if not self._closing:
             self._stop()
         await asyncio.shield(self._ended)
