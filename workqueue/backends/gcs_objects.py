@@ -7,6 +7,7 @@ https://cloud.google.com/storage/docs/request-preconditions.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,10 @@ from workqueue.errors import StoreUnavailableError, StoreUnusableError
 __all__ = ["Copied", "Deleted", "Objects", "Page", "Pin", "Stored"]
 
 _FIELDS = "name,generation,metageneration,timeCreated,size,metadata"
+_WITH_FIELDS = f"fields={quote(_FIELDS)}"
 _PAGE_FIELDS = f"nextPageToken,items({_FIELDS})"
+_ABSENT = "ifGenerationMatch=0"
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]+")
 _NAME_FIELDS = "nextPageToken,items(name,generation)"
 
 
@@ -103,12 +107,11 @@ class Objects:
 
     async def create(self, name: str, metadata: Mapping[str, str], body: bytes = b"") -> Copied:
         """Store a new object; `made` is None if there is one already."""
-        return await self._insert(name, metadata, body, ifGenerationMatch=0)
+        return await self._insert(name, metadata, body, _ABSENT)
 
     async def replace(self, pin: Pin, metadata: Mapping[str, str], body: bytes = b"") -> Copied:
         """Store a new body and metadata in the place of exactly the version `pin`."""
-        pins = {"ifGenerationMatch": pin.generation, "ifMetagenerationMatch": pin.metageneration}
-        return await self._insert(pin.name, metadata, body, **pins)
+        return await self._insert(pin.name, metadata, body, _pins("if", pin))
 
     async def write(self, name: str, metadata: Mapping[str, str]) -> Stored:
         """Store an object whatever is there."""
@@ -119,17 +122,16 @@ class Objects:
 
     async def patch(self, pin: Pin, change: Mapping[str, str | None]) -> Copied:
         """Change some metadata (None removes) of the version `pin`; `made` is None if that is no longer there."""
-        pins = _pins("if", pin)
-        path = self._path(pin.name, fields=_FIELDS, **pins)
+        path = f"{self._path(pin.name)}?{_pins('if', pin)}&{_WITH_FIELDS}"
         return self._stored(await self._http.send("PATCH", path, _json({"metadata": change})))
 
     async def read(self, name: str) -> Stored | None:
         """The live object, or None."""
-        return self._stored(await self._http.send("GET", self._path(name, fields=_FIELDS))).made
+        return self._stored(await self._http.send("GET", f"{self._path(name)}?{_WITH_FIELDS}")).made
 
     async def read_body(self, pin: Pin) -> bytes | None:
         """The body of a generation, or None if it is gone."""
-        answer = await self._http.send("GET", self._path(pin.name, alt="media", ifGenerationMatch=pin.generation))
+        answer = await self._http.send("GET", f"{self._path(pin.name)}?alt=media&ifGenerationMatch={pin.generation}")
         return answer.body if answer.ok else None
 
     async def copy(self, source: Pin, target: str, metadata: Mapping[str, str], *, fresh: bool = True) -> Copied:
@@ -143,14 +145,15 @@ class Objects:
             metadata: all of the copy's.
             fresh: there must be no `target` yet; else it is replaced.
         """
-        pins = _pins("ifSource", source) | ({"ifGenerationMatch": 0} if fresh else {})
-        path = f"{self._path(source.name)}/copyTo/b/{quote(self._bucket, safe='')}/o/{quote(target, safe='')}"
-        query = urlencode({**pins, "fields": _FIELDS})
-        return self._stored(await self._http.send("POST", f"{path}?{query}", _json({"metadata": metadata})))
+        path = f"{self._path(source.name)}/copyTo/b/{quote(self._bucket, safe='')}/o/{_segment(target)}"
+        pins = f"{_pins('ifSource', source)}&{_ABSENT}" if fresh else _pins("ifSource", source)
+        return self._stored(
+            await self._http.send("POST", f"{path}?{pins}&{_WITH_FIELDS}", _json({"metadata": metadata}))
+        )
 
     async def delete(self, pin: Pin) -> Deleted:
         """Delete the version `pin` and no other."""
-        answer = await self._http.send("DELETE", self._path(pin.name, **_pins("if", pin)))
+        answer = await self._http.send("DELETE", f"{self._path(pin.name)}?{_pins('if', pin)}")
         if answer.ok:
             return Deleted.DONE
         if answer.status == HTTPStatus.PRECONDITION_FAILED:
@@ -188,24 +191,23 @@ class Objects:
             item.get("metadata") or {},
         )
 
-    async def _insert(self, name: str, metadata: Mapping[str, str], body: bytes, **pins: int) -> Copied:
+    async def _insert(self, name: str, metadata: Mapping[str, str], body: bytes, pins: str = "") -> Copied:
         mark = secrets.token_hex(16).encode()
         parts = (mark, _json({"name": name, "metadata": metadata}), mark, body, mark)
         content = (
             b"--%b\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n%b\r\n"
             b"--%b\r\nContent-Type: application/octet-stream\r\n\r\n%b\r\n--%b--" % parts
         )
-        query = urlencode({"uploadType": "multipart", "fields": _FIELDS, **pins})
+        query = f"uploadType=multipart&{_WITH_FIELDS}" + (f"&{pins}" if pins else "")
         answer = await self._http.send(
             "POST", f"/upload{self._root}/o?{query}", content, f"multipart/related; boundary={mark.decode()}"
         )
-        if answer.status == HTTPStatus.NOT_FOUND and not pins.get("ifGenerationMatch"):
+        if answer.status == HTTPStatus.NOT_FOUND and pins in ("", _ABSENT):
             self._in_bucket(answer)
         return self._stored(answer)
 
-    def _path(self, name: str, **query: str | int) -> str:
-        path = f"{self._root}/o/{quote(name, safe='')}"
-        return f"{path}?{urlencode(query)}" if query else path
+    def _path(self, name: str) -> str:
+        return f"{self._root}/o/{_segment(name)}"
 
     def _stored(self, answer: Answer) -> Copied:
         return Copied(self.stored(_document(answer.body)) if answer.ok else None, answer.resent)
@@ -219,9 +221,14 @@ class Objects:
         return _document(answer.body)
 
 
-def _pins(kind: str, pin: Pin) -> dict[str, int]:
-    pins = {f"{kind}GenerationMatch": pin.generation}
-    return pins | {f"{kind}MetagenerationMatch": pin.metageneration} if pin.metageneration else pins
+def _pins(kind: str, pin: Pin) -> str:
+    pins = f"{kind}GenerationMatch={pin.generation}"
+    return f"{pins}&{kind}MetagenerationMatch={pin.metageneration}" if pin.metageneration else pins
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path; the common ones take a tenth of the time of `quote`."""
+    return name.replace("/", "%2F") if _PLAIN.fullmatch(name) else quote(name, safe="")
 
 
 def _json(document: object) -> bytes:
