@@ -190,7 +190,7 @@ async def _fail_beside(dispatcher: Dispatcher) -> None:
 
 
 PROGRAM = """
-import asyncio, contextlib, time
+import asyncio, contextlib, logging, time
 import dispatcher
 from workqueue import open_queue
 
@@ -206,11 +206,13 @@ async def main():
         for key in {keys!r}:
             await queue.queue(key)
         loop = dispatcher.Dispatcher(queue, reconcile, dispatcher.DispatcherSettings({settings}))
-        print("running", flush=True)
+        # The next turn of the event loop comes when signals are caught.
+        asyncio.get_running_loop().call_soon(lambda: print("running", flush=True))
         await dispatcher.run_until_signalled(loop)
         counts = await queue.counts()
         print("left", counts.queued, counts.in_progress, counts.max_attempts, flush=True)
 
+logging.basicConfig(level="INFO")
 asyncio.run(main())
 """
 
@@ -228,13 +230,18 @@ async def said(process: asyncio.subprocess.Process, *lines: str) -> None:
         assert (await process.stdout.readline()).decode().strip() == line
 
 
+async def logged(process: asyncio.subprocess.Process, text: str) -> None:
+    assert process.stderr is not None
+    while text not in (line := (await process.stderr.readline()).decode()):
+        assert line, f"the process ended without logging {text!r}"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @scenario
 async def test_a_signal_to_an_idle_dispatcher_ends_it(number: signal.Signals) -> None:
     process = await start([], 0, "")
     await said(process, "running")
 
-    await asyncio.sleep(0.2)
     process.send_signal(number)
     await said(process, "left 0 0 0")
 
@@ -269,7 +276,7 @@ async def test_a_second_signal_does_not_wait_for_the_drain() -> None:
     await said(process, "running", "called a")
 
     process.terminate()
-    await asyncio.sleep(0.1)
+    await logged(process, "SIGTERM: draining")
     process.terminate()
     await said(process, "left 1 0 0")
 

@@ -27,8 +27,11 @@ from workqueue.web import serving
 async def main():
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
-    async with serving(Starlette(), "127.0.0.1", 0):
-        await asyncio.sleep(0.1)  # uvicorn takes signals over once it has started
+    async with serving(Starlette(), "127.0.0.1", 0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        await reader.read()  # who answers has started, which is when uvicorn takes signals over
+        writer.close()
         os.kill(os.getpid(), signal.SIGTERM)
         await told.wait()
         print("draining", flush=True)
