@@ -48,12 +48,12 @@ async def an_owned_key_tells_how_it_was_queued(case: Case) -> None:
 @scenario(Need.CLOCK)
 async def a_key_in_progress_tells_who_has_it(case: Case) -> None:
     await case.enqueue("a", priority=7)
-    await case.start("a", await case.peer("worker-pool"))
+    await case.start("a", await case.peer("team-a"))
     observed = await case.observed("a")
-    expect((observed.owner, observed.orphaned), ("worker-pool", False), "owner and orphaned")
+    expect((observed.owner, observed.orphaned), ("team-a", False), "owner and orphaned")
     expect((observed.priority, observed.attempts), (7, 1), "priority and attempts")
     state = await case.get("a")
-    expect((state.status, state.owner, state.priority), (KeyStatus.IN_PROGRESS, "worker-pool", 7), "the state")
+    expect((state.status, state.owner, state.priority), (KeyStatus.IN_PROGRESS, "team-a", 7), "the state")
 
 
 @scenario()

@@ -33,6 +33,6 @@ def configure_logging(level: str, style: str) -> None:
     """Send log records of `level` (debug … critical) and above to stderr; `style` is `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter() if style == "json" else logging.Formatter(_TEXT))
-    # Which worker process it started is no news here; what it warns of is.
+    # Which process it serves from is no news here; what it warns of is.
     logging.getLogger("uvicorn").setLevel("DEBUG" if level == "debug" else "WARNING")
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
