@@ -21,6 +21,7 @@ from starlette.routing import Route
 from dispatcher.callback import Callback
 from dispatcher.events import ErrorEvents
 from dispatcher.health import Health
+from dispatcher.push import Push
 from dispatcher.round import Round
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
@@ -49,7 +50,8 @@ def handler(
     """An ASGI app: GET or POST / runs a round; `/healthz`, `/readyz` and `/metrics` beside it. Mounts in any other.
 
     `/` answers 200 once the round has ended, or at once if the call was shed; 500 with the error's text if the round
-    failed; `/?wait=false` answers 202 at once. Put `workqueue.bearer.BearerTokens` around it to ask for tokens.
+    failed; `/?wait=false` answers 202 at once. `POST /push` takes notifications of a bucket from Pub/Sub (see `push`).
+    Put `workqueue.bearer.BearerTokens` around it to ask for tokens.
 
     Args:
         queue: any backend.
@@ -78,6 +80,7 @@ class Trigger:
         self._period_us = duration_us(setup.settings.trigger_period)
         self._admitted_us: int | None = None
         self._rounds: dict[asyncio.Task[BaseException | None], Round] = {}
+        self._push = Push(setup.clock, self._due_us, self._begin_pushed, self._shed)
         counted = metrics_of(setup.queue)
         self._gauges = GaugeRefresher(setup.queue, counted, [setup.metrics], clock=setup.clock)
         self._exposition = Exposition(queues=[counted], dispatchers=[setup.metrics], clock=setup.clock)
@@ -87,6 +90,7 @@ class Trigger:
         """The ASGI app. Where lifespan events are sent, gauges are kept fresh, and rounds are drained at the end."""
         routes = [
             Route("/", self.triggered, methods=["GET", "POST"]),
+            Route("/push", self.pushed, methods=["POST"]),
             Route("/healthz", self.live),
             Route("/readyz", self.ready),
             Route("/metrics", self._metrics),
@@ -109,6 +113,13 @@ class Trigger:
         error = running.result()
         return PlainTextResponse("ok\n") if error is None else PlainTextResponse(f"{_text(error)}\n", 500)
 
+    async def pushed(self, request: Request) -> Response:
+        """Run a round for what a bucket's Pub/Sub subscription pushed (see `push`)."""
+        refusal = _refusal(request)
+        if refusal is not None:
+            return refusal
+        return PlainTextResponse("draining\n", 503) if self.health.draining else await self._push.pushed(request)
+
     async def live(self, request: Request) -> Response:
         """200 while the process works, else 503 with the reason."""
         return _probe(self.health.why_dead())
@@ -120,6 +131,7 @@ class Trigger:
     async def drain(self) -> None:
         """Admit no more rounds; let those under way run for `drain_timeout`, then cancel them and wait."""
         self.health.draining = True
+        self._push.drain()
         seconds = self._setup.settings.drain_timeout.total_seconds()
         with contextlib.suppress(TimeoutError):
             await within(self._setup.clock, seconds, all_done(self._rounds))
@@ -128,12 +140,24 @@ class Trigger:
         await all_done(self._rounds)
 
     def _admit(self) -> bool:
-        now_us = self._setup.clock.steady_us()
-        shed = self._admitted_us is not None and now_us - self._admitted_us < self._period_us
-        self._setup.metrics.triggers["shed" if shed else "dispatched"] += 1
-        if not shed:
-            self._admitted_us = now_us
-        return not shed
+        if self._due_us() > 0:
+            self._shed()
+            return False
+        self._setup.metrics.triggers["dispatched"] += 1
+        self._admitted_us = self._setup.clock.steady_us()
+        return True
+
+    def _due_us(self) -> int:
+        """Microseconds until the next round may be admitted."""
+        since_us = self._setup.clock.steady_us() - self._admitted_us if self._admitted_us is not None else None
+        return 0 if since_us is None else max(self._period_us - since_us, 0)
+
+    def _shed(self) -> None:
+        self._setup.metrics.triggers["shed"] += 1
+
+    def _begin_pushed(self) -> asyncio.Task[BaseException | None]:
+        self._admit()
+        return self._start()
 
     def _start(self) -> asyncio.Task[BaseException | None]:
         round_ = Round(self._setup)
