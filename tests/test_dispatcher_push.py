@@ -1,4 +1,4 @@
-"""Pub/Sub's notes about a bucket, pushed over a real HTTP server: which are worth a round, and that none is forgotten."""
+"""Notes that Pub/Sub pushes about a bucket, over a real HTTP server: which are worth a round; none is forgotten."""
 
 from __future__ import annotations
 
