@@ -200,6 +200,8 @@ class Attempts:
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
         if isinstance(result, _FATAL):
+            message = "the callback of key %r raised %s: this dispatcher ends"
+            log.error(message, owned.key, type(result).__name__, extra=self._extra(owned))
             self.fatal = result
             self._on_fatal()
         if self._change is not None:

@@ -183,7 +183,9 @@ async def test_a_queue_that_is_closed_ends_the_loop_with_an_error() -> None:
 
 
 @scenario
-async def test_a_callback_that_wants_the_process_to_end_ends_the_loop_with_everything_settled() -> None:
+async def test_a_callback_that_wants_the_process_to_end_ends_the_loop_with_everything_settled(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     queue, errors, gate = memory(), Recorder(), Gate()
 
     async def reconcile(key: str, attempt: Attempt) -> None:
@@ -198,6 +200,7 @@ async def test_a_callback_that_wants_the_process_to_end_ends_the_loop_with_every
 
     assert await states(queue, "a", "exit") == {"a": "QUEUED", "exit": "QUEUED"}
     assert errors.told == [("exit", "requeued")]
+    assert "the callback of key 'exit' raised SystemExit: this dispatcher ends" in caplog.text
 
 
 @scenario
