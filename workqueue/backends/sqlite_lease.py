@@ -49,7 +49,7 @@ SELECT token, CAST(payload AS BLOB) FROM in_progress WHERE token IN (SELECT valu
 """
 # Oldest first, so that a step which does not get through all of them leaves none behind.
 _PROMOTE = f"""
-UPDATE queued SET place = {READY} WHERE id IN (
+UPDATE OR ROLLBACK queued SET place = {READY} WHERE id IN (
   SELECT id FROM queued INDEXED BY queued_due WHERE queue = ?1 AND place = {DELAYED} AND not_before_us <= ?2
   ORDER BY not_before_us LIMIT ?3)
 """
@@ -69,7 +69,7 @@ SELECT id, CAST(payload AS BLOB) FROM queued WHERE id IN (SELECT value FROM json
 """
 # Takes a JSON object {row id: token}. The row moves as it stands, payload included, without passing through Python.
 _START = """
-INSERT INTO in_progress
+INSERT OR ROLLBACK INTO in_progress
   (token, queue, key, priority, attempts, queued_us, first_queued_us, payload, meta, owner, boot, expires_us)
 SELECT j.value, q.queue, q.key, q.priority, max(CAST(q.attempts AS INTEGER), 0) + 1, q.queued_us, q.first_queued_us,
   q.payload, q.meta, ?2, ?3, ?4

@@ -105,32 +105,32 @@ _INDEXES = (
 # Counts are kept by triggers rather than by the steps, so that they stay right when an operator deletes rows by hand.
 _TRIGGERS = (
     f"""
-CREATE TRIGGER queued_in AFTER INSERT ON queued BEGIN UPDATE queues SET
+CREATE TRIGGER queued_in AFTER INSERT ON queued BEGIN UPDATE OR ROLLBACK queues SET
   ready = ready + (NEW.place = {READY}),
   delayed = delayed + (NEW.place = {DELAYED}),
   twins = twins + (NEW.place = {TWIN})
   WHERE id = NEW.queue; END
 """,
     f"""
-CREATE TRIGGER queued_out AFTER DELETE ON queued BEGIN UPDATE queues SET
+CREATE TRIGGER queued_out AFTER DELETE ON queued BEGIN UPDATE OR ROLLBACK queues SET
   ready = ready - (OLD.place = {READY}),
   delayed = delayed - (OLD.place = {DELAYED}),
   twins = twins - (OLD.place = {TWIN})
   WHERE id = OLD.queue; END
 """,
     f"""
-CREATE TRIGGER queued_moved AFTER UPDATE OF place ON queued WHEN OLD.place <> NEW.place BEGIN UPDATE queues SET
+CREATE TRIGGER queued_moved AFTER UPDATE OF place ON queued WHEN OLD.place <> NEW.place BEGIN UPDATE OR ROLLBACK queues SET
   ready = ready + (NEW.place = {READY}) - (OLD.place = {READY}),
   delayed = delayed + (NEW.place = {DELAYED}) - (OLD.place = {DELAYED}),
   twins = twins + (NEW.place = {TWIN}) - (OLD.place = {TWIN})
   WHERE id = NEW.queue; END
 """,
     """
-CREATE TRIGGER dead_in AFTER INSERT ON dead BEGIN UPDATE queues SET
+CREATE TRIGGER dead_in AFTER INSERT ON dead BEGIN UPDATE OR ROLLBACK queues SET
   dead_letters = dead_letters + 1 WHERE id = NEW.queue; END
 """,
     """
-CREATE TRIGGER dead_out AFTER DELETE ON dead BEGIN UPDATE queues SET
+CREATE TRIGGER dead_out AFTER DELETE ON dead BEGIN UPDATE OR ROLLBACK queues SET
   dead_letters = dead_letters - 1 WHERE id = OLD.queue; END
 """,
 )
@@ -170,6 +170,7 @@ def connect(file: QueueFile) -> sqlite3.Connection:
     # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 
