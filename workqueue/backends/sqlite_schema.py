@@ -119,7 +119,8 @@ CREATE TRIGGER queued_out AFTER DELETE ON queued BEGIN UPDATE OR ROLLBACK queues
   WHERE id = OLD.queue; END
 """,
     f"""
-CREATE TRIGGER queued_moved AFTER UPDATE OF place ON queued WHEN OLD.place <> NEW.place BEGIN UPDATE OR ROLLBACK queues SET
+CREATE TRIGGER queued_moved AFTER UPDATE OF place ON queued WHEN OLD.place <> NEW.place BEGIN
+  UPDATE OR ROLLBACK queues SET
   ready = ready + (NEW.place = {READY}) - (OLD.place = {READY}),
   delayed = delayed + (NEW.place = {DELAYED}) - (OLD.place = {DELAYED}),
   twins = twins + (NEW.place = {TWIN}) - (OLD.place = {TWIN})

@@ -29,8 +29,8 @@ __all__ = ["Arrival", "Ask", "Change", "Enqueue", "Identity", "Settle", "Step", 
 # Every statement runs inside the batch's BEGIN IMMEDIATE transaction: nobody writes between two of them, and a crash
 # before COMMIT undoes all of them. What stands above each name is why it needs no more than that.
 #
-# OR ROLLBACK, here and in the triggers: a batch that meets a broken constraint is rolled back anyway, and SQLite need
-# not keep every page that a statement touches so that it could undo that statement alone (a third of what a start cost).
+# OR ROLLBACK, here and in the triggers: a batch that meets a broken constraint is rolled back anyway, so SQLite need not
+# keep every page that a statement touches in order to undo that statement alone (a third of what a start cost).
 
 _KEYS = "key IN (SELECT value FROM json_each(CAST(?2 AS TEXT)))"
 _TOKENS = "token IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
@@ -62,7 +62,8 @@ _HELD = f"SELECT json_group_array(token) FROM in_progress WHERE {_TOKENS}"
 _END = f"DELETE FROM in_progress WHERE {_TOKENS}"
 # The attempts of these keys ended in this transaction, so their twins are ordinary queued rows from here on.
 _FREE_TWINS = f"""
-UPDATE OR ROLLBACK queued INDEXED BY queued_twin SET place = CASE WHEN not_before_us > ?3 THEN {DELAYED} ELSE {READY} END
+UPDATE OR ROLLBACK queued INDEXED BY queued_twin
+SET place = CASE WHEN not_before_us > ?3 THEN {DELAYED} ELSE {READY} END
 WHERE queue = ?1 AND place = {TWIN} AND {_KEYS}
 """
 _FORGET_LETTERS = f"DELETE FROM dead WHERE queue = ?1 AND {_KEYS}"
