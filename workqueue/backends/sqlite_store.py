@@ -29,8 +29,8 @@ __all__ = ["Arrival", "Ask", "Change", "Enqueue", "Identity", "Settle", "Step", 
 # Every statement runs inside the batch's BEGIN IMMEDIATE transaction: nobody writes between two of them, and a crash
 # before COMMIT undoes all of them. What stands above each name is why it needs no more than that.
 #
-# OR ROLLBACK, here and in the triggers: a batch that meets a broken constraint is rolled back anyway, so SQLite need not
-# keep every page that a statement touches in order to undo that statement alone (a third of what a start cost).
+# OR ROLLBACK, here and in the triggers: a batch that meets a broken constraint is rolled back anyway, so SQLite need
+# not keep every page that a statement touches in order to undo that statement alone (a third of what a start cost).
 
 _KEYS = "key IN (SELECT value FROM json_each(CAST(?2 AS TEXT)))"
 _TOKENS = "token IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
