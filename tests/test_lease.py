@@ -236,6 +236,18 @@ def test_lost_calls_each_subscriber_once_whenever_it_subscribed() -> None:
     assert (told, lost.is_set()) == (["early", "late"], True)
 
 
+def test_a_subscriber_that_raises_keeps_nobody_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    lost, told = Lost(), []
+    lost.subscribe(lambda: told.append("first"))
+    lost.subscribe([].pop)
+    lost.subscribe(lambda: told.append("last"))
+
+    lost.set()
+
+    assert sorted(told) == ["first", "last"]
+    assert "IndexError" in caplog.text
+
+
 def test_lost_can_be_waited_for_in_a_thread() -> None:
     lost = Lost()
     assert not lost.wait(0)

@@ -8,7 +8,6 @@ when its last successful renewal was sent, a tenth before the store's own.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -59,8 +58,14 @@ class Lost:
     def _tell(self) -> None:
         # Without a lock: list.pop is atomic, so a set() that races a subscribe() calls each callback exactly once.
         while self._callbacks:
-            with contextlib.suppress(IndexError):
-                self._callbacks.pop()()
+            try:
+                callback = self._callbacks.pop()
+            except IndexError:
+                return
+            try:
+                callback()
+            except Exception:  # else those who subscribed before it, the dispatcher first of all, would not be told
+                log.exception("what was to be told of a lost lease raised")
 
 
 @dataclass(frozen=True, slots=True)
