@@ -27,6 +27,7 @@ class Health:
         self._patience_us = _PERIODS * duration_us(poll_period)
         self._renewer = renewer
         self._iterated_us: int | None = None
+        self._died_of = ""
         self._store_trouble = ""
 
     def iterated(self) -> None:
@@ -36,6 +37,10 @@ class Health:
     def ended(self) -> None:
         """The loop has ended as it should."""
         self._iterated_us = None
+
+    def died(self, error: BaseException) -> None:
+        """The loop has ended of `error`, and nothing will be dispatched any more."""
+        self._died_of = f"{type(error).__name__}: {error}"
 
     def store_answered(self) -> None:
         """The store did what it was asked."""
@@ -47,6 +52,8 @@ class Health:
 
     def why_dead(self) -> str:
         """Why the process should be restarted; empty = it is alive."""
+        if self._died_of:
+            return f"the loop has died of {self._died_of}"
         now_us = self._clock.steady_us()
         if self._iterated_us is not None and now_us - self._iterated_us > self._patience_us:
             return f"the loop has not moved for {(now_us - self._iterated_us) / 1e6:.0f} s"

@@ -124,6 +124,10 @@ class Dispatcher:
             except asyncio.CancelledError:
                 self._in_a_hurry = True  # the event loop is being torn down
                 raise
+            except Exception as error:  # who dispatches beside a block learns of it only at the block's end
+                log.exception("the dispatcher ends: %s", error, extra=self._extra)
+                self.health.died(error)
+                raise
             finally:
                 await self._wind_down()
         log.info("stopped", extra=self._extra)

@@ -109,14 +109,20 @@ async def lease_keys(setup: Setup, limit: int) -> Leased:
     """
     leased = await setup.queue.lease(setup.settings.lease_request(limit))
     if leased.recovered:
-        now_us = setup.clock.wall_us()
-        setup.metrics.recovered(leased.recovered, now_us)
-        for orphan in leased.recovered:
-            _report(setup, orphan, now_us)
+        try:
+            _report(setup, leased.recovered, setup.clock.wall_us())
+        except Exception:  # a sink that raises must not cost the keys that were started in the same step
+            log.exception("orphans could not be told of", extra={"queue": setup.metrics.name})
     return leased
 
 
-def _report(setup: Setup, orphan: RecoveredOrphan, now_us: int) -> None:
+def _report(setup: Setup, orphans: Sequence[RecoveredOrphan], now_us: int) -> None:
+    setup.metrics.recovered(orphans, now_us)
+    for orphan in orphans:
+        _report_one(setup, orphan, now_us)
+
+
+def _report_one(setup: Setup, orphan: RecoveredOrphan, now_us: int) -> None:
     extra = {"key": orphan.key, "queue": setup.metrics.name}
     action = "dead-lettered" if orphan.dead_lettered else "queued again"
     log.warning("orphan %r of %r %s at attempt %d", orphan.key, orphan.owner, action, orphan.attempts, extra=extra)

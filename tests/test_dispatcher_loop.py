@@ -22,12 +22,20 @@ from tests.dispatching import (
     states,
 )
 from workqueue import Configuration, Options, RequeueAfter
+from workqueue.backends.memory import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.errors import QueueClosedError
-from workqueue.interface import LeaseRequest
+from workqueue.interface import Leased, LeaseRequest
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+
+
+class BuggyQueue(MemoryQueue):
+    """A backend that raises what no backend should."""
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        raise ZeroDivisionError("a bug")
 
 
 class Gate:
@@ -179,6 +187,18 @@ async def test_a_queue_that_is_closed_ends_the_loop_with_an_error() -> None:
         pass
 
     with pytest.raises(QueueClosedError):
+        await loop
+
+
+@scenario
+async def test_a_loop_that_dies_of_a_bug_says_so_even_if_nobody_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    dispatcher = Dispatcher(BuggyQueue(), nothing)
+    loop = asyncio.ensure_future(dispatcher.run())
+    await asyncio.wait((loop,))
+
+    assert dispatcher.health.why_dead() == "the loop has died of ZeroDivisionError: a bug"
+    assert "the dispatcher ends: a bug" in caplog.text
+    with pytest.raises(ZeroDivisionError):
         await loop
 
 

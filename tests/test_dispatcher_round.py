@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 import dispatcher
-from dispatcher import Attempt
+from dispatcher import Attempt, ErrorEvent
 from tests.dispatching import (
     FragileQueue,
     Ledger,
@@ -262,6 +262,26 @@ async def test_a_callback_that_cancels_its_own_task_is_settled_all_the_same() ->
     await dispatcher.handle(queue, callback=reconcile)
 
     assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+class Raising(Recorder):
+    """A sink for events that is not what it promised to be."""
+
+    def send(self, event: ErrorEvent) -> None:
+        raise OSError("no")
+
+
+@scenario
+async def test_a_sink_that_raises_when_told_of_an_orphan_costs_no_key() -> None:
+    queue = memory()
+    await queue.queue("orphan")
+    (await queue.lease(LeaseRequest(1, 1))).started[0].abandon()
+    await queue.queue("a")
+    clock_of(queue).advance(MINUTE)
+
+    await dispatcher.handle(queue, callback=nothing, max_retry=1, errors=Raising())
+
+    assert await states(queue, "orphan", "a") == {"orphan": "DEAD_LETTER", "a": "UNKNOWN"}
 
 
 @scenario
