@@ -27,6 +27,7 @@ from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
 from dispatcher.waiting import all_done, within
 from workqueue.clock import duration_us
+from workqueue.errors import StoreError
 from workqueue.exposition import Exposition
 from workqueue.gauges import GaugeRefresher
 from workqueue.interface import WorkQueue
@@ -76,6 +77,7 @@ class Trigger:
 
     def __init__(self, setup: Setup, health: Health | None = None, metrics: Endpoint | None = None) -> None:
         self._setup = setup
+        self._alone = health is None
         self.health = health or Health(setup.clock, setup.settings.poll_period, setup.renewer)
         self._period_us = duration_us(setup.settings.trigger_period)
         self._admitted_us: int | None = None
@@ -126,7 +128,18 @@ class Trigger:
 
     async def ready(self, request: Request) -> Response:
         """200 while calls are welcome, else 503 with the reason."""
+        if self._alone and self.health.why_unready() and not self.health.draining:
+            await self._ask_store()
         return _probe(self.health.why_unready())
+
+    async def _ask_store(self) -> None:
+        """See whether the store is back: no loop does, and no round comes to who is not ready."""
+        try:
+            await self._setup.queue.counts()
+        except StoreError as error:
+            self.health.store_failed(error)
+        else:
+            self.health.store_answered()
 
     async def drain(self) -> None:
         """Admit no more rounds; let those under way run for `drain_timeout`, then cancel them and wait."""

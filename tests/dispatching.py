@@ -15,7 +15,7 @@ from workqueue import KeyNotFoundError, KeyState, KeyStatus, StoreUnavailableErr
 from workqueue.backends.memory import MemoryQueue
 from workqueue.entry import Requeue
 from workqueue.handles import Owned
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.interface import Counts, Leased, LeaseRequest
 from workqueue.metrics import EventResult
 from workqueue.testing import FakeClock
 
@@ -141,6 +141,10 @@ class FragileQueue(MemoryQueue):
     async def queue_many(self, items: Any) -> None:
         self._step("queue_many")
         await super().queue_many(items)
+
+    async def counts(self) -> Counts:
+        self._step("counts")
+        return await super().counts()
 
 
 def memory() -> MemoryQueue:

@@ -93,11 +93,22 @@ async def test_a_failed_round_answers_500_with_the_errors_text() -> None:
     queue.broken["complete"] = 1
 
     async with asking(dispatcher.handler(queue, callback=nothing)) as session:
-        status, text = await asked(session)
-        not_ready = await asked(session, "/readyz", "GET")
+        answer = await asked(session)
 
-    assert (status, text) == (500, "StoreUnavailableError: complete failed")
-    assert not_ready[0] == 503
+    assert answer == (500, "StoreUnavailableError: complete failed")
+
+
+@scenario
+async def test_a_trigger_is_not_ready_while_its_store_is_down_and_needs_no_round_to_see_that_it_is_back() -> None:
+    queue = FragileQueue()
+    queue.broken.update(lease=1, counts=1)
+
+    async with asking(dispatcher.handler(queue, callback=nothing)) as session:
+        failed, _ = await asked(session)
+        down = await asked(session, "/readyz", "GET")
+        back = await asked(session, "/readyz", "GET")
+
+    assert (failed, down, back) == (500, (503, "StoreUnavailableError: counts failed"), (200, "ok"))
 
 
 @scenario
