@@ -88,6 +88,7 @@ class Push:
         self._shed = shed
         self._next: asyncio.Task[asyncio.Task[_Ended]] | None = None
         self._seen: OrderedDict[str, None] = OrderedDict()
+        self._draining = False
 
     async def pushed(self, request: Request) -> Response:
         """Answer one push: 2xx acknowledges it, anything else has it delivered again."""
@@ -97,6 +98,8 @@ class Push:
         note = read_note(body)
         if note is None:
             return PlainTextResponse("this is no Pub/Sub push request\n", 400)
+        if self._draining:  # it began while the body was read
+            return PlainTextResponse("draining\n", 503)
         if not note.is_news or note.number in self._seen or self._next is not None:
             self._shed()
             return PlainTextResponse("shed: nothing to start, or the next round is on its way\n")
@@ -106,6 +109,7 @@ class Push:
 
     def drain(self) -> None:
         """Begin no round any more: notes that wait for one are refused, and delivered to somebody else."""
+        self._draining = True
         if self._next is not None:
             self._next.cancel()
 

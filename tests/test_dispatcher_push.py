@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import ClientSession
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import dispatcher
 from dispatcher import Trigger
@@ -151,6 +151,27 @@ async def test_a_note_that_waits_while_the_process_drains_is_refused() -> None:
         answer = await waiting
 
     assert answer == (503, "draining")
+
+
+@scenario
+async def test_a_note_whose_body_comes_in_while_the_process_drains_is_refused() -> None:
+    queue, ledger = memory(), Ledger()
+    await queue.queue("a")
+    trigger = Trigger(Setup.of(queue, ledger, DispatcherSettings(), None))
+
+    app = trigger.app()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        async def drained() -> Message:
+            await trigger.drain()
+            return await receive()
+
+        await app(scope, drained if scope["type"] == "http" else receive, send)
+
+    async with asking(slow) as session:
+        answer = await pushed(session, note())
+
+    assert (answer, ledger.called) == ((503, "draining"), {})
 
 
 BAD = {
