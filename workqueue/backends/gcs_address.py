@@ -59,7 +59,7 @@ class GCSSettings:
     keep: int = 500_000
     spread: bool = True
     exact: bool = False
-    tries: int = 5
+    tries: int = 4
     first_pause: float = 0.5
     connections: int = 128
 

@@ -34,7 +34,7 @@ _JUDGED_BY_CALLER = frozenset({404, 412})
 _LIMIT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
 _DELETE_TRIES = 10
 _LONGEST_PAUSE_SECONDS = 30.0
-_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10, sock_read=30)
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=10)
 
 
 class Tokens(Protocol):

@@ -110,7 +110,7 @@ class Leasing:
             begun: list[Owned] = []
             try:
                 await self._start(running, self._room(running, request), begun, errors)
-                begun = await self._hand_back_surplus(begun, request)
+                begun = await self._hand_back_surplus(begun, request, errors)
             except StoreError as error:
                 if not begun and not recovered:
                     raise
@@ -269,7 +269,9 @@ class Leasing:
         prefers = self._peers.prefers if self._bucket.settings.spread and len(self._peers) > 1 else None
         return list(itertools.islice(iter(lambda: listing.take(prefers), None), wanted))
 
-    async def _hand_back_surplus(self, begun: list[Owned], request: LeaseRequest) -> list[Owned]:
+    async def _hand_back_surplus(
+        self, begun: list[Owned], request: LeaseRequest, errors: list[Exception]
+    ) -> list[Owned]:
         """Release those of our newest leases that are beyond the limit, now that others' starts can be seen, too."""
         if not begun or self._bucket.settings.exact or self._peers.alone:
             return begun
@@ -279,7 +281,8 @@ class Leasing:
         live.sort(key=lambda seen: (seen.stored.created_us, seen.stored.generation))
         surplus = {seen.token for seen in live[limit:]}
         ours = [owned for owned in begun if owned.lease.token in surplus]
-        await _all([_released(owned) for owned in ours])
+        _, failed = await _all([_released(owned) for owned in ours])
+        errors += failed
         return [owned for owned in begun if owned not in ours]
 
     # slots and tokens

@@ -160,7 +160,7 @@ class Objects:
             return Deleted.CHANGED
         return Deleted.RESENT if answer.resent else Deleted.GONE
 
-    async def page(self, prefix: str, token: str = "", *, names_only: bool = False, start: str = "") -> Page:
+    async def page(self, prefix: str, token: str = "", *, names_only: bool = False) -> Page:
         """One page of what is below `prefix`, up to 1000 objects in the order of their names.
 
         Raises:
@@ -168,7 +168,6 @@ class Objects:
         """
         query = {"prefix": prefix, "maxResults": 1000, "fields": _NAME_FIELDS if names_only else _PAGE_FIELDS}
         query |= {"pageToken": token} if token else {}
-        query |= {"startOffset": start} if start else {}
         found = self._in_bucket(await self._http.send("GET", f"{self._root}/o?{urlencode(query)}"))
         return Page(found.get("items", []), found.get("nextPageToken", ""))
 
