@@ -61,6 +61,8 @@ class LoopWatch:
 
     def look(self, now_us: int) -> None:
         """See whether the loop has moved since the last look, and act on it if it has not for long."""
+        if not self._running:  # nobody who could block it, and an idle process should cost nothing
+            return
         if self._asked_us is None:
             self._asked_us = now_us
             with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
