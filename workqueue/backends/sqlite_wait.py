@@ -1,7 +1,7 @@
 """Stage 3: waiting until a key may be startable, without asking the file over and over.
 
 What this process commits wakes its own waiters at once. What another process commits shows in SQLite's data version,
-which the writer's thread looks at every 20 to 40 ms while somebody waits.
+which the writer's thread looks at every 25 to 45 ms while somebody waits.
 """
 
 from __future__ import annotations

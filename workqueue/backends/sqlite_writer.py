@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _KEYS_AT_ONCE = 1000  # so that a batch holds the file's lock for about 20 ms at most
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.01
-_LIVELY_POLL, _QUIET_POLL, _LIVELY_FOR = 0.02, 0.04, 10.0
+_LIVELY_POLL, _QUIET_POLL, _LIVELY_FOR = 0.025, 0.045, 10.0  # seconds; half of it is how late a waiter is told
 
 
 _NOTHING = Ask(lambda store: None)
