@@ -131,11 +131,11 @@ DISPATCH_BUGS = [
     DispatchBug(
         "an orphan that was given up is not told of",
         ROUND + "orphans_are_recovered_and_those_out_of_attempts_are_told_of",
-        (Edit("dispatcher.round:_report", "if orphan.dead_lettered and", "if False and"),),
+        (Edit("dispatcher.round:_report_one", "if orphan.dead_lettered and", "if False and"),),
     ),
     DispatchBug(
         "every trigger gets a round",
         "tests.test_dispatcher_trigger:test_triggers_beyond_one_in_a_period_are_shed",
-        (Edit("dispatcher.trigger:Trigger._admit", "self._admitted_us is not None", "False"),),
+        (Edit("dispatcher.trigger:Trigger._due_us", "max(self._period_us - since_us, 0)", "0"),),
     ),
 ]
