@@ -3,8 +3,8 @@
 `python -m benchmarks.soak [--keys N] [--topology single|sentinel|cluster] [--wait-replicas N]`. Four dispatchers, each
 a process, share one limit; one producer enqueues every key and nine duplicates of each. On one server or a cluster
 Redis keeps an AOF that is always synced, and is killed once; behind Sentinel the master is killed for good. Ends with a
-table, and 1 if a promise was broken. Behind Sentinel replication is asynchronous: the table says what was lost and doubled, and only
-two settles for one lease, or a lost key in spite of `--wait-replicas`, count as broken.
+table, and 1 if a promise was broken. Behind Sentinel replication is asynchronous: the table says what was lost and
+doubled, and only two settles for one lease, or a lost key in spite of `--wait-replicas`, count as broken.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ each, so that a kill -9 of their writer cuts none.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import struct
@@ -46,7 +47,7 @@ def count_records(folder: Path, name: str) -> int:
 
 
 class Witness:
-    """Sees attempts begin and end in this process: one O_EXCL file a key, and one for each slot of the limit.
+    """Sees attempts begin and end in this process: one exclusive file a key, and one for each slot of the limit.
 
     Two processes that have a key at once, or more attempts at once than the limit, are violations. A file whose process
     is dead is nobody's.
@@ -57,7 +58,9 @@ class Witness:
         for folder in (self._keys, self._slots):
             folder.mkdir(exist_ok=True)
         self._limit = limit
-        self._pid = str(os.getpid()).encode()
+        self._me = workspace / f"me-{os.getpid()}"
+        self._me.write_text(_identity(os.getpid()))
+        self._lock = os.open(workspace / "lock", os.O_RDWR | os.O_CREAT)
         self.runs = Log(workspace / f"runs-{os.getpid()}")
         self.violations = Log(workspace / f"violations-{os.getpid()}")
 
@@ -80,34 +83,39 @@ class Witness:
         (self._keys / str(key)).unlink(missing_ok=True)
 
     def _take(self, path: Path) -> bool:
+        return self._link(path) or self._take_from_the_dead(path)
+
+    def _link(self, path: Path) -> bool:
+        """Make `path` ours if it is free: exclusive as O_EXCL is, and never without our name in it."""
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.link(self._me, path)
         except FileExistsError:
-            return self._take_from_the_dead(path)
-        os.write(descriptor, self._pid)
-        os.close(descriptor)
+            return False
         return True
 
     def _take_from_the_dead(self, path: Path) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            holder = path.read_bytes()
-            if holder == b"" or _is_alive(holder.decode()):  # empty: its process is between two lines
-                return False
-        # Renaming is atomic, so of two who find the same dead holder one takes its place.
-        mine = path.with_name(f"{path.name}.{os.getpid()}")
-        mine.write_bytes(self._pid)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, path.with_name(f"dead.{os.getpid()}"))
-        with contextlib.suppress(FileExistsError):
-            os.link(mine, path)
-            return True
-        return False
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # of two who find the same dead holder one takes its place
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if _is_alive(path.read_text()):
+                    return False
+                path.unlink()
+            return self._link(path)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
 
-def _is_alive(pid: str) -> bool:
+def _identity(pid: int) -> str:
+    """A process, told from a later one with the same number by when it began."""
+    return f"{pid} {Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[19]}"
+
+
+def _is_alive(identity: str) -> bool:
+    pid = identity.partition(" ")[0]
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return state != "Z" and _identity(int(pid)) == identity
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

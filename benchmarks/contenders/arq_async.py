@@ -1,0 +1,50 @@
+"""arq: a sorted set of jobs; 100 at a time, no results kept."""
+
+# mypy: disable-error-code="import-not-found"
+# What it imports is installed in an environment of its own.
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from arq import create_pool
+from arq.connections import RedisSettings
+from arq.worker import Worker
+
+from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+
+ASYNC = True
+SETTINGS = RedisSettings.from_dsn(REDIS_URL)
+
+
+async def noop(ctx: Any, number: int) -> None:
+    write(number)
+    if PAUSE_SECONDS:
+        await asyncio.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Any]:
+    pool = await create_pool(SETTINGS)
+    yield pool
+    await pool.aclose()
+
+
+async def one(pool: Any, number: int) -> None:
+    await pool.enqueue_job("noop", number)
+
+
+async def duplicate(pool: Any, number: int) -> None:
+    await pool.enqueue_job("noop", number, _job_id=f"key-{number:020}")
+
+
+def work() -> None:
+    import uvloop  # as ours, where it is installed
+
+    uvloop.install()
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    Worker([noop], redis_settings=SETTINGS, max_jobs=100, keep_result=0, log_results=False).run()

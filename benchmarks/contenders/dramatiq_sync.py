@@ -1,0 +1,44 @@
+"""Dramatiq: lists; one process of 8 threads, its default."""
+
+# mypy: disable-error-code="import-not-found,untyped-decorator"
+# What it imports is installed in an environment of its own.
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+
+from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+
+ASYNC = False
+broker: Any = RedisBroker(url=REDIS_URL)
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor
+def noop(number: int) -> None:
+    write(number)
+    if PAUSE_SECONDS:
+        time.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
+
+
+@contextmanager
+def opened() -> Iterator[Any]:
+    yield broker
+    broker.close()
+
+
+def one(_: Any, number: int) -> None:
+    noop.send(number)
+
+
+def work() -> None:
+    arguments = [__name__, "--processes", "1", "--threads", "8", "--skip-logging"]
+    os.execv(sys.executable, [sys.executable, "-m", "dramatiq", *arguments])

@@ -1,0 +1,40 @@
+"""huey: a list, popped blockingly; 8 threads in one process."""
+
+# mypy: disable-error-code="import-not-found,untyped-decorator"
+# What it imports is installed in an environment of its own.
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from huey import RedisHuey
+from huey.consumer_options import ConsumerConfig
+
+from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+
+ASYNC = False
+huey: Any = RedisHuey("bench", url=REDIS_URL, results=False)
+
+
+@huey.task()
+def noop(number: int) -> None:
+    write(number)
+    if PAUSE_SECONDS:
+        time.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
+
+
+@contextmanager
+def opened() -> Iterator[Any]:
+    yield huey
+
+
+def one(_: Any, number: int) -> None:
+    noop(number)
+
+
+def work() -> None:
+    config = ConsumerConfig(workers=8, worker_type="thread", periodic=False)
+    huey.create_consumer(**config.values).run()

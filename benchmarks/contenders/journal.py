@@ -1,0 +1,35 @@
+"""What a no-op writes down, the same in every contender: which one it was, and when; 16 bytes in one write.
+
+Needs nothing but the standard library, since each contender runs in a virtual environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+__all__ = ["ENDED", "PAUSE_SECONDS", "REDIS_URL", "Entry", "read", "write"]
+
+_ENTRY = struct.Struct("=QQ")
+ENDED = 1 << 63
+"""Added to the number when it ended and not when it began."""
+
+REDIS_URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
+PAUSE_SECONDS = float(os.environ.get("BENCHMARK_PAUSE", "0"))
+"""How long each takes; 0 = a no-op, which writes only that it began."""
+
+Entry = tuple[int, int]
+
+_file = os.open(os.environ.get("BENCHMARK_JOURNAL", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def write(number: int) -> None:
+    """This one begins, or ends, now."""
+    os.write(_file, _ENTRY.pack(number, time.monotonic_ns()))
+
+
+def read(path: Path) -> list[Entry]:
+    """Numbers and nanoseconds."""
+    return list(_ENTRY.iter_unpack(path.read_bytes())) if path.exists() else []

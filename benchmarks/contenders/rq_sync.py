@@ -1,0 +1,44 @@
+"""RQ: lists; one at a time in the worker's own process, which is its fastest way; no results kept."""
+
+# mypy: disable-error-code="import-not-found"
+# What it imports is installed in an environment of its own.
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis import Redis
+from rq import Queue, SimpleWorker
+
+from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+
+ASYNC = False
+
+
+def noop(number: int) -> None:
+    write(number)
+    if PAUSE_SECONDS:
+        time.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
+
+
+@contextmanager
+def opened() -> Iterator[Any]:
+    with Redis.from_url(REDIS_URL) as connection:
+        yield Queue(connection=connection)
+
+
+def one(queue: Any, number: int) -> None:
+    queue.enqueue(noop, number, result_ttl=0)
+
+
+def bulk(queue: Any, numbers: range) -> None:
+    for first in range(0, len(numbers), 1000):
+        queue.enqueue_many([Queue.prepare_data(noop, (n,), result_ttl=0) for n in numbers[first : first + 1000]])
+
+
+def work() -> None:
+    with Redis.from_url(REDIS_URL) as connection:
+        SimpleWorker([Queue(connection=connection)], connection=connection).work(logging_level="ERROR")

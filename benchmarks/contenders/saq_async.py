@@ -1,0 +1,50 @@
+"""SAQ: lists; 100 at a time, results kept for no time."""
+
+# mypy: disable-error-code="import-not-found"
+# What it imports is installed in an environment of its own.
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from saq import Queue, Worker
+
+from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+
+ASYNC = True
+
+
+async def noop(ctx: Any, *, number: int) -> None:
+    write(number)
+    if PAUSE_SECONDS:
+        await asyncio.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[Any]:
+    queue = Queue.from_url(REDIS_URL)
+    await queue.connect()
+    yield queue
+    await queue.disconnect()
+
+
+async def one(queue: Any, number: int) -> None:
+    await queue.enqueue("noop", number=number, ttl=-1)
+
+
+async def duplicate(queue: Any, number: int) -> None:
+    await queue.enqueue("noop", number=number, ttl=-1, key=f"key-{number:020}")
+
+
+def work() -> None:
+    import uvloop
+
+    async def run() -> None:
+        queue = Queue.from_url(REDIS_URL)
+        await queue.connect()
+        await Worker(queue, functions=[noop], concurrency=100).start()
+
+    uvloop.run(run())
