@@ -243,6 +243,7 @@ class Attempts:
             log.error("key %r is left unsettled: the store does not answer", owned.key, extra=extra)
             return
         running.runaway = True
+        owned.lost.set()  # its answer will be ignored; a thread has no other way to hear of it
         self._setup.metrics.runaway_callbacks += 1
         if self._outage is not None:
             self._outage.unanswered()  # else starts would stay paused until a probe that hangs comes back

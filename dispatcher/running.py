@@ -62,6 +62,8 @@ class Running:
             self.deadline_us = max(self.deadline_us, self.clock.steady_us() + duration_us(duration))
 
     def remaining(self) -> timedelta:
+        if self.why is not None:  # then `deadline_us` is the end of its grace
+            return timedelta(0)
         return timedelta(microseconds=max(self.deadline_us - self.clock.steady_us(), 0))
 
     def stop(self, why: Why) -> None:

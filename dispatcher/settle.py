@@ -89,11 +89,11 @@ class Settling:
             self._metrics.outcomes["released" if applied else "lost"] += 1
 
     def _decide(self, owned: OwnedInProgressKey, running: Running, result: object) -> Decision:
-        if owned.lost.is_set():
-            return self._unanswered(Decision("lost"))
         if running.abandoned or isinstance(result, ThreadRunsOnError):
             owned.abandon()
             return self._unanswered(Decision("unsettled"))
+        if owned.lost.is_set():
+            return self._unanswered(Decision("lost"))
         if running.why is Why.TIMED_OUT:
             result = TimeoutError(f"the callback ran longer than max_run_time ({self._settings.max_run_time})")
         elif _was_cut_short(running, result):

@@ -236,6 +236,28 @@ async def test_a_thread_that_runs_too_long_keeps_its_key_until_it_ends_and_has_f
 
 
 @scenario
+async def test_a_thread_sees_that_its_time_is_up_and_then_that_its_answer_will_be_ignored() -> None:
+    queue, asked = memory(), threading.Event()
+    told: list[object] = []
+
+    def reconcile(key: str, attempt: Attempt) -> None:
+        asked.wait()
+        told.append((attempt.remaining(), attempt.lost.is_set()))
+        asked.clear()
+        told.append(attempt.lost.wait(30))
+
+    await queue.queue("a")
+    async with running(Dispatcher(queue, reconcile, SETTINGS)):
+        await pass_time(queue, MINUTE)
+        asked.set()
+        await until(lambda: not asked.is_set())
+        await pass_time(queue, 30 * SECOND)
+        await until(lambda: len(told) == 2)
+
+    assert told == [(timedelta(0), False), True]
+
+
+@scenario
 async def test_a_callback_that_blocks_the_event_loop_keeps_its_lease_and_the_others_go_on() -> None:
     lease = LeaseTimes(timedelta(milliseconds=400), timedelta(milliseconds=100))
     queue, errors = MemoryQueue(lease=lease), Recorder()
