@@ -52,7 +52,7 @@ LEASES = [
         sqlite(SQL + "Store._held", "return set(", "return set(tokens) or set("),
         redis("settle", "and token_of(running[i]) == ARGV", "and 'x' ~= ARGV"),
         record(RECORD + "RecordHandles._settle", " and record.held.token == owned.lease.token", ""),
-        gcs(OBJECTS + "delete", 'self._path(pin.name, **_pins("if", pin))', "self._path(pin.name)"),
+        gcs(OBJECTS + "delete", "?{_pins('if', pin)}", ""),
     ),
     bug(
         "a lease that is another's is renewed",
@@ -61,7 +61,7 @@ LEASES = [
         sqlite(SQL_LEASE + "renew", "return set(held)", "return set(tokens)"),
         redis("renew", "running[i] and token_of(running[i]) == ", "running[i] and 'x' ~= "),
         record(RECORD + "renewing", "held is None or held.token != lease.token", "held is None"),
-        gcs(OBJECTS + "patch", "fields=_FIELDS, **pins", "fields=_FIELDS"),
+        gcs(OBJECTS + "patch", "{_pins('if', pin)}&", ""),
     ),
     bug(
         "a settled key stays in progress and leaks its slot",
@@ -201,7 +201,7 @@ LETTERS = [
         sqlite(SQL + "_LETTER", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.redrive", "record.dead != dead.letter", "record.dead is None"),
-        gcs(OBJECTS + "copy", '_pins("ifSource", source) | ', ""),
+        gcs(OBJECTS + "copy", "{_pins('ifSource', source)}&", ""),
     ),
     bug(
         "a dead letter that was replaced can be dropped from an old listing",
@@ -210,7 +210,7 @@ LETTERS = [
         sqlite(SQL + "_DROP_DEAD", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.drop_dead", "record.dead == dead.letter", "record.dead"),
-        gcs(OBJECTS + "delete", 'self._path(pin.name, **_pins("if", pin))', "self._path(pin.name)"),
+        gcs(OBJECTS + "delete", "?{_pins('if', pin)}", ""),
     ),
     bug(
         "a key that changed since it was listed is dropped with the news",
@@ -223,7 +223,7 @@ LETTERS = [
         sqlite(SQL + "_DROP_QUEUED", "stamp = ?", "? <> 0"),
         redis("drop", " or record ~= ARGV[7]", ""),
         record(RECORD + "RecordHandles.drop_queued", "record.queued == queued.entry", "record.queued"),
-        gcs(OBJECTS + "delete", 'self._path(pin.name, **_pins("if", pin))', "self._path(pin.name)"),
+        gcs(OBJECTS + "delete", "?{_pins('if', pin)}", ""),
     ),
 ]
 
