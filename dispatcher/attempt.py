@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 _END_US = duration_us(timedelta(seconds=3))
 _WATCH_US = duration_us(timedelta(milliseconds=100))
 _NEVER_US = 10**15
-_FATAL = (KeyboardInterrupt, SystemExit)
 
 
 class Attempts:
@@ -56,7 +55,7 @@ class Attempts:
         on_fatal: Callable[[], None] | None = None,
     ) -> None:
         self.fatal: BaseException | None = None
-        """KeyboardInterrupt or SystemExit, raised by a callback and meant for the whole process."""
+        """A KeyboardInterrupt. A SystemExit fails its attempt only, or one key could end every process there is."""
 
         self._setup = setup
         self._on_fatal = on_fatal or self.poke
@@ -199,9 +198,9 @@ class Attempts:
         if running.runaway:
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
-        if isinstance(result, _FATAL):
-            message = "the callback of key %r raised %s: this dispatcher ends"
-            log.error(message, owned.key, type(result).__name__, extra=self._extra(owned))
+        if isinstance(result, KeyboardInterrupt):
+            message = "the callback of key %r raised KeyboardInterrupt: this dispatcher ends"
+            log.error(message, owned.key, extra=self._extra(owned))
             self.fatal = result
             self._on_fatal()
         if self._change is not None:

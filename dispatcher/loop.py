@@ -72,7 +72,7 @@ class Dispatcher:
 
         Raises:
             QueueClosedError: the queue was closed meanwhile.
-            KeyboardInterrupt, SystemExit: a callback raised it; the other attempts were ended first.
+            KeyboardInterrupt: a callback raised it; the other attempts were ended first.
         """
         await to_the_end(self._start(), self.stop)
         if self._attempts.fatal is not None:

@@ -38,7 +38,7 @@ async def handle(
         InvalidSettingError: a setting is out of range.
         StoreError: the store failed before any key was started.
         ExceptionGroup: the store failed for some keys; the others were processed.
-        KeyboardInterrupt, SystemExit: a callback raised it; its attempt failed, the others were processed.
+        KeyboardInterrupt: a callback raised it; its attempt failed, the others were processed.
     """
     await Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors)).run()
 

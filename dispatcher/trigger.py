@@ -184,7 +184,7 @@ class Trigger:
             await round_.run()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - a callback's SystemExit fails a round, not whose app we are in
+        except BaseException as error:  # noqa: BLE001 - even a KeyboardInterrupt fails a round only: the app is not ours
             log.error("round failed: %s", _text(error), extra={"queue": self._setup.metrics.name})
             self.health.store_failed(error)
             return error
@@ -192,13 +192,14 @@ class Trigger:
         return None
 
     async def _scraped(self, request: Request) -> Response:
-        await self._gauges.refresh()
+        self._gauges.nudge()  # without waiting: a store that is down must not take the other metrics with it
         return await self._exposition.scraped(request)
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         try:
-            yield
+            async with self._gauges:
+                yield
         finally:
             await self.drain()
 

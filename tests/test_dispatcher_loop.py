@@ -203,24 +203,24 @@ async def test_a_loop_that_dies_of_a_bug_says_so_even_if_nobody_waits_for_it(cap
 
 
 @scenario
-async def test_a_callback_that_wants_the_process_to_end_ends_the_loop_with_everything_settled(
+async def test_a_keyboard_interrupt_in_a_callback_ends_the_loop_with_everything_settled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     queue, errors, gate = memory(), Recorder(), Gate()
 
     async def reconcile(key: str, attempt: Attempt) -> None:
         if key == "exit":
-            raise SystemExit(3)
+            raise KeyboardInterrupt
         await gate(key, attempt)
 
     await queue.queue("a")
     await queue.queue("exit")
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         await Dispatcher(queue, reconcile, DispatcherSettings(drain_timeout=timedelta(0)), errors=errors).run()
 
     assert await states(queue, "a", "exit") == {"a": "QUEUED", "exit": "QUEUED"}
     assert errors.told == [("exit", "requeued")]
-    assert "the callback of key 'exit' raised SystemExit: this dispatcher ends" in caplog.text
+    assert "the callback of key 'exit' raised KeyboardInterrupt: this dispatcher ends" in caplog.text
 
 
 @scenario

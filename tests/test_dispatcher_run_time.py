@@ -180,26 +180,20 @@ async def test_a_plain_function_runs_in_a_thread_that_does_not_keep_the_process(
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), StopIteration(7)], ids=repr)
 @scenario
-async def test_whatever_a_plain_function_raises_fails_its_key(error: BaseException) -> None:
+async def test_whatever_a_plain_function_raises_fails_its_key_and_nothing_else(error: BaseException) -> None:
     queue, errors = memory(), Recorder()
 
     def reconcile(key: str, attempt: Attempt) -> None:
-        raise error
+        if key == "a":
+            raise error
 
     await queue.queue("a")
-    dispatching = asyncio.ensure_future(_quietly(Dispatcher(queue, reconcile, errors=errors)))
-    await until(lambda: bool(errors.told))
-    dispatching.cancel()
-    await asyncio.wait((dispatching,))
+    async with running(Dispatcher(queue, reconcile, errors=errors)) as dispatcher:
+        await until(lambda: bool(errors.told))
+        await queue.queue("b")
+        await until(lambda: dispatcher.metrics.outcomes["completed"] == 1)
 
     assert errors.told == [("a", "requeued")]
-
-
-async def _quietly(dispatcher: Dispatcher) -> None:
-    try:
-        await dispatcher.run()
-    except SystemExit:
-        return
 
 
 @scenario
