@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
@@ -16,6 +17,7 @@ from workqueue.generic import FullQueue
 ASYNC = True
 URL = REDIS_URL + os.environ.get("BENCHMARK_SETTINGS", "")
 LIMIT = int(os.environ.get("BENCHMARK_LIMIT", "100"))
+BACKOFF = timedelta(seconds=float(os.environ.get("BENCHMARK_BACKOFF", "0")))  # 0 = the default, 30 s doubling
 _PLAIN = Options()
 
 
@@ -49,7 +51,7 @@ def work() -> None:
 
     async def run() -> None:
         async with open_queue(URL) as queue:
-            settings = DispatcherSettings(concurrency=LIMIT)
+            settings = DispatcherSettings(concurrency=LIMIT, backoff=lambda _: BACKOFF)
             await run_until_signalled(Dispatcher(queue, noop, settings))
 
     uvloop.run(run())
