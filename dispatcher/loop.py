@@ -150,9 +150,12 @@ class Dispatcher:
     def _over(self) -> bool:
         return self._ending or self._attempts.fatal is not None
 
+    @property
+    def _room(self) -> int:
+        return max(self.setup.settings.concurrency - len(self._attempts), 0)
+
     def _startable(self) -> int:
-        room = max(self.setup.settings.concurrency - len(self._attempts), 0)
-        return self._outage.starts(room, self.setup.clock.steady_us())
+        return self._outage.starts(self._room, self.setup.clock.steady_us())
 
     async def _begin(self, leased: Leased) -> None:
         if self._over:  # since the lease step was under way
@@ -174,7 +177,7 @@ class Dispatcher:
         if self._over:  # since the lease step was under way, when nobody slept who could be woken
             return
         poll_seconds = self.setup.settings.poll_period.total_seconds()
-        probe_us = self._outage.probe_in_us(self.setup.clock.steady_us())
+        probe_us = self._outage.probe_in_us(self.setup.clock.steady_us()) if self._room else None
         await self._attempts.change(poll_seconds if probe_us is None else min(poll_seconds, probe_us / 1e6))
 
     async def _pause(self, error: StoreError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -185,6 +186,12 @@ async def cancel_itself() -> None:
     await asyncio.sleep(0)
 
 
+async def ignoring_cancellation(over: asyncio.Event) -> None:
+    while not over.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await over.wait()
+
+
 @scenario
 async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None:
     queue = FragileQueue()
@@ -196,6 +203,22 @@ async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None
         asked = len(queue.steps)
         await settle_down(200)
         assert len(queue.steps) == asked
+
+
+@scenario
+async def test_a_probe_that_is_due_while_no_slot_is_free_does_not_keep_the_loop_busy() -> None:
+    queue, over = FragileQueue(), asyncio.Event()
+    await queue.queue("a")
+    probed = OddProbe(functools.partial(ignoring_cancellation, over))
+
+    async with running(Dispatcher(queue, probed, DispatcherSettings(concurrency=1, max_run_time=MINUTE))):
+        await pass_time(queue, 2 * MINUTE)
+        asked = len(queue.steps)
+        await settle_down(200)
+        idle = len(queue.steps) == asked
+        over.set()
+
+    assert idle
 
 
 @scenario
@@ -211,12 +234,7 @@ async def test_a_probe_that_is_cancelled_from_within_is_followed_by_another() ->
 async def test_a_probe_that_never_ends_is_followed_by_another_once_it_is_given_up() -> None:
     queue, over = await backlog(20), asyncio.Event()
 
-    async def ignore_cancellation() -> None:
-        while not over.is_set():
-            with contextlib.suppress(asyncio.CancelledError):
-                await over.wait()
-
-    async with running(Dispatcher(queue, OddProbe(ignore_cancellation), FIVE)):
+    async with running(Dispatcher(queue, OddProbe(functools.partial(ignoring_cancellation, over)), FIVE)):
         await pass_time(queue, 2 * MINUTE)
         left = (await queue.counts()).queued
         over.set()
