@@ -139,7 +139,9 @@ class Dispatcher:
             leased = await lease_keys(self.setup, request.limit)
             await self._begin(leased)
             self.health.iterated()
-            if not self._startable():
+            if leased.errors and not leased.started:  # there may be keys to start, so that `wait` would not
+                await self._pause(leased.errors[-1])
+            elif not self._startable():
                 await self._sleep_full()
             elif len(leased.started) < request.limit:
                 await self._nap(self.setup.queue.wait(self.setup.settings.poll_period, request.concurrency))
@@ -166,10 +168,10 @@ class Dispatcher:
         self._note_errors([*leased.errors, *self._attempts.take_errors()])
 
     def _note_errors(self, errors: Sequence[Exception]) -> None:
-        self._pause_seconds = 0.0
         if errors:
             self.health.store_failed(errors[-1])
         else:
+            self._pause_seconds = 0.0
             self.health.store_answered()
 
     async def _sleep_full(self) -> None:
@@ -180,7 +182,7 @@ class Dispatcher:
         probe_us = self._outage.probe_in_us(self.setup.clock.steady_us()) if self._room else None
         await self._attempts.change(poll_seconds if probe_us is None else min(poll_seconds, probe_us / 1e6))
 
-    async def _pause(self, error: StoreError) -> None:
+    async def _pause(self, error: Exception) -> None:
         """The store failed: running attempts go on, starts wait, longer each time."""
         self.health.store_failed(error)
         self.health.iterated()

@@ -21,7 +21,7 @@ from tests.dispatching import (
     settle_down,
     states,
 )
-from workqueue import Configuration, Options, RequeueAfter
+from workqueue import Configuration, Options, RequeueAfter, StoreUnavailableError
 from workqueue.backends.memory import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.errors import QueueClosedError
@@ -161,6 +161,25 @@ async def test_a_store_that_is_down_is_asked_again_with_growing_pauses_until_it_
         assert (asked, ledger.ended, dispatcher.health.why_unready()) == (3, {"a": 1}, "")
 
     assert "lease failed" in down
+
+
+class StartlessQueue(FragileQueue):
+    """A store that lists keys and cannot start them."""
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        self._step("lease")
+        return Leased([], errors=[StoreUnavailableError("start failed")])
+
+
+@scenario
+async def test_a_store_that_can_start_no_key_is_asked_again_with_growing_pauses() -> None:
+    queue = StartlessQueue()
+    await queue.queue("a")
+
+    async with running(Dispatcher(queue, nothing)):
+        await pass_time(queue, MINUTE)
+
+    assert len(queue.steps) < 20
 
 
 @scenario
