@@ -105,13 +105,12 @@ LIMITS = [
         gcs(KEPT + "Kept.add_page", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
         gcs(KEPT + "Kept.promote", "max(_DUE.unpack_from(due)[0], ", "max(0, "),
     ),
-    bug(
+    bug(  # a bucket's wait may return early, after its listing, so there the bug is not seen every time
         "an enqueue wakes nobody",
         "waiting: an enqueue wakes whoever waits",
         memory("wake", "if not waiter.done():", "if False:"),
         sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
         redis("enqueue", "store()\nwake()", "store()"),
-        gcs(GCS + "_wake", "if not waiter.done():", "if False:"),
     ),
 ]
 
