@@ -132,26 +132,31 @@ class CloudEventErrors:
         for sender in tuple(self._senders):
             sender.cancel()
         await all_done(self._senders)
+        self._active = 0  # a sender that was cancelled before it began did not count itself out
+        await self._close_session()
 
     async def _send_waiting(self) -> None:
         """One of the senders: works until nothing waits. The last one closes the session, so none is left open."""
         try:
-            if self._session is None:
-                self._session = self._open_session()
-            session = self._session
             while self._waiting:
-                await self._send_one(session, self._waiting.popleft())
+                await self._send_one(self._waiting.popleft())
         finally:
             self._active -= 1
-            if not self._active and self._session is not None:
-                closing, self._session = self._session, None
-                await closing.close()
+            if not self._active:
+                await self._close_session()
 
-    async def _send_one(self, session: ClientSession, event: ErrorEvent) -> None:
+    async def _close_session(self) -> None:
+        if self._session is not None:
+            closing, self._session = self._session, None
+            await closing.close()
+
+    async def _send_one(self, event: ErrorEvent) -> None:
         self._in_flight += 1
         try:
+            if self._session is None:
+                self._session = self._open_session()
             message = _message(event, self._source, structured=self._structured)
-            await within(self._clock, _SECONDS_IN_ALL, self._post(session, message))
+            await within(self._clock, _SECONDS_IN_ALL, self._post(self._session, message))
         except asyncio.CancelledError:
             self._lost("dropped", event, "the dispatcher is stopping")
             raise

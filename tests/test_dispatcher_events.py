@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 import dispatcher
@@ -206,6 +206,38 @@ async def test_an_event_is_given_up_after_thirty_seconds() -> None:
         await until(lambda: bool(broker.messages))
         clock.advance(30 * SECOND)
         await until(lambda: errors.results["failed"] == 1)
+
+
+@scenario
+async def test_an_event_for_which_no_session_can_be_made_is_lost_aloud_like_any_other() -> None:
+    tried: list[int] = []
+
+    def refuse_once() -> ClientSession:
+        tried.append(len(tried))
+        if len(tried) == 1:
+            raise FileNotFoundError("ca.pem")
+        return ClientSession()
+
+    async with sink() as broker:
+        errors = CloudEventErrors(broker.url, "my-wq", open_session=refuse_once)
+        for _ in range(2):
+            errors.send(event())
+            await errors.flush()
+
+    assert errors.results == {"sent": 1, "failed": 1, "dropped": 0}
+
+
+@scenario
+async def test_events_that_come_after_a_sink_has_given_up_are_sent() -> None:
+    async with sink() as broker:
+        errors = CloudEventErrors(broker.url, "my-wq")
+        for _ in range(100):
+            errors.send(event())
+        await errors.give_up()
+        errors.send(event())
+        await errors.flush()
+
+    assert errors.results == {"sent": 1, "failed": 0, "dropped": 100}
 
 
 @scenario
