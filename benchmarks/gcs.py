@@ -107,16 +107,16 @@ async def drain(server: GcsProcess, **changes: Any) -> tuple[float, Counter[str]
     return sum(counts.values()) / took, counts
 
 
-async def latency(server: GcsProcess) -> tuple[float, float, float]:
+async def latency(server: GcsProcess, refresh: timedelta) -> tuple[float, float, float]:
     """Seconds to list a backlog, then the median and the 95th percentile from a free slot to a started key."""
     fill(server, BACKLOG)
     took: list[float] = []
-    async with GCSQueue(settings(server, refresh=timedelta(seconds=5))) as queue:
+    async with GCSQueue(settings(server, refresh=refresh)) as queue:
         began = time.perf_counter()
         while not (await queue.lease(LeaseRequest(10, 10))).started:
             await queue.wait(timedelta(seconds=1), 10)
         listed = time.perf_counter() - began
-        for _ in range(200):  # some of them while the backlog is listed again in the background
+        for _ in range(200):
             asked = time.perf_counter()
             (owned,) = (await queue.lease(LeaseRequest(1, 11))).started
             took.append(time.perf_counter() - asked)
@@ -200,13 +200,11 @@ async def main() -> None:
         lost, most = await lost_starts(server, 4, exact=True)
         row("  4 dispatchers with exact=true: most callbacks at once", str(most), str(CONCURRENCY))
         row("kept listing: bytes a key (24-byte names)", f"{bytes_a_key():.0f}", "under 200")
-        listed, usual, most_s = await latency(server)
-        row(f"{BACKLOG} keys queued: first listing", f"{listed:.1f} s", "")
-        row(
-            "  free slot to started key, median and p95",
-            f"{usual * 1e3:.1f} and {most_s * 1e3:.0f} ms",
-            "under 100 ms",
-        )
+        for when, refresh in (("", timedelta(hours=1)), (" while it is listed again", timedelta(seconds=1))):
+            listed, usual, most_s = await latency(server, refresh)
+            row(f"{BACKLOG} keys queued: first listing", f"{listed:.1f} s", "")
+            found = f"{usual * 1e3:.1f} and {most_s * 1e3:.0f} ms"
+            row(f"  slot to start, median and p95{when}", found, "under 100 ms")
 
 
 if __name__ == "__main__":

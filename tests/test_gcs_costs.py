@@ -202,3 +202,19 @@ def test_what_is_known_of_a_key_needs_no_request(server: GcsServer) -> None:
 
     assert asyncio.run(scenario()) == 3
     assert [each for each in operations(server) if each in LIST] == []
+
+
+def test_a_process_that_only_enqueues_keeps_no_list(server: GcsServer) -> None:
+    """What it would keep was last read long ago, so the next lease step lists the bucket again."""
+
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with bucket_queue(server, clock) as queue:
+            await start_all(queue)
+            clock.freeze(timedelta(minutes=11))
+            await queue.queue("a")
+            server.reset()
+            assert len(await start_all(queue, limit=1)) == 1
+
+    asyncio.run(scenario())
+    assert [each for each in operations(server) if each in LIST] == LIST

@@ -29,10 +29,12 @@ log = logging.getLogger(__name__)
 
 _FREE_PAGES = 10  # a listing of no more pages than these may be repeated at will
 _US_A_PAGE = 100_000  # one that is longer, at most at this pace, so that it does not become all that we do
+_SLICE = 250  # keys filed at once; the event loop has others to serve
+_REST_SECONDS = 0.01
 _DEAD_PAGES = 10
 _FRESH_US = 1_000_000
 _PATIENCE_SECONDS = 3.0  # a lease step waits no longer for a listing: who probes our health would take us for dead
-_FORGET_AFTER = 20  # refresh periods; a process that only enqueues must not keep what it never reads
+_FORGET_US = 600_000_000  # beside the refresh period; a process that only enqueues must not keep what it never reads
 
 _Version = tuple[int, int] | None
 
@@ -72,6 +74,7 @@ class Listing:
         self.pages = 0
         self._listed_us: int | None = None
         self._task: asyncio.Task[None] | None = None
+        self._awaited = 0  # how many wait for the listing under way
         self._changed: dict[str, _Version] = {}  # what became of keys through ourselves since the list was begun
         self._since: dict[str, tuple[_Version, Stored | None, Entry | None]] | None = None  # … since the next one was
 
@@ -193,7 +196,7 @@ class Listing:
     def _note(self, key: str, stored: Stored | None, entry: Entry | None) -> None:
         if self._listed_us is None and self._since is None:
             return
-        if self._age_us() > _FORGET_AFTER * max(self._refresh_us, 1_000_000) and self._since is None:
+        if self._since is None and self._age_us() > self._refresh_us + _FORGET_US:
             self._listed_us, self.kept, self._changed = None, Kept(self._keep), {}
             return
         version = (stored.generation, stored.metageneration) if stored is not None else None
@@ -226,7 +229,11 @@ class Listing:
         return self._task
 
     async def _wait_for(self, task: asyncio.Task[None], seconds: float | None) -> None:
-        await asyncio.wait((task,), timeout=seconds)
+        self._awaited += 1
+        try:
+            await asyncio.wait((task,), timeout=seconds)
+        finally:
+            self._awaited -= 1
         if task.done() and not task.cancelled():
             task.result()
 
@@ -235,7 +242,10 @@ class Listing:
         kept, pages = Kept(self._keep), 0
         try:
             async for items in self._pages(self._place.queued):
-                kept.add_page(map(self._entry, items), self._clock.wall_us(), self.running.keys)
+                for start in range(0, len(items), _SLICE):
+                    rows = map(self._entry, items[start : start + _SLICE])
+                    kept.add_page(rows, self._clock.wall_us(), self.running.keys)
+                    await self._give_way()
                 pages += 1
             dead, is_complete, dead_pages = await self._list_dead()
         except BaseException:
@@ -248,6 +258,10 @@ class Listing:
         if kept.forgotten:
             log.info("%d queued keys are more than are kept in memory (keep=%d)", kept.forgotten, self._keep)
         self._refreshed()
+
+    async def _give_way(self) -> None:
+        """Let starts and settles go first: a listing that nobody waits for has until the next one."""
+        await asyncio.sleep(0 if self._awaited else _REST_SECONDS)
 
     def _take_over(self, since: dict[str, tuple[_Version, Stored | None, Entry | None]]) -> None:
         """Bring a new list up to date with what we did while it was made."""
