@@ -19,7 +19,7 @@ from workqueue.wire import describe, from_reconciler, non_retriable_reason, outc
 __all__ = ["ServiceCallback", "TargetError", "service_callback"]
 
 _READY = grpc.ChannelConnectivity.READY
-_LEAST_SECONDS = 0.001
+_LEAST_SECONDS, _MOST_SECONDS = 0.001, 31_536_000.0  # gRPC takes a deadline centuries ahead for one that has passed
 _TO_CONNECT = frozenset({grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
 
 
@@ -59,7 +59,7 @@ class ServiceCallback:
             attempts=attempt.attempts,
             meta=attempt.meta,
         )
-        seconds = max(attempt.remaining().total_seconds(), _LEAST_SECONDS)
+        seconds = min(max(attempt.remaining().total_seconds(), _LEAST_SECONDS), _MOST_SECONDS)
         try:
             return outcome_of(await process(request, timeout=seconds))
         except grpc.aio.AioRpcError as error:

@@ -114,6 +114,16 @@ async def test_a_call_has_the_remaining_run_time_as_its_deadline() -> None:
     assert 50 < left[0] < 61
 
 
+@scenario
+async def test_a_run_time_without_limit_is_no_deadline_that_has_passed() -> None:
+    queue = await queued_keys("a")
+
+    async with reconciler(done) as (_, callback):
+        await dispatcher.handle(queue, callback=callback, max_run_time=timedelta.max)
+
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
 @pytest.mark.parametrize(
     ("response", "queued"),
     [
