@@ -88,7 +88,7 @@ def gcs() -> Iterator[Target]:
 def gcs_exact() -> Iterator[Target]:
     """Strict where a bucket can be: slots for the limit, one order for all dispatchers, a new listing each step."""
     with GcsProcess() as server:
-        yield URLTarget(f"gs://wq?endpoint={server.url}&anonymous=true&exact=true&spread=false&refresh=1ms")
+        yield URLTarget(f"gs://wq?endpoint={server.url}&anonymous=true&exact=true&spread=false&refresh=0s")
 
 
 BACKENDS = [

@@ -68,7 +68,7 @@ def test_an_emulator_is_asked_without_credentials(host: str) -> None:
         "gs://",
         "gs:///prefix",
         "gs://UPPER",
-        "gs://bucket?refresh=0s",
+        "gs://bucket?refresh=soon",
         "gs://bucket?keep=10",
         "gs://bucket?exact=yes",
         "gs://bucket?impersonate=nobody",

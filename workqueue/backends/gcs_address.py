@@ -40,7 +40,7 @@ class GCSSettings:
         endpoint: the server, such as `https://storage.googleapis.com`.
         anonymous: send no credentials (an emulator).
         impersonate: the service account to act as, an e-mail address; empty = the ambient one.
-        refresh: how old the kept listing of queued keys may become.
+        refresh: how old the kept listing of queued keys may become; 0 = a short one is made anew for every lease step.
         keep: at most this many queued keys are kept in memory; the rest are seen at the next refresh.
         spread: several dispatchers of one bucket each prefer other keys, so that they do not race for the same head;
             False = strict order, and more lost races.
@@ -82,7 +82,7 @@ class GCSSettings:
             endpoint,
             url.take("anonymous", switch, bool(emulator) and endpoint == _endpoint(emulator)),
             url.take("impersonate", _account, ""),
-            url.take("refresh", duration, DEFAULT_REFRESH),
+            url.take("refresh", _refresh, DEFAULT_REFRESH),
             url.take("keep", _count, 500_000),
             url.take("spread", switch, True),
             url.take("exact", switch, False),
@@ -168,6 +168,10 @@ def _endpoint(text: str) -> str:
     if not re.fullmatch(r"https?://[^/?#\s]+/?", url):
         raise ValueError("it takes a server such as https://storage.googleapis.com or http://127.0.0.1:4443")
     return url.rstrip("/")
+
+
+def _refresh(text: str) -> timedelta:
+    return timedelta(0) if text == "0s" else duration(text)
 
 
 def _account(text: str) -> str:

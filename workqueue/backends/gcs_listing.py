@@ -113,10 +113,15 @@ class Listing:
     async def fill(self, wanted: int) -> None:
         """See to it that there are `wanted` keys to start, as far as that is to be had soon."""
         self.kept.promote(self._clock.wall_us())
-        if not self.known or (self.kept.ready < wanted and self._age_us() >= self._pace_us()):
-            few = self.pages > _FREE_PAGES and self.kept.ready
-            await self._wait_for(self._start(), 0 if few else _PATIENCE_SECONDS)
-        elif self._age_us() >= self._refresh_us:
+        is_dry = self.kept.ready < wanted and self._age_us() >= self._pace_us()
+        is_old = self._age_us() >= self._refresh_us
+        if not self.known or (self.pages <= _FREE_PAGES and (is_dry or is_old)):
+            if self.under_way:  # it may have passed by what was stored before we were asked
+                await self._wait_for(self._start(), _PATIENCE_SECONDS)
+            await self._wait_for(self._start(), _PATIENCE_SECONDS)
+        elif is_dry:
+            await self._wait_for(self._start(), 0 if self.kept.ready else _PATIENCE_SECONDS)
+        elif is_old:
             self._start()
         self.kept.promote(self._clock.wall_us())
 
