@@ -262,6 +262,23 @@ async def test_a_closed_queue_says_so_and_leaves_no_thread(tmp_path: Path) -> No
 
 
 @scenario
+async def test_closing_can_be_cancelled_and_leaves_no_thread_all_the_same(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    queue = await sqlite_queue(tmp_path / "q.db", busy_timeout="100ms").__aenter__()
+    await queue.counts()  # starts the reader
+    with locked(tmp_path / "q.db"):
+        waiting = asyncio.ensure_future(queue.queue("a"))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(queue.__aexit__())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait((closing, waiting))
+
+    await until(lambda: threading.active_count() <= threads)
+    assert isinstance(waiting.exception(), StoreUnavailableError)
+
+
+@scenario
 async def test_a_queue_that_is_not_open_refuses_calls_instead_of_keeping_them(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database " * 100)
     queue = sqlite_queue(tmp_path / "text")

@@ -105,8 +105,10 @@ class SqliteQueue:
         self._closed = True
         self.renewer.close()
         self._waiting.tell(Change.EVERYTHING)
-        await self._writer.close()
-        await self._reads.close()
+        try:
+            await self._writer.close()
+        finally:
+            await self._reads.close()
 
     def _open_store(self) -> Store:
         connection, self._queue = open_queue_file(self._file)
