@@ -237,16 +237,17 @@ def _is_empty(connection: sqlite3.Connection, path: str) -> bool:
     Raises:
         StoreUnusableError: the file is no queue, or one that this release does not know.
     """
-    if _pragma(connection, "application_id") == APPLICATION_ID:
-        layout = _pragma(connection, "user_version")
-        if layout not in READABLE:
-            raise StoreUnusableError(
-                f"{path} has layout {layout}, this release works layout {READABLE[-1]}; run a newer release on it"
-            )
-        return False
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    # Tables first: another process may make them, and the number with them, between two of these reads.
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return True
+    if _pragma(connection, "application_id") != APPLICATION_ID:
         raise StoreUnusableError(f"{path} is the database of another program; give the queue a file of its own")
-    return True
+    layout = _pragma(connection, "user_version")
+    if layout not in READABLE:
+        raise StoreUnusableError(
+            f"{path} has layout {layout}, this release works layout {READABLE[-1]}; run a newer release on it"
+        )
+    return False
 
 
 def _create(connection: sqlite3.Connection, path: str) -> None:
