@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -256,6 +256,21 @@ async def test_rows_deleted_by_hand_leave_the_counts_right_and_free_their_slots(
 
         assert (await queue.counts()).queued == 3
         assert len((await queue.lease(LeaseRequest(1, 1))).started) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, -60], ids=["at once", "with a not-before"])
+@scenario
+async def test_a_lease_deleted_by_hand_frees_the_key_that_was_queued_meanwhile(tmp_path: Path, seconds: int) -> None:
+    not_before = datetime.now(UTC) + timedelta(seconds=seconds) if seconds else None
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        await queue.queue("a")
+        (stale,) = (await lease(queue)).started
+        await queue.queue("a", Options(not_before=not_before))
+        with shell(tmp_path / "q.db") as hand:
+            hand.execute("DELETE FROM in_progress")
+
+        assert [owned.key for owned in (await lease(queue)).started] == ["a"]
+        assert not await stale.complete()
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
