@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -70,21 +70,6 @@ async def test_calls_wait_for_a_lock_that_is_held_only_for_a_moment(tmp_path: Pa
         await asyncio.gather(*waiting)
 
         assert len(await eligible(queue)) == 20
-
-
-@scenario
-async def test_a_key_started_after_a_wait_longer_than_a_lease_is_kept(tmp_path: Path) -> None:
-    clock = FakeClock()
-    async with sqlite_queue(tmp_path / "q.db", clock) as queue:
-        await queue.queue("a")
-        with locked(tmp_path / "q.db"):
-            starting = asyncio.ensure_future(lease(queue))
-            await asyncio.sleep(0)
-            clock.advance(timedelta(seconds=20))
-        (owned,) = (await starting).started
-
-        clock.advance(timedelta(seconds=1))
-        assert await owned.complete()
 
 
 @scenario
@@ -271,21 +256,6 @@ async def test_rows_deleted_by_hand_leave_the_counts_right_and_free_their_slots(
 
         assert (await queue.counts()).queued == 3
         assert len((await queue.lease(LeaseRequest(1, 1))).started) == 1
-
-
-@pytest.mark.parametrize("seconds", [0, -60], ids=["at once", "with a not-before"])
-@scenario
-async def test_a_lease_deleted_by_hand_frees_the_key_that_was_queued_meanwhile(tmp_path: Path, seconds: int) -> None:
-    not_before = datetime.now(UTC) + timedelta(seconds=seconds) if seconds else None
-    async with sqlite_queue(tmp_path / "q.db") as queue:
-        await queue.queue("a")
-        (stale,) = (await lease(queue)).started
-        await queue.queue("a", Options(not_before=not_before))
-        with shell(tmp_path / "q.db") as hand:
-            hand.execute("DELETE FROM in_progress")
-
-        assert [owned.key for owned in (await lease(queue)).started] == ["a"]
-        assert not await stale.complete()
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])

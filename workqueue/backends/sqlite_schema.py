@@ -126,12 +126,6 @@ CREATE TRIGGER queued_moved AFTER UPDATE OF place ON queued WHEN OLD.place <> NE
   twins = twins + (NEW.place = {TWIN}) - (OLD.place = {TWIN})
   WHERE id = NEW.queue; END
 """,
-    # A settle frees its twin itself; this is for the hand that deletes a lease: its twin would wait for ever.
-    f"""
-CREATE TRIGGER in_progress_out AFTER DELETE ON in_progress BEGIN
-  UPDATE OR ROLLBACK queued SET place = CASE WHEN not_before_us > 0 THEN {DELAYED} ELSE {READY} END
-  WHERE queue = OLD.queue AND key = OLD.key AND place = {TWIN}; END
-""",
     """
 CREATE TRIGGER dead_in AFTER INSERT ON dead BEGIN UPDATE OR ROLLBACK queues SET
   dead_letters = dead_letters + 1 WHERE id = NEW.queue; END

@@ -235,9 +235,9 @@ class Store:
 
     def _leave_in_progress(self, ended: Sequence[Settle]) -> None:
         keys = rows.as_json([settle.key for settle in ended])
+        self.connection.execute(_END, (rows.as_json([settle.token for settle in ended]),))
         if self.connection.execute(_FREE_TWINS, (self.queue, keys, self.clock.wall_us())).rowcount:
             self.changed |= Change.ELIGIBLE
-        self.connection.execute(_END, (rows.as_json([settle.token for settle in ended]),))
         # A completed key takes its dead letter along, a dead-lettered one replaces it.
         gone = [settle.key for settle in ended if settle.back is None]
         if gone:
