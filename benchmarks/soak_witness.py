@@ -66,13 +66,14 @@ class Witness:
 
     def begin(self, key: int) -> Path:
         """An attempt of `key` begins; returns its slot."""
-        if not self._take(self._keys / str(key)):
-            self.violations.write((key, time.monotonic_ns(), OVERLAP))
-        first = random.randrange(self._limit)
-        for number in range(self._limit):
-            slot = self._slots / str((first + number) % self._limit)
-            if self._take(slot):
-                return slot
+        with self._alone():
+            if not self._take(self._keys / str(key)):
+                self.violations.write((key, time.monotonic_ns(), OVERLAP))
+            first = random.randrange(self._limit)
+            for number in range(self._limit):
+                slot = self._slots / str((first + number) % self._limit)
+                if self._take(slot):
+                    return slot
         self.violations.write((key, time.monotonic_ns(), OVER_LIMIT))
         return self._slots / "none"
 
@@ -81,6 +82,19 @@ class Witness:
         self.runs.write((key, began_ns, attempts))
         slot.unlink(missing_ok=True)
         (self._keys / str(key)).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else takes a file meanwhile.
+
+        Of two who find the same dead holder one takes its place. And who finds every slot taken may say so: otherwise
+        a slot behind it is freed and its holder's next attempt takes the free one ahead of it.
+        """
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _take(self, path: Path) -> bool:
         return self._link(path) or self._take_from_the_dead(path)
@@ -94,15 +108,11 @@ class Witness:
         return True
 
     def _take_from_the_dead(self, path: Path) -> bool:
-        fcntl.flock(self._lock, fcntl.LOCK_EX)  # of two who find the same dead holder one takes its place
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                if _is_alive(path.read_text()):
-                    return False
-                path.unlink()
-            return self._link(path)
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        with contextlib.suppress(FileNotFoundError):
+            if _is_alive(path.read_text()):
+                return False
+            path.unlink()
+        return self._link(path)
 
 
 def _identity(pid: int) -> str:
