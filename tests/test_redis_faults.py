@@ -122,8 +122,11 @@ async def test_a_queue_of_a_newer_release_is_refused(server: RedisServer) -> Non
 
 
 @scenario
-async def test_a_cluster_and_a_single_server_are_not_taken_for_each_other(server: RedisServer) -> None:
-    assert "cluster support disabled" in await refusal(f"redis+cluster://{server.address}")
+async def test_a_cluster_a_sentinel_and_a_single_server_are_not_taken_for_each_other(server: RedisServer) -> None:
+    line = await refusal(f"redis+cluster://{server.address}")
+    assert line.startswith(f"Redis at {server.address} is no cluster; the URL should begin with redis://")
+    line = await refusal(f"redis+sentinel://{server.address}/mymaster")
+    assert line.startswith(f"Redis at {server.address} is no sentinel")
     with RedisServer(cluster_enabled="yes") as node:
         line = await refusal(node.url())
         assert line == f"Redis at {node.address} is a cluster; the URL should begin with redis+cluster://"

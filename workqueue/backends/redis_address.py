@@ -152,11 +152,18 @@ class Locator:
             try:
                 found = question(address, timeout / len(known))
             except (*CONNECTION_ERRORS, ResponseError) as error:
-                trouble = typed_error(error, str(address))
+                trouble = typed_error(error, str(address), self._mistaken)
             else:
                 if found is not None:
                     return found
         raise trouble or self._unknown()
+
+    @property
+    def _mistaken(self) -> str:
+        """What it means that a node does not know the question."""
+        if self._settings.scheme == "redis+sentinel":
+            return "is no sentinel, which is what redis+sentinel:// names"
+        return "is no cluster; the URL should begin with redis://"
 
     def _unknown(self) -> StoreError:
         if self._settings.scheme == "redis+sentinel":

@@ -51,8 +51,8 @@ def asks_for_script(error: Exception) -> bool:
     return isinstance(error, redis_errors.NoScriptError)
 
 
-def typed_error(error: Exception, where: str) -> StoreError:
-    """The error to raise for `error` from the Redis at `where`."""
+def typed_error(error: Exception, where: str, refused: str = "refused a script of this library") -> StoreError:
+    """The error to raise for `error` from the Redis at `where`; `refused` is what a refusal of no known kind means."""
     if isinstance(error, StoreError):
         return error
     unusable = _unusable(error)
@@ -62,7 +62,7 @@ def typed_error(error: Exception, where: str) -> StoreError:
     if says:
         return StoreUnavailableError(f"Redis at {where} {says}")
     if isinstance(error, redis_errors.ResponseError):
-        return StoreUnusableError(f"Redis at {where} refused a script of this library: {error}")
+        return StoreUnusableError(f"Redis at {where} {refused}: {error}")
     return StoreUnavailableError(f"Redis at {where} does not answer: {_reason(error)}")
 
 
