@@ -73,6 +73,21 @@ async def test_calls_wait_for_a_lock_that_is_held_only_for_a_moment(tmp_path: Pa
 
 
 @scenario
+async def test_a_key_started_after_a_wait_longer_than_a_lease_is_kept(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with sqlite_queue(tmp_path / "q.db", clock) as queue:
+        await queue.queue("a")
+        with locked(tmp_path / "q.db"):
+            starting = asyncio.ensure_future(lease(queue))
+            await asyncio.sleep(0)
+            clock.advance(timedelta(seconds=20))
+        (owned,) = (await starting).started
+
+        clock.advance(timedelta(seconds=1))
+        assert await owned.complete()
+
+
+@scenario
 async def test_a_renewal_that_finds_the_file_locked_says_so_in_time(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db", FakeClock()) as queue:
         await queue.queue("a")

@@ -197,19 +197,17 @@ class SqliteQueue:
         """Recover orphans and start keys, in one transaction (see `LeasingQueue.lease`)."""
         recovered: list[RecoveredOrphan] = []
         while True:  # only the last step starts keys, once everything that is due has its place
-            sent_us = self.clock.steady_us()
             step = await self._starting(Ask(lambda store: leasing.lease(store, request)))
             recovered += step.recovered
             self.metrics.expired(len(step.recovered))
             if not step.more_due:
-                return Leased([self._owned(start, sent_us) for start in step.started], recovered)
+                return Leased([self._owned(start) for start in step.started], recovered)
 
     async def start(self, queued: Queued) -> Owned:
-        sent_us = self.clock.steady_us()
         step = await self._starting(Ask(lambda store: leasing.start(store, *queued.version)))
         if not step.started:
             raise StartLostError()
-        return self._owned(step.started[0], sent_us)
+        return self._owned(step.started[0])
 
     async def _starting(self, ask: Ask) -> LeaseStep:
         """Run a step that starts keys; a caller who is cancelled never learns of them, so they are handed back."""
@@ -229,9 +227,10 @@ class SqliteQueue:
             for start in ask.answer.started:
                 self._writer.submit(_release(start.token, started(start.entry))).add_done_callback(_seen)
 
-    def _owned(self, start: Start, sent_us: int) -> Owned:
+    def _owned(self, start: Start) -> Owned:
         lease = Lease(start.entry.key, str(start.token))
-        self.renewer.hold(lease, sent_us)
+        # From when it was stamped, by this machine's clock: the call may have waited for the file longer than a lease.
+        self.renewer.hold(lease, start.since_us)
         self.metrics.started(start.entry, self.clock.wall_us())
         return Owned(self, started(start.entry), lease, start.token)
 

@@ -88,10 +88,11 @@ _OBSERVED = f"SELECT json_array({rows.COMMON}, token) FROM in_progress WHERE tok
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A key that was started: the entry as it was queued, and the token of its lease."""
+    """A key that was started: the entry as it was queued, the token of its lease, and since when that lease runs."""
 
     entry: Entry
     token: int
+    since_us: int
 
 
 @dataclass(slots=True)
@@ -193,11 +194,11 @@ def start(store: Store, row_id: int, stamp: int) -> LeaseStep:
 def _start(store: Store, listed: list[rows.Row]) -> list[Start]:
     ids = [row[9] for row in listed]
     payloads = rows.payloads(store.connection, _QUEUED_PAYLOADS, zip(ids, listed, strict=True))
-    starts = [Start(rows.queued_entry_of(row, payloads.get(row[9])), next(store.tokens)) for row in listed]
+    now_us = store.clock.steady_us()
+    starts = [Start(rows.queued_entry_of(row, payloads.get(row[9])), next(store.tokens), now_us) for row in listed]
     tokens = rows.as_json({row_id: start.token for row_id, start in zip(ids, starts, strict=True)}).decode()
     who = store.identity
-    expires_us = store.clock.steady_us() + who.lease_us
-    store.connection.execute(_START, (tokens, who.owner, who.boot, expires_us))
+    store.connection.execute(_START, (tokens, who.owner, who.boot, now_us + who.lease_us))
     store.connection.execute(_STARTED, (tokens,))
     return starts
 
