@@ -18,14 +18,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.model import Model, Waiting
 from workqueue.conformance import Case, Need, Target
 from workqueue.errors import KeyNotFoundError, StartLostError
-from workqueue.generic import ORPHAN_ERROR, FullQueue
+from workqueue.generic import FullQueue
 from workqueue.interface import Leased, LeaseRequest, OwnedInProgressKey
 from workqueue.options import Options
+from workqueue.orphan import ORPHAN_ERROR
 from workqueue.throttle import Configuration
 
 KEYS = ("a", "b", "é/..")
 OWNERS = ("", "blue", "green")
 ORPHAN_BACKOFF = 20
+BACKOFFS = st.sampled_from((0, ORPHAN_BACKOFF))  # zero leaves it to the default, which is none after a first attempt
 MANY = 1000
 
 keys = st.sampled_from(KEYS)
@@ -41,6 +43,9 @@ SETTLES = st.sampled_from(
         ("requeue", {"delay": 40, "floor": True}),
         ("requeue", {"backoff": 40}),
     )
+)
+TAKES = st.sampled_from(
+    (("requeue", {}), ("requeue", {"backoff": 0}), ("requeue", {"backoff": 40}), ("dead_letter", {}))
 )
 ENTRIES = st.builds(
     Waiting,
@@ -119,12 +124,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     # starting
 
-    @rule(peer=peers, limit=st.integers(0, 3), concurrency=st.integers(1, 4), max_retry=st.integers(0, 3))
-    def lease(self, peer: int, limit: int, concurrency: int, max_retry: int) -> None:
-        backoff = timedelta(seconds=ORPHAN_BACKOFF)
-        request = LeaseRequest(limit, concurrency, max_retry, lambda attempts: backoff)
-        leased = self.do(self.peers[peer].lease(request))
-        self.check_recovered(leased, max_retry)
+    @rule(
+        peer=peers, limit=st.integers(0, 3), concurrency=st.integers(1, 4), max_retry=st.integers(0, 3), first=BACKOFFS
+    )
+    def lease(self, peer: int, limit: int, concurrency: int, max_retry: int, first: int) -> None:
+        def backoff(attempts: int) -> timedelta:
+            return timedelta(seconds=first if attempts == 1 else ORPHAN_BACKOFF)
+
+        leased = self.do(self.peers[peer].lease(LeaseRequest(limit, concurrency, max_retry, backoff)))
+        self.check_recovered(leased, max_retry, first)
         room = min(limit, self.model.room(concurrency))
         started, eligible = [owned.key for owned in leased.started], self.model.eligible()
         if Need.EXACT in self.lacks:  # listing and starting are two steps there, so a recovered twin may wait a round
@@ -135,16 +143,16 @@ class QueueMachine(RuleBasedStateMachine):
         for owned in leased.started:
             self.own(owned, peer)
 
-    def check_recovered(self, leased: Leased, max_retry: int) -> None:
+    def check_recovered(self, leased: Leased, max_retry: int, first: int) -> None:
         orphans = [(key, held) for key, held in self.model.running.items() if self.model.orphaned(key)]
         spent = {key: 0 < max_retry <= held.entry.attempts for key, held in orphans}
         expected = sorted((key, held.entry.attempts, held.owner, spent[key]) for key, held in orphans)
         assert sorted((o.key, o.attempts, o.owner, o.dead_lettered) for o in leased.recovered) == expected
-        for key, _ in orphans:
+        for key, held in orphans:
             if spent[key]:
                 self.model.dead_letter(key, ORPHAN_ERROR)
             else:
-                self.model.requeue(key, backoff=ORPHAN_BACKOFF)
+                self.model.requeue(key, backoff=first if held.entry.attempts == 1 else ORPHAN_BACKOFF)
 
     def own(self, owned: OwnedInProgressKey, peer: int) -> None:
         token = self.model.start(owned.key, OWNERS[peer])
@@ -281,7 +289,7 @@ class QueueMachine(RuleBasedStateMachine):
             del self.model.queued[seen.handle.key]
 
     @precondition(lambda self: self.seen["in progress"])
-    @rule(which=choices, settle=st.sampled_from((("requeue", {}), ("requeue", {"backoff": 40}), ("dead_letter", {}))))
+    @rule(which=choices, settle=TAKES)
     def take_observed(self, which: int, settle: tuple[str, dict[str, int]]) -> None:
         seen, (verb, how) = self.recent("in progress", which), settle
         key = seen.handle.key

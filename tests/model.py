@@ -136,7 +136,7 @@ class Model:
                 entry,
                 attempts=0 if delay else entry.attempts,
                 queued=self.wall,
-                not_before=None if wait is None else self.wall + wait,
+                not_before=self.wall + wait if wait else None,
                 floor=floor,
             ),
             release=False,

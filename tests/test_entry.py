@@ -127,6 +127,7 @@ def test_a_start_adds_an_attempt_and_clears_not_before_and_floor() -> None:
         (Requeue(delay=timedelta(minutes=1)), 0, MINUTE_US, False),
         (Requeue(delay=timedelta(minutes=1), floor=True), 0, MINUTE_US, True),
         (Requeue(backoff=timedelta(minutes=1)), 3, MINUTE_US, False),
+        (Requeue(backoff=timedelta(0)), 3, 0, False),
     ],
 )
 def test_a_requeue_goes_to_the_back_and_waits_as_asked(how: Requeue, attempts: int, wait_us: int, floor: bool) -> None:
@@ -176,7 +177,7 @@ def test_a_redrive_merges_with_what_is_queued_whose_payload_wins() -> None:
     [
         {"delay": timedelta(0)},
         {"delay": -timedelta(seconds=1)},
-        {"backoff": timedelta(0)},
+        {"backoff": -timedelta(seconds=1)},
         {"delay": timedelta(1), "backoff": timedelta(1)},
         {"floor": True},
         {"backoff": timedelta(1), "floor": True},

@@ -73,7 +73,7 @@ def test_what_go_lets_lapse_is_recovered_here(server: GcsServer, go: GoPeer) -> 
         assert (await queue.lease(LeaseRequest(9, 9))).recovered == []
         server.clock.advance(LEASE_SECONDS + 2)
         await queue.get("a")  # an answer, to hear of the server's time
-        (orphan,) = (await queue.lease(LeaseRequest(9, 9))).recovered
+        (orphan,) = (await queue.lease(LeaseRequest(0, 9))).recovered
         assert (orphan.key, orphan.attempts, orphan.owner) == ("a", 1, "go")
         assert not go.complete("a")
         assert (await queue.get("a")).attempts == 1

@@ -149,9 +149,7 @@ def test_an_orphan_that_is_given_up_ends_its_story_too() -> None:
     metrics = DispatchMetrics("q")
     first = from_us(NOW - 9 * SECOND)
 
-    metrics.recovered(
-        [RecoveredOrphan("a", 1, "", 0, first, False), RecoveredOrphan("b", 3, "", 0, first, True, "gone")], NOW
-    )
+    metrics.recovered([RecoveredOrphan("a", 1, "", 0, first, False), RecoveredOrphan("b", 3, "", 0, first, True)], NOW)
 
     assert metrics.outcomes["dead-lettered"] == 1
     assert seen(metrics.work[0].dead_lettered) == {10: 1}

@@ -95,7 +95,7 @@ async def test_a_recovery_whose_answer_is_lost_tells_of_the_orphans_once() -> No
         clock.advance(timedelta(seconds=16))
         proxy.lose_answer_to(script("recover").sha)
 
-        leased = await lease(queue)
+        leased = await lease(queue, limit=0)
 
         assert proxy.lost_answers == 1
         assert [(orphan.key, orphan.attempts) for orphan in leased.recovered] == [("a", 1)]

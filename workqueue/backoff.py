@@ -26,10 +26,15 @@ def exponential(attempts: int, rand: Callable[[], float] = random.random) -> tim
     return base + base * (rand() / 2)
 
 
-def backoff_for(attempts: int, hook: Backoff | None = None) -> timedelta:
-    """The delay before the next attempt: the hook's when it returns more than zero, else `exponential`."""
+def backoff_for(attempts: int, hook: Backoff | None = None, *, first: timedelta | None = None) -> timedelta:
+    """The delay before the next attempt: the hook's when it returns more than zero, else `exponential`.
+
+    `first` is what stands in for `exponential` after a first attempt.
+    """
     chosen = hook(attempts) if hook is not None else None
-    return chosen if chosen is not None and chosen > timedelta(0) else exponential(attempts)
+    if chosen is not None and chosen > timedelta(0):
+        return chosen
+    return exponential(attempts) if first is None or attempts > 1 else first
 
 
 def bare_requeue_delay(priority: int, attempts: int) -> timedelta:

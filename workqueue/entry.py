@@ -61,15 +61,15 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """How an attempt wants its key back in the queue; without arguments, at once (see `bare_requeue_delay`).
+    """How a key goes back to the queue; without arguments, at once unless its priority is high (`bare_requeue_delay`).
 
     Args:
-        delay: not before now + delay, attempts back to 0.
-        backoff: not before now + backoff, attempts kept, whatever the priority.
+        delay: not before now + delay, attempts back to 0; more than zero.
+        backoff: not before now + backoff, attempts kept, whatever the priority; zero = at once.
         floor: the delay cannot be undercut by enqueues; goes with `delay` only.
 
     Raises:
-        InvalidOptionsError: both are given, one is not positive, or a floor has no delay.
+        InvalidOptionsError: both are given, one is out of range, or a floor has no delay.
     """
 
     delay: timedelta | None = None
@@ -79,9 +79,10 @@ class Requeue:
     def __post_init__(self) -> None:
         if self.delay is not None and self.backoff is not None:
             raise InvalidOptionsError("requeue takes a delay or a backoff, not both")
-        for name, given in (("delay", self.delay), ("backoff", self.backoff)):
-            if given is not None and given <= timedelta(0):
-                raise InvalidOptionsError(f"a {name} is more than zero, not {given}")
+        if self.delay is not None and self.delay <= timedelta(0):
+            raise InvalidOptionsError(f"a delay is more than zero, not {self.delay}")
+        if self.backoff is not None and self.backoff < timedelta(0):
+            raise InvalidOptionsError(f"a backoff is not negative, as {self.backoff} is")
         if self.floor and self.delay is None:
             raise InvalidOptionsError("a floor needs a delay to hold")
 
@@ -118,7 +119,9 @@ def started(entry: Entry) -> Entry:
 
 def requeued(entry: Entry, how: Requeue, now_us: int) -> Entry:
     """The entry an in-progress one goes back to the queue as, at the back, before any twin is merged."""
-    wait = how.delay or how.backoff or bare_requeue_delay(entry.priority, entry.attempts)
+    wait = how.delay or how.backoff
+    if wait is None:
+        wait = bare_requeue_delay(entry.priority, entry.attempts)
     return replace(
         entry,
         attempts=0 if how.delay else entry.attempts,

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, Self, TypeVar
 
-from workqueue.backoff import backoff_for
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StartLostError, UnsupportedError
 from workqueue.interface import (
@@ -36,12 +35,10 @@ from workqueue.interface import (
 from workqueue.key import validate_key
 from workqueue.metrics import metrics_of
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration
 
-__all__ = ["ORPHAN_ERROR", "FullQueue", "with_fallbacks"]
-
-ORPHAN_ERROR = "OrphanedError: the process that had this key in progress stopped renewing its lease"
-"""What a dead letter says when its key's last attempt was cut off by a crash."""
+__all__ = ["FullQueue", "with_fallbacks"]
 
 _SCAN = 10_000  # how many eligible keys are looked through where there is no index to ask
 _POLL = timedelta(seconds=1)
@@ -165,17 +162,9 @@ async def _start(queued: QueuedKey) -> OwnedInProgressKey | None:
 
 
 async def _recover(orphan: ObservedInProgressKey, request: LeaseRequest) -> RecoveredOrphan | None:
-    give_up = 0 < request.max_retry <= orphan.attempts
-    if give_up:
-        applied = await orphan.dead_letter(ORPHAN_ERROR)
-    else:
-        applied = await orphan.requeue(backoff=backoff_for(orphan.attempts, request.backoff))
-    if not applied:
-        return None
-    error = ORPHAN_ERROR if give_up else ""
-    return RecoveredOrphan(
-        orphan.key, orphan.attempts, orphan.owner, orphan.priority, orphan.queued_time, give_up, error
-    )
+    o, wait = orphan, orphan_wait(orphan.attempts, request.max_retry, request.backoff)
+    applied = await (o.dead_letter(ORPHAN_ERROR) if wait is None else o.requeue(backoff=wait))
+    return RecoveredOrphan(o.key, o.attempts, o.owner, o.priority, o.queued_time, wait is None) if applied else None
 
 
 async def _count(queue: WorkQueue, now_us: int) -> Counts:

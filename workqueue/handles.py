@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from workqueue.clock import from_us
-from workqueue.entry import BARE, DeadLetter, Entry, Requeue
+from workqueue.entry import DeadLetter, Entry, Requeue
+from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.lease import Lease, Lost
 
@@ -125,6 +126,8 @@ class Owned(_Listed):
     async def requeue(
         self, *, delay: timedelta | None = None, backoff: timedelta | None = None, floor: bool = False
     ) -> bool:
+        if backoff == timedelta(0):  # an orphan has waited for its lease to lapse; what runs on would spin
+            raise InvalidOptionsError("a backoff is more than zero")
         return await self._store.requeue(self, Requeue(delay, backoff, floor))
 
     def dead_letter(self, error: str) -> _Applied:
@@ -149,7 +152,7 @@ class Observed(_Listed):
         self.version = version
 
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
-        return await self._store.requeue_observed(self, Requeue(backoff=backoff) if backoff else BARE)
+        return await self._store.requeue_observed(self, Requeue(backoff=backoff))
 
     async def dead_letter(self, error: str) -> bool:
         return await self._store.dead_letter_observed(self, _readable(error))

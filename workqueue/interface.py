@@ -16,6 +16,7 @@ from typing import Protocol, Self, runtime_checkable
 from workqueue.backoff import Backoff
 from workqueue.lease import Lost
 from workqueue.options import Options, no_meta
+from workqueue.orphan import ORPHAN_ERROR
 from workqueue.throttle import Configuration
 
 __all__ = [
@@ -134,7 +135,7 @@ class OwnedInProgressKey(Protocol):
         """Back to the queue, merged with a twin if there is one; the arguments are those of `entry.Requeue`.
 
         Raises:
-            InvalidOptionsError: as `entry.Requeue`; nothing was changed.
+            InvalidOptionsError: as `entry.Requeue`, or a backoff of zero; nothing was changed.
         """
 
     async def dead_letter(self, error: str) -> bool:
@@ -173,7 +174,10 @@ class ObservedInProgressKey(Protocol):
     def queued_time(self) -> datetime: ...
 
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
-        """Take the key from its owner and queue it again, attempts kept, merged with a twin."""
+        """Take the key from its owner and queue it again, attempts kept, merged with a twin.
+
+        `backoff` is that of `entry.Requeue`: zero means at once, whatever the priority; None is a bare requeue.
+        """
 
     async def dead_letter(self, error: str) -> bool:
         """Take the key from its owner and give it up, with `error` in the dead letter."""
@@ -259,7 +263,7 @@ class LeaseRequest:
         limit: start at most this many keys (>= 0).
         concurrency: start none beyond this many live leases over all dispatchers (>= 1).
         max_retry: an orphan with this many attempts is dead-lettered; 0 = never.
-        backoff: the hook that replaces the default backoff of requeued orphans.
+        backoff: the hook that decides how long a requeued orphan waits (see `orphan_wait`).
     """
 
     limit: int
@@ -278,7 +282,11 @@ class RecoveredOrphan:
     priority: int
     first_queued_time: datetime
     dead_lettered: bool
-    error: str = ""
+
+    @property
+    def error(self) -> str:
+        """What its dead letter says; empty if it was requeued."""
+        return ORPHAN_ERROR if self.dead_lettered else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,21 +113,12 @@ LEASES = [
     ),
     bug(
         "orphans are never recovered",
-        "orphans: an orphan is queued again after a backoff",
+        "orphans: an orphan is queued again at once after its first attempt",
         memory("lapsed", "if now_us < self._lapse_check_us:", "if True:"),
         sqlite(SQL_LEASE + "lease", "if row[6]:", "if False:"),
         redis("", "'-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE", "'-inf', 0, 'LIMIT', 0, 1"),
         record(GENERIC + "_Completed.lease", "if observed.orphaned", "if False"),
         gcs("workqueue.backends.gcs_running:Running.orphans", "if seen.expires_us <= now_us", "if False"),
-    ),
-    bug(
-        "an orphan gets one attempt too many",
-        "orphans: an orphan at max retry is dead lettered",
-        ("memory", Edit(HEAPS + "_recover_one", "request.max_retry <= entry", "request.max_retry < entry")),
-        sqlite(SQL_LEASE + "_fate", "request.max_retry <= entry", "request.max_retry < entry"),
-        redis("", "entry.a >= MAX_RETRY", "entry.a > MAX_RETRY"),
-        record(GENERIC + "_recover", "request.max_retry <= orphan", "request.max_retry < orphan"),
-        gcs(LEASING + "_recover_one", "request.max_retry <= entry", "request.max_retry < entry"),
     ),
 ]
 

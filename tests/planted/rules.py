@@ -170,7 +170,7 @@ ATTEMPTS = [
         "a backoff is not waited for",
         "attempts: a requeue with a backoff keeps the attempts and waits [zero]",
         ENTRY + "requeued",
-        ("how.delay or how.backoff or", "how.delay or"),
+        ("how.delay or how.backoff", "how.delay"),
         ("local n = delay > 0 and", "local n = how ~= 'o' and delay > 0 and"),
     ),
 ]
@@ -240,8 +240,8 @@ SHARED = [
         "a requeue may have a delay of zero",
         "attempts: a requeue that makes no sense is refused and the key kept [a delay of zero]",
         "workqueue.entry:Requeue.__post_init__",
-        "given <= timedelta(0)",
-        "given < timedelta(0)",
+        "self.delay <= timedelta(0)",
+        "self.delay < timedelta(0)",
     ),
     everywhere(
         "leases are judged by the wall clock",
@@ -266,7 +266,7 @@ SHARED = [
     ),
     everywhere(
         "the lease of an abandoned key is renewed on",
-        "orphans: an orphan is queued again after a backoff",
+        "orphans: an orphan is queued again at once after its first attempt",
         "workqueue.lease:LeaseRenewer.drop",
         "self._held.pop(lease.token, None)",
         "pass",
@@ -291,6 +291,20 @@ SHARED = [
         "workqueue.backoff:backoff_for",
         "exponential(attempts)",
         "timedelta(microseconds=1)",
+    ),
+    everywhere(
+        "an orphan gets one attempt too many",
+        "orphans: an orphan at max retry is dead lettered",
+        "workqueue.orphan:orphan_wait",
+        "max_retry <= attempts",
+        "max_retry < attempts",
+    ),
+    everywhere(
+        "a first death is held against the key",
+        "orphans: an orphan is queued again at once after its first attempt",
+        "workqueue.orphan:orphan_wait",
+        ", first=timedelta(0)",
+        "",
     ),
 ]
 

@@ -24,14 +24,13 @@ from workqueue.backends.gcs_renewal import GCSLease
 from workqueue.backends.gcs_running import Running, Seen
 from workqueue.backends.gcs_slots import Slot
 from workqueue.backends.gcs_stored import check_settings, configuration_of
-from workqueue.backoff import backoff_for
 from workqueue.clock import from_us
 from workqueue.entry import Requeue, dead_lettered, requeued
 from workqueue.errors import StoreError
-from workqueue.generic import ORPHAN_ERROR
 from workqueue.handles import HandleStore, Owned
 from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
 from workqueue.lease import LeaseRenewer
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 
 __all__ = ["Leasing", "Peers"]
 
@@ -164,14 +163,14 @@ class Leasing:
     ) -> RecoveredOrphan | None:
         bucket, stored = self._bucket, seen.stored
         entry, now_us = entry_of(stored.metadata, key, stored.created_us, stored.size), bucket.clock.wall_us()
-        give_up = 0 < request.max_retry <= entry.attempts
-        if give_up:
+        wait = orphan_wait(entry.attempts, request.max_retry, request.backoff)
+        if wait is None:
             letter = dead_lettered(entry, ORPHAN_ERROR, now_us)
             deleted, generation = await bucket.moves.dead_letter(stored.pin, letter, stored.metadata)
             if generation:
                 bucket.listing.dead[key] = generation
         else:
-            back = requeued(entry, Requeue(backoff=backoff_for(entry.attempts, request.backoff)), now_us)
+            back = requeued(entry, Requeue(backoff=wait), now_us)
             deleted, placed = await bucket.moves.requeue(
                 Returning(stored.pin, back, stored.metadata, attempted_us=now_us)
             )
@@ -181,9 +180,8 @@ class Leasing:
             return None
         bucket.listing.settled(key)
         await self._free_slot_of(running, seen)
-        error, owner = ORPHAN_ERROR if give_up else "", stored.metadata.get("owner", "")
-        first = from_us(entry.first_queued_us)
-        return RecoveredOrphan(key, entry.attempts, owner, entry.priority, first, give_up, error)
+        owner, first = stored.metadata.get("owner", ""), from_us(entry.first_queued_us)
+        return RecoveredOrphan(key, entry.attempts, owner, entry.priority, first, wait is None)
 
     async def _free_slot_of(self, running: Running, seen: Seen) -> None:
         slot = running.slot_of(seen.token)

@@ -15,17 +15,16 @@ from typing import Self
 
 from workqueue.backends.memory_store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
-from workqueue.backoff import backoff_for
-from workqueue.clock import Clock, SystemClock, wait_first
-from workqueue.entry import BARE, Entry, Requeue
+from workqueue.clock import Clock, SystemClock, from_us, wait_first
+from workqueue.entry import Entry, Requeue
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
-from workqueue.generic import ORPHAN_ERROR
 from workqueue.handles import Dead, Observed, Owned, Queued
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration
 
 __all__ = ["MemoryQueue", "open_url"]
@@ -190,18 +189,16 @@ class MemoryQueue:
 
     def _recover_one(self, held: Held, expires_us: int, request: LeaseRequest, now_us: int) -> RecoveredOrphan | None:
         entry = held.entry
-        give_up = 0 < request.max_retry <= entry.attempts
         # Asked for before the key is taken: a hook that raises must not cost it.
-        how = BARE if give_up else Requeue(backoff=backoff_for(entry.attempts, request.backoff))
+        wait = orphan_wait(entry.attempts, request.max_retry, request.backoff)
         if not self._store.take(held, expires_us):
             return None
-        if give_up:
+        if wait is None:
             self._store.dead_letter(entry, ORPHAN_ERROR, now_us)
         else:
-            self._store.requeue(entry, how, now_us)
-        error = ORPHAN_ERROR if give_up else ""
-        first = Queued(self, entry).first_queued_time
-        return RecoveredOrphan(entry.key, entry.attempts, held.owner, entry.priority, first, give_up, error)
+            self._store.requeue(entry, Requeue(backoff=wait), now_us)
+        first = from_us(entry.first_queued_us)
+        return RecoveredOrphan(entry.key, entry.attempts, held.owner, entry.priority, first, wait is None)
 
     def _start(self, entry: Entry, now_us: int, sent_us: int) -> Owned:
         lease = Lease(entry.key, f"{self._incarnation}-{next(self._tokens)}")

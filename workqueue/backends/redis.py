@@ -22,17 +22,16 @@ from workqueue.backends.redis_scripts import Argument
 from workqueue.backends.redis_turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
 from workqueue.backends.redis_wakeups import Wakeups
 from workqueue.backends.url import QueueURL
-from workqueue.backoff import backoff_for
 from workqueue.clock import Clock, SystemClock, duration_us, from_us, wait_first
 from workqueue.entry import Requeue, started
 from workqueue.errors import InvalidSettingError, QueueClosedError, StartLostError, StoreError
-from workqueue.generic import ORPHAN_ERROR
 from workqueue.handles import Dead, Observed, Owned, Queued
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration
 
 __all__ = ["RedisQueue", "open_url"]
@@ -42,6 +41,7 @@ log = logging.getLogger(__name__)
 _DEFAULT = Options()
 _POLL_SECONDS = 1.0  # how often to look when no wake-ups can be had
 _CALLS_AHEAD = 3  # of `queue_many`: the next are packed while Redis works on one
+_GIVE_UP = -1  # in place of an orphan's wait
 
 
 class RedisQueue:
@@ -179,7 +179,7 @@ class RedisQueue:
                 step = await self._lease_step(request, request.limit - len(begun), plan)
                 recovered += step.recovered
                 begun += step.started
-                plan = [ORPHAN_ERROR, *self._backoffs(step.waiting, request)] if step.waiting else ()
+                plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
                 if not step.again:
                     return Leased(begun, recovered)
         except StoreError as error:
@@ -193,7 +193,7 @@ class RedisQueue:
         waiter = self._turns.incarnation
         again, now_us, recovered, rows, waiting = await self._turns.call(
             "recover" if plan else "lease",
-            *(prefix, self.owner, max(limit, 0), request.concurrency, request.max_retry, self.lease_times.duration_us),
+            *(prefix, self.owner, max(limit, 0), request.concurrency, self.lease_times.duration_us),
             *(waiter, *plan),
         )
         begun = [
@@ -212,11 +212,6 @@ class RedisQueue:
         self.renewer.hold(lease, sent_us)
         self.metrics.started(entry, now_us)
         return Owned(self, started(entry), lease, raw)
-
-    def _backoffs(self, orphans: Sequence[Any], request: LeaseRequest) -> Iterable[Argument]:
-        for i in range(0, len(orphans), 2):
-            yield orphans[i]
-            yield duration_us(backoff_for(orphans[i + 1], request.backoff))
 
     def _token_prefix(self) -> str:
         self._requests += 1
@@ -333,7 +328,14 @@ class _Step:
         self.again = again
         self.recovered = recovered
         self.started = started_
-        self.waiting = waiting  # orphans that want a backoff before anything is done: key, attempts
+        self.waiting = waiting  # orphans whose wait must be known before anything is done: key, attempts
+
+
+def _waits(orphans: Sequence[Any], request: LeaseRequest) -> Iterable[Argument]:
+    for i in range(0, len(orphans), 2):
+        wait = orphan_wait(orphans[i + 1], request.max_retry, request.backoff)
+        yield orphans[i]
+        yield _GIVE_UP if wait is None else duration_us(wait)
 
 
 def _recovered(rows: Sequence[Any]) -> list[RecoveredOrphan]:
@@ -343,8 +345,7 @@ def _recovered(rows: Sequence[Any]) -> list[RecoveredOrphan]:
 def _recovered_one(
     raw: bytes, attempts: int, owner: bytes, priority: int, first_us: int, is_dead: int
 ) -> RecoveredOrphan:
-    error = ORPHAN_ERROR if is_dead else ""
-    return RecoveredOrphan(key_text(raw), attempts, owner.decode(), priority, from_us(first_us), bool(is_dead), error)
+    return RecoveredOrphan(key_text(raw), attempts, owner.decode(), priority, from_us(first_us), bool(is_dead))
 
 
 def _requeue_verb(how: Requeue) -> bytes:

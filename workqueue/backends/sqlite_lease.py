@@ -15,12 +15,11 @@ from typing import Any
 from workqueue.backends import sqlite_rows as rows
 from workqueue.backends.sqlite_schema import DELAYED, READY
 from workqueue.backends.sqlite_store import Arrival, Settle, Store
-from workqueue.backoff import backoff_for
 from workqueue.clock import from_us
 from workqueue.entry import Entry, Requeue, dead_lettered, merge_into_twin, requeued
 from workqueue.errors import InvalidOptionsError
-from workqueue.generic import ORPHAN_ERROR
 from workqueue.interface import LeaseRequest, RecoveredOrphan
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration, TokenBucket
 
 __all__ = ["LeaseStep", "Standing", "Start", "lease", "promote", "renew", "standing_of", "start", "take_observed"]
@@ -222,19 +221,19 @@ def _with_payloads(connection: sqlite3.Connection, listed: Iterable[rows.Row]) -
 
 
 def _fate(entry: Entry, row: rows.Row, request: LeaseRequest, now_us: int) -> Settle:
-    """Given up after too many attempts, since a key that kills its process must not do so for ever; else requeued."""
-    if 0 < request.max_retry <= entry.attempts:
-        return Settle(row[7], entry.key, letter=dead_lettered(entry, ORPHAN_ERROR, now_us))
-    how = Requeue(backoff=backoff_for(entry.attempts, request.backoff))
-    return Settle(row[7], entry.key, back=Arrival(requeued(entry, how, now_us), merge_into_twin))
+    wait = orphan_wait(entry.attempts, request.max_retry, request.backoff)
+    return _ending(row[7], entry, ORPHAN_ERROR if wait is None else Requeue(backoff=wait), now_us)
 
 
 def _recovered(entry: Entry, row: rows.Row, settle: Settle) -> RecoveredOrphan:
-    gone = settle.letter is not None
     first = from_us(entry.first_queued_us)
-    return RecoveredOrphan(
-        entry.key, entry.attempts, row[8] or "", entry.priority, first, gone, ORPHAN_ERROR if gone else ""
-    )
+    return RecoveredOrphan(entry.key, entry.attempts, row[8] or "", entry.priority, first, settle.letter is not None)
+
+
+def _ending(token: int, entry: Entry, how: Requeue | str, now_us: int) -> Settle:
+    if isinstance(how, str):
+        return Settle(token, entry.key, letter=dead_lettered(entry, how, now_us))
+    return Settle(token, entry.key, back=Arrival(requeued(entry, how, now_us), merge_into_twin))
 
 
 def take_observed(store: Store, pin: tuple[int, int], how: Requeue | str) -> bool:
@@ -250,12 +249,7 @@ def take_observed(store: Store, pin: tuple[int, int], how: Requeue | str) -> boo
         return False
     token, _ = pin
     (entry,) = _with_payloads(store.connection, [json.loads(found[0])])
-    now_us = store.clock.wall_us()
-    if isinstance(how, str):
-        settle = Settle(token, entry.key, letter=dead_lettered(entry, how, now_us))
-    else:
-        settle = Settle(token, entry.key, back=Arrival(requeued(entry, how, now_us), merge_into_twin))
-    store.put(store.end([settle]))
+    store.put(store.end([_ending(token, entry, how, store.clock.wall_us())]))
     return True
 
 

@@ -138,7 +138,6 @@ async def an_orphan_observed_before_it_was_started_again_is_left_alone(case: Cas
     await case.orphan("a")
     observed = await case.observed("a", await case.peer())
     await case.lease(limit=0)
-    case.advance(60)
     owned = await case.start("a")
     expect(await take(observed), False, "the observer's verb")
     expect(await owned.complete(), True, "the present owner's complete()")

@@ -19,15 +19,34 @@ HOOKS: dict[str, Backoff] = {
 
 
 @scenario(Need.CLOCK)
-async def an_orphan_is_queued_again_after_a_backoff(case: Case) -> None:
+async def an_orphan_is_queued_again_at_once_after_its_first_attempt(case: Case) -> None:
     await case.orphan("a", priority=5, payload=b"p")
-    recovered = (await case.lease()).recovered
+    recovered = (await case.lease(limit=0)).recovered
     expect([(o.key, o.attempts, o.dead_lettered) for o in recovered], [("a", 1, False)], "the recovered orphans")
     state = await case.get("a")
     expect((state.status, state.attempts, state.priority), (KeyStatus.QUEUED, 1, 5), "status, attempts and priority")
-    expect(state.payload, b"p", "the payload")
+    expect((state.payload, state.not_before), (b"p", None), "payload and not-before")
+    expect(await case.eligible(), ["a"], "the eligible keys")
+
+
+@scenario(Need.CLOCK)
+async def an_orphan_is_queued_again_at_the_back(case: Case) -> None:
+    owned = await case.started("a")
+    await case.enqueue("b")
+    owned.abandon()
+    case.lapse()
+    await case.lease(limit=0)
+    expect(await case.eligible(), ["b", "a"], "the eligible keys")
+
+
+@scenario(Need.CLOCK)
+async def an_orphan_waits_for_a_backoff_after_a_later_attempt(case: Case) -> None:
+    await _orphan_of_a_second_attempt(case)
+    await case.lease()
+    state = await case.get("a")
+    expect((state.status, state.attempts), (KeyStatus.QUEUED, 2), "status and attempts")
     wait = (state.not_before or case.now) - case.now
-    expect(timedelta(seconds=29) <= wait < timedelta(seconds=46), True, f"a wait of {wait} is between 30 and 45 s")
+    expect(timedelta(seconds=59) <= wait < timedelta(seconds=91), True, f"a wait of {wait} is between 60 and 90 s")
 
 
 @scenario(Need.CLOCK)
@@ -38,7 +57,7 @@ async def an_orphans_next_start_is_one_attempt_more(case: Case) -> None:
         expect(owned.attempts, attempt, "the attempts")
         owned.abandon()
         case.lapse()
-        await case.lease()
+        await case.lease(limit=0)
         case.advance(200)
 
 
@@ -51,12 +70,12 @@ async def the_hook_decides_how_long_an_orphan_waits(case: Case) -> None:
 
 @scenarios(HOOKS, Need.CLOCK)
 async def a_hook_without_a_positive_answer_means_the_default(case: Case, hook: Backoff) -> None:
-    await case.orphan("a")
+    await _orphan_of_a_second_attempt(case)
     await case.lease(backoff=hook)
-    case.advance(28)
-    expect(await case.eligible(), [], "the eligible keys 28 s later")
-    case.advance(18)
-    expect(await case.eligible(), ["a"], "the eligible keys 46 s later")
+    case.advance(58)
+    expect(await case.eligible(), [], "the eligible keys 58 s later")
+    case.advance(33)
+    expect(await case.eligible(), ["a"], "the eligible keys 91 s later")
 
 
 @scenario(Need.CLOCK)
@@ -67,7 +86,7 @@ async def a_hook_that_raises_costs_no_orphan(case: Case) -> None:
     await case.orphan("a")
     with contextlib.suppress(ZeroDivisionError):  # or told in the step's errors
         await case.queue.lease(LeaseRequest(MANY, MANY, backoff=broken))
-    await case.lease()
+    await case.lease(limit=0)
     expect((await case.get("a")).attempts, 1, "the attempts of the orphan, which is still there")
 
 
@@ -86,9 +105,8 @@ async def an_orphan_at_max_retry_is_dead_lettered(case: Case) -> None:
 @scenario(Need.CLOCK)
 async def an_orphan_below_max_retry_is_queued_again(case: Case) -> None:
     await case.orphan("a")
-    recovered = (await case.lease(max_retry=2)).recovered
+    recovered = (await case.lease(limit=0, max_retry=2)).recovered
     expect([o.dead_lettered for o in recovered], [False], "dead-lettered at attempt 1")
-    case.advance(60)
     (await case.start("a")).abandon()
     case.lapse()
     recovered = (await case.lease(max_retry=2)).recovered
@@ -101,7 +119,7 @@ async def without_max_retry_no_orphan_is_dead_lettered(case: Case) -> None:
     for _ in range(5):
         (await case.start("a")).abandon()
         case.lapse()
-        expect([o.dead_lettered for o in (await case.lease(max_retry=0)).recovered], [False], "dead-lettered")
+        expect([o.dead_lettered for o in (await case.lease(limit=0)).recovered], [False], "dead-lettered")
         case.advance(900)
 
 
@@ -177,8 +195,10 @@ async def an_orphan_is_recovered_by_one_of_many_dispatchers(case: Case) -> None:
 
 @scenario(Need.CLOCK)
 async def an_orphan_makes_room_in_the_step_that_recovers_it(case: Case) -> None:
-    await case.orphan("a")
+    owned = await case.started("a")
     await case.enqueue("b")
+    owned.abandon()
+    case.lapse()
     leased = await case.lease(concurrency=1)
     expect([o.key for o in leased.recovered], ["a"], "the recovered orphans")
     expect([owned.key for owned in leased.started], ["b"], "the started keys")
@@ -199,8 +219,22 @@ async def an_observed_orphan_can_be_queued_again_by_hand(case: Case) -> None:
 
 
 @scenario(Need.CLOCK)
+async def an_observed_orphan_can_be_queued_again_by_hand_at_once_whatever_its_priority(case: Case) -> None:
+    await case.orphan("a", priority=5)
+    expect(await (await case.observed("a")).requeue(backoff=timedelta(0)), True, "requeue()")
+    state = await case.get("a")
+    expect((state.attempts, state.not_before), (1, None), "attempts and not-before")
+
+
+@scenario(Need.CLOCK)
 async def an_observed_orphan_can_be_dead_lettered_by_hand(case: Case) -> None:
     await case.orphan("a", payload=b"p")
     expect(await (await case.observed("a")).dead_letter("by hand"), True, "dead_letter()")
     letter = await case.dead_letter("a")
     expect((letter.error, letter.attempts, letter.payload), ("by hand", 1, b"p"), "the dead letter")
+
+
+async def _orphan_of_a_second_attempt(case: Case) -> None:
+    await (await case.started("a")).requeue()
+    (await case.start("a")).abandon()
+    case.lapse()

@@ -57,7 +57,7 @@ async def a_key_queued_while_in_progress_runs_once_more_after_a_crash(case: Case
     owned.abandon()
     case.lapse()
     await case.lease(limit=0)
-    await (await case.start("a")).complete()  # the twin has no not-before, so the backoff gives way to it
+    await (await case.start("a")).complete()
     case.advance(600)
     expect((await case.lease()).started, [], "the keys started after both")
 

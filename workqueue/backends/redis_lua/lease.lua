@@ -3,7 +3,7 @@
 -- ARGV: see leasing.lua
 -- Returns: 1 = ask again for the rest, 0 = done; wall time; recovered orphans (none here); started keys: key and packed
 -- entry as it was while queued, the number at the end of the token counting from 1 (nil = not ours any more); orphans,
--- key and attempts: if there are any, nothing was done, and recover.lua is to be asked, with a backoff for each.
+-- key and attempts: if there are any, nothing was done, and recover.lua is to be asked, with a wait for each.
 -- Atomic: what is in progress is counted and added to in one step, so that the limit holds however many ask at once,
 -- and the order of the keys is that of the queue at one moment. Costs O(log n) a key started or promoted; neither the
 -- backlog nor twins are looked through.

@@ -1,10 +1,10 @@
 -- Starting keys, in order and within all limits, for lease.lua and recover.lua.
--- ARGV[5] prefix of the tokens  [6] owner  [7] limit  [8] concurrency  [9] max_retry  [10] lease in microseconds
--- ARGV[11] waiter that need not be woken any more, or ''
+-- ARGV[5] prefix of the tokens  [6] owner  [7] limit  [8] concurrency  [9] lease in microseconds
+-- ARGV[10] waiter that need not be woken any more, or ''
 
 local TOKEN, OWNER = ARGV[5], ARGV[6]
-local LIMIT, CONCURRENCY, MAX_RETRY = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local EXPIRY = steady + tonumber(ARGV[10])
+local LIMIT, CONCURRENCY = tonumber(ARGV[7]), tonumber(ARGV[8])
+local EXPIRY = steady + tonumber(ARGV[9])
 local ORPHANS_AT_ONCE = 500
 local STARTS_AT_ONCE, STARTS_IN_ONE_POP, BYTES_AT_ONCE = 1000, 100, 4 * 1024 * 1024
 
@@ -106,5 +106,5 @@ end
 
 if kept_answer then return rebuild(kept_answer) end
 
-if ARGV[11] ~= '' then call('ZREM', WAITERS, ARGV[11]) end
+if ARGV[10] ~= '' then call('ZREM', WAITERS, ARGV[10]) end
 local lapsed = call('ZRANGEBYSCORE', LEASES, '-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE)

@@ -1,28 +1,30 @@
 -- uses prelude entries rules lanes limits wake places leasing
 -- Requeue or dead-letter orphans, then do as lease.lua.
--- ARGV: see leasing.lua; [12] the error of orphans that are given up  [13...] orphan, its backoff in microseconds
+-- ARGV: see leasing.lua; [11] the error of orphans that are given up  [12...] orphan, its wait in microseconds, -1 = is
+-- given up
 -- Returns what lease.lua returns; of each recovered orphan key, attempts, owner, priority, first queued, 1 = given up.
--- Orphans wait as long as the asker says, who may have a rule of his own; one that he did not know of comes next time.
+-- What becomes of an orphan the asker says, who may have a rule of his own; one that he did not know of comes next time.
 -- Atomic: an orphan is judged lapsed and taken in one step, so a renewal comes before or after, and with its slot free
 -- the limit is applied in that same step. Costs O(log n) an orphan, and what lease.lua costs.
 
-local backoffs, keys = {}, {}
-for i = 13, #ARGV, 2 do
-  backoffs[ARGV[i]] = tonumber(ARGV[i + 1])
+local waits, keys = {}, {}
+for i = 12, #ARGV, 2 do
+  waits[ARGV[i]] = tonumber(ARGV[i + 1])
 end
 for _, key in ipairs(lapsed) do
-  if backoffs[key] then keys[#keys + 1] = key end
+  if waits[key] then keys[#keys + 1] = key end
 end
 
 local recovered = {}
 if #keys > 0 then read_states(keys) end
 for _, state in ipairs(touched) do
   local entry, owner = end_attempt(state)
-  local is_last = MAX_RETRY > 0 and entry.a >= MAX_RETRY
+  local wait = waits[state.key]
+  local is_last = wait < 0
   if is_last then
-    give_up(state, entry, ARGV[12])
+    give_up(state, entry, ARGV[11])
   else
-    requeue(state, entry, 'o', backoffs[state.key])
+    requeue(state, entry, 'o', wait)
   end
   append(recovered, 1, state.key, entry.a, owner, entry.p, entry.f, is_last and 1 or 0)
 end
