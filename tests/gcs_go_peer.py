@@ -1,7 +1,8 @@
-"""What the public Go implementation does to a bucket, request by request, from what its source says (workqueue/gcs).
+"""What the public Go implementation does to a bucket, request by request.
 
 A stand-in for it in tests of sharing a bucket: no code of it, only which objects it reads and writes, with which
-metadata and preconditions. Its weaknesses are part of it: neither the source of a start is pinned nor the delete after.
+metadata and preconditions, as recorded on our emulator from its own code with Google's Go client (2026-11). Its
+weaknesses are part of it: neither the source of a start is pinned nor the delete after.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ class GoPeer:
         answer = self._client.get(name)
         return answer.json.get("metadata", {}) if answer.status == 200 else None
 
-    def queue(self, key: str, priority: int = 0, not_before: str = NONE) -> None:
+    def queue(self, key: str, priority: int = 0, not_before: str = NONE, *, floor: bool = False) -> None:
         incoming = {"priority": f"{priority:08d}", "not-before": not_before}
+        if floor:
+            incoming["not-before-floor"] = "true"
         if self._client.insert(f"queued/{key}", metadata=incoming, ifGenerationMatch=0).status == 412:
             self._merge(key, incoming)
 
@@ -48,8 +51,12 @@ class GoPeer:
         merged = dict(existing)
         if int(existing.get("priority", "-1")) < int(incoming["priority"]):
             merged["priority"] = incoming["priority"]
-        if existing.get("not-before-floor") != "true" and existing.get("not-before", "") > incoming["not-before"]:
-            merged["not-before"] = incoming["not-before"]
+        was, wanted = existing.get("not-before", ""), incoming["not-before"]
+        if incoming.get("not-before-floor") == "true":
+            holds = existing.get("not-before-floor") == "true" and was >= wanted
+            merged |= {} if holds else {"not-before": wanted, "not-before-floor": "true"}
+        elif existing.get("not-before-floor") != "true" and was > wanted:
+            merged["not-before"] = wanted
         if merged != existing:
             self._client.patch(f"queued/{key}", {"metadata": merged})
 
@@ -65,11 +72,11 @@ class GoPeer:
         }
         metadata.pop("not-before-floor", None)
         document = {"metadata": metadata}
-        answer = self._client.copy(f"queued/{key}", f"in-progress/{key}", document, ifGenerationMatch=0)
+        answer = self._client.rewrite(f"queued/{key}", f"in-progress/{key}", document, ifGenerationMatch=0)
         if answer.status != 200:
             return False
         self._client.delete(f"queued/{key}")
-        self.held[key] = answer.json
+        self.held[key] = answer.json["resource"]
         return True
 
     def complete(self, key: str) -> bool:
@@ -80,7 +87,7 @@ class GoPeer:
         held = self.held.pop(key)
         metadata = self._without_lease(held) | {"failed-time": stamp(self._now())}
         source = {"sourceGeneration": held["generation"]}
-        self._client.copy(held["name"], f"dead-letter/{key}", {"metadata": metadata}, **source)
+        self._client.rewrite(held["name"], f"dead-letter/{key}", {"metadata": metadata}, **source)
         return self._delete(held)
 
     def requeue(self, key: str) -> bool:
@@ -96,7 +103,7 @@ class GoPeer:
     def _requeue(self, key: str, held: dict[str, Any], **pins: str) -> bool:
         metadata = self._without_lease(held) | {"last-attempted": str(int(self._now()))}
         source = {"sourceGeneration": held["generation"], "ifGenerationMatch": "0"}
-        if self._client.copy(held["name"], f"queued/{key}", {"metadata": metadata}, **source).status == 412:
+        if self._client.rewrite(held["name"], f"queued/{key}", {"metadata": metadata}, **source).status == 412:
             self._merge(key, metadata)
         return self._delete(held, **pins)
 

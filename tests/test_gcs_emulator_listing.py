@@ -130,6 +130,16 @@ def test_a_senseless_max_results_is_refused(client: RawClient, limit: str) -> No
     assert client.list_objects(maxResults=limit).status == 400
 
 
+def test_what_google_s_go_client_spells_out_is_taken_as_the_default_that_it_is(client: RawClient) -> None:
+    """json_api/v1/objects/list: optional parameters; the Go client sends every one, empty or false."""
+    client.insert("a")
+    off = dict.fromkeys(("versions", "includeTrailingDelimiter", "includeFoldersAsPrefixes"), "false")
+    empty = dict.fromkeys(("delimiter", "endOffset", "matchGlob", "pageToken", "prefix", "startOffset"), "")
+    (page,) = client.pages(alt="json", projection="full", **off, **empty)
+    assert [item["name"] for item in page["items"]] == ["a"]
+    assert [client.list_objects(**{name: "true"}).status for name in off] == [501] * 3
+
+
 def test_fields_selects_within_items(server: GcsServer, client: RawClient) -> None:
     """https://cloud.google.com/storage/docs/json_api#partial-response."""
     for name in ("a", "b", "c"):

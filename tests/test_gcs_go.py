@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.fakes.gcs_raw import RawClient
 from tests.fakes.gcs_server import GcsServer
-from tests.gcs_go_peer import LEASE_SECONDS, GoPeer
+from tests.gcs_go_peer import LEASE_SECONDS, GoPeer, stamp
 from tests.gcs_support import bucket_queue, emulator, names, start_all
 from workqueue.backends.gcs import GCSQueue
 from workqueue.interface import LeaseRequest
@@ -106,6 +107,23 @@ def test_an_enqueue_merges_with_what_the_other_side_queued(server: GcsServer, go
         go.queue("b", priority=9)
         owned = {each.key: each for each in await start_all(queue)}
         assert (owned["a"].priority, owned["a"].payload, owned["b"].priority) == (7, b"p", 9)
+
+    run(server, scenario)
+
+
+def test_a_floor_of_either_side_is_not_undercut_by_the_other(server: GcsServer, go: GoPeer) -> None:
+    soon, late = server.clock.now() + 60, server.clock.now() + 600
+
+    async def scenario(queue: GCSQueue) -> None:
+        go.queue("a", not_before=stamp(soon), floor=True)
+        await queue.queue("a")
+        floor = datetime.fromtimestamp(int(late), UTC)
+        await queue.queue("b", Options(not_before=floor, not_before_floor=True))
+        go.queue("b")
+        go.queue("b", not_before=stamp(soon), floor=True)
+        assert [each.key for each in await queue.delayed()] == ["a", "b"]
+        assert (await queue.get("b")).not_before == floor
+        assert await start_all(queue) == []
 
     run(server, scenario)
 

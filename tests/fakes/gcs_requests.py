@@ -27,6 +27,14 @@ SOURCE_PINS = frozenset(pin.replace("if", "ifSource") for pin in PINS)
 ACL = frozenset({"predefinedAcl"})
 COPY = PINS | SOURCE_PINS | {"sourceGeneration", "destinationPredefinedAcl", "destinationKmsKeyName"}
 
+# What Google's Go client spells out with every list; anything but these defaults is not emulated.
+LIST_DEFAULTS = {
+    "versions": "false",
+    "includeTrailingDelimiter": "false",
+    "includeFoldersAsPrefixes": "false",
+    "matchGlob": "",
+}
+
 PARAMETERS: dict[str, frozenset[str]] = {
     "get": PINS | {"generation"},
     "patch": PINS | ACL | {"generation"},
@@ -35,7 +43,7 @@ PARAMETERS: dict[str, frozenset[str]] = {
     "insert": PINS | ACL | {"name", "uploadType", "contentEncoding", "kmsKeyName"},
     "copy": COPY,
     "rewrite": COPY | {"maxBytesRewrittenPerCall", "rewriteToken"},
-    "list": frozenset({"prefix", "delimiter", "startOffset", "endOffset", "pageToken", "maxResults"}),
+    "list": frozenset({"prefix", "delimiter", "startOffset", "endOffset", "pageToken", "maxResults", *LIST_DEFAULTS}),
     "buckets.get": frozenset({"ifMetagenerationMatch", "ifMetagenerationNotMatch"}),
     "buckets.insert": ACL | {"project", "predefinedDefaultObjectAcl"},
 }
@@ -110,7 +118,10 @@ class Call:
         return Target(self.source_bucket, self.source, generation, self.pins("ifSource"))
 
     def list_query(self) -> ListQuery:
-        """What a list asks for. Raises: ApiError 400."""
+        """What a list asks for. Raises: ApiError 400, or 501 for what is not emulated."""
+        for name, default in LIST_DEFAULTS.items():
+            if self.params.get(name, default) != default:
+                raise not_emulated(f"{name} other than {default!r}")
         limit = self.integer("maxResults")
         if limit is not None and limit < 1:
             raise invalid_parameter(
