@@ -1,4 +1,4 @@
-"""arq: a sorted set of jobs; 100 at a time, no results kept."""
+"""arq: a sorted set of jobs, looked at every 10 ms instead of every 500; 100 at a time, no results kept."""
 
 # mypy: disable-error-code="import-not-found"
 # What it imports is installed in an environment of its own.
@@ -47,4 +47,6 @@ def work() -> None:
     uvloop.install()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    Worker([noop], redis_settings=SETTINGS, max_jobs=100, keep_result=0, log_results=False).run()
+    # At its default of 0.5 s it sleeps most of the time: it starts at most `queue_read_limit` between two looks.
+    settings = {"max_jobs": 100, "poll_delay": 0.01, "keep_result": 0, "log_results": False}
+    Worker([noop], redis_settings=SETTINGS, **settings).run()

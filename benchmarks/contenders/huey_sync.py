@@ -15,6 +15,7 @@ from huey.consumer_options import ConsumerConfig
 from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
 
 ASYNC = False
+THREADS = 16  # it has no call for many; from one thread it is 3 times slower, since it waits for each answer
 huey: Any = RedisHuey("bench", url=REDIS_URL, results=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -42,7 +42,7 @@ async def one(queue: FullQueue, number: int) -> None:
 duplicate = one
 
 
-async def bulk(queue: FullQueue, numbers: range) -> None:
+async def bulk(queue: FullQueue, numbers: Sequence[int]) -> None:
     await queue.queue_many([(f"key-{number:020}", _PLAIN) for number in numbers])
 
 

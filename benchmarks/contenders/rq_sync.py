@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.exceptions import DuplicateJobError
 
 from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
 
 ASYNC = False
+THREADS = 16
 
 
 def noop(number: int) -> None:
@@ -34,7 +36,12 @@ def one(queue: Any, number: int) -> None:
     queue.enqueue(noop, number, result_ttl=0)
 
 
-def bulk(queue: Any, numbers: range) -> None:
+def duplicate(queue: Any, number: int) -> None:
+    with suppress(DuplicateJobError):
+        queue.enqueue(noop, number, result_ttl=0, job_id=f"key-{number:020}", unique=True)
+
+
+def bulk(queue: Any, numbers: Sequence[int]) -> None:
     for first in range(0, len(numbers), 1000):
         queue.enqueue_many([Queue.prepare_data(noop, (n,), result_ttl=0) for n in numbers[first : first + 1000]])
 

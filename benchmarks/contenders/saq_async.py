@@ -1,4 +1,4 @@
-"""SAQ: lists; 100 at a time, results kept for no time."""
+"""SAQ: lists; 50 at a time, faster than 100 or 20 here; results kept for no time."""
 
 # mypy: disable-error-code="import-not-found"
 # What it imports is installed in an environment of its own.
@@ -14,6 +14,7 @@ from saq import Queue, Worker
 from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
 
 ASYNC = True
+MAX_CONCURRENT_OPS = 100  # 20 by default, fewer than there are producers
 
 
 async def noop(ctx: Any, *, number: int) -> None:
@@ -25,7 +26,7 @@ async def noop(ctx: Any, *, number: int) -> None:
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[Any]:
-    queue = Queue.from_url(REDIS_URL)
+    queue = Queue.from_url(REDIS_URL, max_concurrent_ops=MAX_CONCURRENT_OPS)
     await queue.connect()
     yield queue
     await queue.disconnect()
@@ -43,8 +44,8 @@ def work() -> None:
     import uvloop
 
     async def run() -> None:
-        queue = Queue.from_url(REDIS_URL)
+        queue = Queue.from_url(REDIS_URL, max_concurrent_ops=MAX_CONCURRENT_OPS)
         await queue.connect()
-        await Worker(queue, functions=[noop], concurrency=100).start()
+        await Worker(queue, functions=[noop], concurrency=50).start()
 
     uvloop.run(run())

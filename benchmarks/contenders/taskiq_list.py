@@ -12,7 +12,8 @@ from benchmarks.contenders import taskiq_stream
 from benchmarks.contenders.journal import REDIS_URL
 
 ASYNC = True
-broker: Any = ListQueueBroker(REDIS_URL)
+# It waits in BRPOP without limit, which redis-py 8 takes for a dead connection after 5 s unless told otherwise.
+broker: Any = ListQueueBroker(REDIS_URL, socket_timeout=None)
 noop = broker.task(taskiq_stream.run)
 taskiq_stream.broker, taskiq_stream.noop = broker, noop
 opened, one = taskiq_stream.opened, taskiq_stream.one

@@ -41,5 +41,6 @@ async def one(_: Any, number: int) -> None:
 
 
 def work(module: str = __name__) -> None:
-    arguments = ["worker", f"{module}:broker", "--workers", "1", "--max-async-tasks", "100", "--log-level", "ERROR"]
+    limits = ["--workers", "1", "--max-async-tasks", "100", "--no-parse"]  # 100 is its default; no pydantic
+    arguments = ["worker", f"{module}:broker", *limits, "--log-level", "ERROR"]
     os.execv(sys.executable, [sys.executable, "-m", "taskiq", *arguments])
