@@ -6,7 +6,9 @@ Without it a reconciler that is down for an hour would use up the attempts of th
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import timedelta
+from typing import NamedTuple
 
 from workqueue.clock import duration_us
 from workqueue.errors import InfrastructureError
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 _IN_A_ROW = 5
 _FIRST_PROBE_US = duration_us(timedelta(seconds=1))
 _LAST_PROBE_US = duration_us(timedelta(seconds=60))
+_REMEMBERED = 10_000  # released keys; one that another dispatcher takes never comes back here to be forgotten
 
 
 class TargetUnavailableError(InfrastructureError):
@@ -26,12 +29,23 @@ class TargetUnavailableError(InfrastructureError):
     Args:
         cause: the underlying error.
         reached: the connection was up and broke during the call, so that the key itself may be what broke it. Its
-            attempt is spent when that happens to the key twice in a row; one that was never made is never spent.
+            attempt is spent when that happens to the key twice in a row. One that was never made is spent only if the
+            target has answered other calls since it failed this key before: then it is the key that cannot be called.
     """
 
     def __init__(self, cause: BaseException | str, *, reached: bool = False) -> None:
         super().__init__(cause)
         self.reached = reached
+
+
+class _Released(NamedTuple):
+    """A key that was handed back: how many calls had been answered by then, and whether a call for it ever broke."""
+
+    answers: int
+    broke: bool
+
+
+_NEVER = _Released(sys.maxsize, broke=False)
 
 
 class Outage:
@@ -40,7 +54,8 @@ class Outage:
     def __init__(self, queue: str) -> None:
         self._queue = queue
         self._in_a_row = 0
-        self._broke: set[str] = set()
+        self._answers = 0  # while some key is in doubt
+        self._released: dict[str, _Released] = {}
         self._since_us: int | None = None
         self._delay_us = 0
         self._probe_us = 0
@@ -71,11 +86,13 @@ class Outage:
             self._probing = False
             self._delay_us = min(self._delay_us * 2, _LAST_PROBE_US)
             self._probe_us = now_us + self._delay_us
-        if not error.reached:
-            return True
-        spent = key in self._broke
-        (self._broke.discard if spent else self._broke.add)(key)
-        return not spent
+        last = self._released.pop(key, _NEVER)
+        if self._answers > last.answers or (error.reached and last.broke):
+            return False
+        self._released[key] = _Released(self._answers, error.reached or last.broke)
+        if len(self._released) > _REMEMBERED:
+            del self._released[next(iter(self._released))]
+        return True
 
     def unanswered(self) -> None:
         """A call ended without an answer: if it was the probe, another one may start."""
@@ -84,7 +101,8 @@ class Outage:
     def reachable(self, key: str, now_us: int) -> None:
         """A call was answered, however."""
         self._in_a_row = 0
-        self._broke.discard(key)
+        self._answers += 1
+        self._released.pop(key, None)
         if self._since_us is not None:
             seconds = (now_us - self._since_us) / 1e6
             log.warning("the target is reachable again after %.0f s; starts resume", seconds, extra=self._extra)
@@ -94,7 +112,7 @@ class Outage:
     @property
     def in_doubt(self) -> bool:
         """Whether a call that is answered has to be noted."""
-        return bool(self._in_a_row or self._broke)
+        return bool(self._in_a_row or self._released)
 
     @property
     def _extra(self) -> dict[str, str]:

@@ -97,6 +97,32 @@ def test_a_call_that_was_never_made_costs_no_attempt_and_one_that_broke_costs_on
     assert [outage.unavailable("poison", BROKE, 0) for _ in range(4)] == [True, False, True, False]
 
 
+def test_a_call_that_was_never_made_costs_an_attempt_once_the_target_has_answered_another() -> None:
+    outage, released = Outage("q"), []
+    for _ in range(2):
+        released += [outage.unavailable("a", DOWN, 0), outage.unavailable("a", DOWN, 0)]
+        outage.reachable("b", 0)
+        released.append(outage.unavailable("a", DOWN, 0))
+
+    assert released == [True, True, False] * 2
+
+
+def test_an_answer_for_the_key_itself_makes_up_for_its_failures() -> None:
+    outage = Outage("q")
+    outage.unavailable("a", BROKE, 0)
+    outage.reachable("a", 0)
+
+    assert outage.unavailable("a", BROKE, 0)
+
+
+def test_of_very_many_released_keys_the_oldest_is_forgotten() -> None:
+    outage = Outage("q")
+    for number in range(10_001):
+        outage.unavailable(f"k{number}", BROKE, 0)
+
+    assert [outage.unavailable(key, BROKE, 0) for key in ("k0", "k10000")] == [True, False]
+
+
 class Target:
     """A reconciler that is down or up."""
 
@@ -128,6 +154,23 @@ async def test_a_target_that_is_down_for_an_hour_uses_up_no_attempts() -> None:
 
     assert (counts.queued, counts.max_attempts, counts.dead_lettered, errors.told) == (20, 0, 0, [])
     assert target.called.total() < 10 + 6 + 60 + 2
+
+
+@scenario
+async def test_a_key_that_alone_cannot_be_called_fails_instead_of_starting_over_and_over() -> None:
+    queue, called = await backlog(20), Counter[str]()
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        called[key] += 1
+        if key == "k0":
+            raise DOWN
+
+    async with running(Dispatcher(queue, reconcile, DispatcherSettings(concurrency=2))):
+        await pass_time(queue, 29 * SECOND)
+        counts = await queue.counts()
+
+    assert (counts.queued, counts.not_before, counts.max_attempts) == (0, 1, 1)
+    assert called["k0"] <= 5
 
 
 @scenario
