@@ -234,6 +234,7 @@ class GCSQueue:
         if not listing.known and not listing.under_way:
             await listing.look()
             await listing.refresh()
+            self._check_open()  # closed meanwhile: nobody would wake it
         seconds = min(self._next_change_us(concurrency) / 1e6, timeout.total_seconds(), _POLL_SECONDS)
         if seconds > 0:
             woken = asyncio.get_running_loop().create_future()

@@ -19,6 +19,7 @@ from workqueue.backends.redis_address import Address, RedisSettings
 from workqueue.backends.redis_errors import CONNECTION_ERRORS, typed_error
 from workqueue.backends.redis_link import connect
 from workqueue.backends.redis_scripts import pack
+from workqueue.errors import QueueClosedError
 
 __all__ = ["Wakeups"]
 
@@ -37,6 +38,7 @@ class Wakeups:
         self._task: asyncio.Task[None] | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self._was_woken = False
+        self._has_ended = False
 
     async def listen(self, address: Address) -> bool:
         """Make sure that messages from `address` arrive from now on; False = they cannot, so poll."""
@@ -70,6 +72,12 @@ class Wakeups:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
+    async def end(self) -> None:
+        """Stop listening for good, and wake who sleeps."""
+        self._has_ended = True
+        self._wake()
+        await self.close()
+
     def _wake(self) -> None:
         sleeper = self._sleeper
         self._was_woken = sleeper is None or sleeper.done()
@@ -82,6 +90,8 @@ class Wakeups:
             await connection.send_packed_command(pack("SUBSCRIBE", self._channel), check_health=False)
             async with asyncio.timeout(self._timeout):
                 await connection.read_response()
+            if self._has_ended:  # meanwhile: nobody would close this connection
+                raise QueueClosedError
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from workqueue.conformance.case import MANY, Case, expect
 from workqueue.conformance.scenario import Need, scenario
+from workqueue.errors import QueueClosedError
 from workqueue.generic import FullQueue
 from workqueue.throttle import Configuration
 
@@ -89,6 +90,17 @@ async def a_redrive_wakes_whoever_waits(case: Case) -> None:
     async with _waiting(await case.peer()) as task:
         await letter.requeue()
         await _woken(task)
+
+
+@scenario(Need.WAIT, Need.CLOCK)
+async def closing_wakes_whoever_waits(case: Case) -> None:
+    for turns in (0, 1):  # it may be on its way to sleep, or asleep
+        closing = await case.peer()
+        task = asyncio.ensure_future(closing.wait(timedelta(seconds=_LONG), MANY))
+        await asyncio.wait({task}, timeout=0.01 * turns)
+        await case.close(closing)
+        expect((await asyncio.wait({task}, timeout=_REAL_SECONDS))[0], {task}, "woken without the clock moving")
+        expect(isinstance(task.exception(), QueueClosedError | None), True, f"ended well: {task!r}")
 
 
 @scenario(Need.WAIT, Need.CLOCK)
