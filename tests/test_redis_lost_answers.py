@@ -13,7 +13,7 @@ from tests.dispatching import scenario
 from tests.fakes.redis_server import shared_server
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.redis_support import eligible, fresh_name, lease, lease_one, opened, until
-from workqueue import Options
+from workqueue import Options, StoreUnavailableError
 from workqueue.backends.redis import RedisQueue
 from workqueue.backends.redis_scripts import script
 from workqueue.interface import OwnedInProgressKey
@@ -101,6 +101,26 @@ async def test_a_recovery_whose_answer_is_lost_tells_of_the_orphans_once() -> No
         assert [(orphan.key, orphan.attempts) for orphan in leased.recovered] == [("a", 1)]
         assert (await queue.get("a")).attempts == 1
         assert queue.metrics.expired_leases == 1
+
+
+@scenario
+async def test_a_lease_is_renewed_on_after_a_settle_that_failed() -> None:
+    clock = FakeClock()
+    with TcpProxy(shared_server().port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}?name={fresh_name()}&timeout=300ms"
+        async with opened(url, clock) as queue:
+            await queue.queue("a")
+            owned = await lease_one(queue)
+            proxy.is_refusing = True
+            proxy.cut()
+            with pytest.raises(StoreUnavailableError):
+                await owned.complete()
+            proxy.is_refusing = False
+
+            clock.advance(timedelta(minutes=1))
+
+            assert (await lease(queue)).recovered == []
+            assert await owned.complete()
 
 
 @pytest.mark.parametrize("how", SETTLES)

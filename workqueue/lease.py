@@ -151,6 +151,13 @@ class LeaseRenewer:
         """Stop renewing `lease`: it was settled, or is left to lapse."""
         self._held.pop(lease.token, None)
 
+    def keep(self, lease: Lease) -> None:
+        """Renew `lease` on, as if it had not been dropped: the settle for which it was failed and may be tried again.
+
+        So a lease lives through an outage of the store that is shorter than itself, and a longer one sets `lost`.
+        """
+        self.hold(lease, lease.deadline_us - self._margin_us)
+
     def tick(self, now_us: int) -> None:
         """Renew what is due and tell the owners of what is lost. Called by the pump, or by a test."""
         self.ticked_us = now_us

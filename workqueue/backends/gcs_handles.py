@@ -43,7 +43,6 @@ class Handles:
         self._bucket = bucket
         self._renewer = renewer
         self._news = news
-        self._margin_us = renewer.times.duration_us - renewer.times.duration_us // 10
         self.leasing = Leasing(self, bucket, renewer)
         self.closed = False
 
@@ -162,7 +161,7 @@ class Handles:
             except StoreError:
                 hold.unsure = True
                 if not hold.abandoned:
-                    self._renewer.hold(lease, lease.deadline_us - self._margin_us)
+                    self._renewer.keep(lease)
                 raise
             hold.over = True
         applied = deleted.by_us or (deleted is Deleted.GONE and hold.unsure)

@@ -295,7 +295,11 @@ class RedisQueue:
         if lease.lost.is_set():
             return LOST
         self.renewer.drop(lease)
-        answer = await self._turns.settle(owned.version, lease.token, verb)
+        try:
+            answer = await self._turns.settle(owned.version, lease.token, verb)
+        except StoreError:
+            self.renewer.keep(lease)
+            raise
         if answer == LOST:
             lease.lost.set()
         return answer

@@ -39,6 +39,7 @@ from workqueue.errors import (
     KeyNotFoundError,
     QueueClosedError,
     StartLostError,
+    StoreError,
     StoreUnavailableError,
     WorkQueueError,
 )
@@ -287,7 +288,11 @@ class SqliteQueue:
         self.renewer.drop(lease)
         if lease.lost.is_set():
             return False
-        await self._writer.submit(settle)
+        try:
+            await self._writer.submit(settle)
+        except StoreError:
+            self.renewer.keep(lease)
+            raise
         if not settle.applied:
             lease.lost.set()
         return settle.applied
