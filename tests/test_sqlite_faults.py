@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,6 +85,36 @@ async def test_a_key_started_after_a_wait_longer_than_a_lease_is_kept(tmp_path: 
 
         clock.advance(timedelta(seconds=1))
         assert await owned.complete()
+
+
+@scenario
+async def test_a_lease_is_renewed_on_after_a_settle_that_failed(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with sqlite_queue(tmp_path / "q.db", clock, busy_timeout="10ms") as queue:
+        await queue.queue("a")
+        (owned,) = (await lease(queue)).started
+        with locked(tmp_path / "q.db"), pytest.raises(StoreUnavailableError):
+            await owned.complete()
+
+        clock.advance(timedelta(minutes=1))
+
+        assert (await lease(queue)).recovered == []
+        assert await owned.complete()
+
+
+@scenario
+async def test_a_settle_that_fails_until_its_lease_is_over_is_lost(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with sqlite_queue(tmp_path / "q.db", clock, busy_timeout="10ms") as queue:
+        await queue.queue("a")
+        (owned,) = (await lease(queue)).started
+        with locked(tmp_path / "q.db"), pytest.raises(StoreUnavailableError):
+            await owned.complete()
+        with locked(tmp_path / "q.db"):
+            clock.advance(timedelta(seconds=14))
+
+        assert owned.lost.is_set()
+        assert not await owned.complete()
 
 
 @scenario
@@ -271,6 +301,41 @@ async def test_rows_deleted_by_hand_leave_the_counts_right_and_free_their_slots(
 
         assert (await queue.counts()).queued == 3
         assert len((await queue.lease(LeaseRequest(1, 1))).started) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, -60], ids=["at once", "with a not-before"])
+@scenario
+async def test_a_lease_deleted_by_hand_frees_what_was_queued_meanwhile_once_the_queue_is_opened_again(
+    tmp_path: Path, seconds: int
+) -> None:
+    not_before = datetime.now(UTC) + timedelta(seconds=seconds) if seconds else None
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        await queue.queue("a")
+        (stale,) = (await lease(queue)).started
+        await queue.queue("a", Options(not_before=not_before))
+        with shell(tmp_path / "q.db") as hand:
+            hand.execute("DELETE FROM in_progress")
+
+        async with sqlite_queue(tmp_path / "q.db") as again:
+            assert [owned.key for owned in (await lease(again)).started] == ["a"]
+        assert not await stale.complete()
+
+
+@scenario
+async def test_a_key_in_progress_that_a_hand_made_eligible_does_not_stop_the_queue(tmp_path: Path) -> None:
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        await queue.queue("a")
+        (running,) = (await lease(queue)).started
+        for key in "ab":
+            await queue.queue(key)
+        with shell(tmp_path / "q.db") as hand:
+            hand.execute("UPDATE queued SET place = 0")
+
+        with pytest.raises(StoreUnusableError):
+            await lease(queue)
+        assert [owned.key for owned in (await lease(queue)).started] == ["b"]
+        assert await running.complete()
+        assert [owned.key for owned in (await lease(queue)).started] == ["a"]
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])

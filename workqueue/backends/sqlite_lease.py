@@ -137,6 +137,7 @@ def standing_of(row: Sequence[Any]) -> Standing:
 
 def lease(store: Store, request: LeaseRequest) -> LeaseStep:
     """Recover every orphan, then start eligible keys in order within all limits."""
+    store.mend()
     wall_us = store.clock.wall_us()
     row = _standing(store, wall_us)
     step = LeaseStep()
@@ -197,7 +198,8 @@ def _start(store: Store, listed: list[rows.Row]) -> list[Start]:
     starts = [Start(rows.queued_entry_of(row, payloads.get(row[9])), next(store.tokens), now_us) for row in listed]
     tokens = rows.as_json({row_id: start.token for row_id, start in zip(ids, starts, strict=True)}).decode()
     who = store.identity
-    store.connection.execute(_START, (tokens, who.owner, who.boot, now_us + who.lease_us))
+    with store.noticing_disorder():
+        store.connection.execute(_START, (tokens, who.owner, who.boot, now_us + who.lease_us))
     store.connection.execute(_STARTED, (tokens,))
     return starts
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntFlag
 from functools import lru_cache
@@ -79,6 +80,17 @@ _DROP_DEAD = "DELETE FROM dead WHERE id = ? AND stamp = ?"
 _LETTER = f"""
 SELECT json_array({rows.COMMON}, CAST(error AS TEXT), CAST(failed_us AS INTEGER)), CAST(payload AS BLOB)
 FROM dead WHERE id = ? AND stamp = ?
+"""
+# What only a hand can have done: a twin whose lease it deleted waits for an attempt that is gone, and a key in progress
+# that it made eligible cannot be started, which fails the lease step.
+_FREE_STRANDED = f"""
+UPDATE OR ROLLBACK queued INDEXED BY queued_twin
+SET place = CASE WHEN not_before_us > ?2 THEN {DELAYED} ELSE {READY} END
+WHERE queue = ?1 AND place = {TWIN} AND key NOT IN (SELECT key FROM in_progress WHERE queue = ?1)
+"""
+_HOLD_BACK = f"""
+UPDATE OR ROLLBACK queued SET place = {TWIN}
+WHERE queue = ?1 AND place <> {TWIN} AND key IN (SELECT key FROM in_progress WHERE queue = ?1)
 """
 _CONFIGURE = "UPDATE queues SET concurrency = ?, paused = ?, starts_per_second = ? WHERE id = ?"
 # A new rate begins with one second's worth of starts; the same rate keeps what is saved up.
@@ -175,6 +187,7 @@ class Store:
         # Unique without asking anybody: 2**62 places to start counting from, for every handle that was ever opened.
         self.tokens = count(SystemRandom().getrandbits(62))
         self._stamps = count(SystemRandom().getrandbits(62))
+        self._is_sound = False
 
     def perform(self, steps: Sequence[Step]) -> None:
         """Run a batch; the answers are left in the steps."""
@@ -251,6 +264,22 @@ class Store:
         stamp = next(self._stamps)
         self.connection.execute(_PUT_LETTER, rows.dead_values(self.queue, letter, stamp))
         self.connection.execute(_REFUND_TWIN, (stamp, self.queue, rows.bound(letter.entry.key)))
+
+    def mend(self) -> None:
+        """Put every queued row in its place, if that was not done yet or a row was found in a wrong one."""
+        if not self._is_sound:
+            self.connection.execute(_FREE_STRANDED, (self.queue, self.clock.wall_us()))
+            self.connection.execute(_HOLD_BACK, (self.queue,))
+            self._is_sound = True
+
+    @contextmanager
+    def noticing_disorder(self) -> Iterator[None]:
+        """Have the next `mend` look again if a row turns out to be in a wrong place."""
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            self._is_sound = False
+            raise
 
     # the verbs of queued and dead-lettered keys
 
