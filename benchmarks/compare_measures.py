@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders.drive import WARM_UP
-from benchmarks.contenders.journal import ENDED, Entry, read
+from benchmarks.contenders.journal import AGAIN, ENDED, Entry, read
 from tests.fakes.redis_server import RedisServer
 
 __all__ = ["CONTENDERS", "MEASURES", "Bench", "Contender", "ContenderFailed", "crash", "environment"]
@@ -304,7 +304,7 @@ def crash(contender: Contender, folder: Path, patience: float) -> dict[str, Any]
 
 
 def began(journal: list[Entry]) -> int:
-    return len({number for number, _ in journal if not number & ENDED})
+    return len({number & ~AGAIN for number, _ in journal if not number & ENDED})
 
 
 def ended(journal: list[Entry]) -> int:

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.redis_queue [--backlog N] [--only NAME …]`. Redis is pinned to one core and whoever is measured to
 another. What is compared is measured in turns and medians taken; CPU per key is given beside rates, because it is what
-stays the same on a machine that others use too.
+stays the same on a machine that others use too. Ends with a table of what was measured beside what is asked; each part
+takes at most some two minutes.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import uvloop
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.contenders.journal import read
+from benchmarks.redis_processes import Row, crash, restart, server_cpu, several
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.fakes.redis_server import RedisCluster, RedisServer
 from workqueue import Options, open_queue
+from workqueue.hyperqueue import by_fnv
 from workqueue.interface import Leased, LeaseRequest
 
 ROUNDS = 5
@@ -36,15 +37,13 @@ KEYS = 20_000
 _PLAIN = Options()
 
 
-def server_cpu(server: RedisServer) -> float:
-    """Seconds of CPU that the server has used."""
-    return int(Path(f"/proc/{server.pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def pin(server: RedisServer) -> None:
-    cores = sorted(os.sched_getaffinity(server.pid))
-    os.sched_setaffinity(server.pid, {cores[0]})
-    os.sched_setaffinity(0, {cores[-1]})
+@contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[RedisServer]:
+    """A server on the first of these cores, and this process and its children on the others."""
+    os.sched_setaffinity(0, {cores[0]})  # which the server inherits
+    with RedisServer() as server:
+        os.sched_setaffinity(0, set(cores[1:]) or set(cores))
+        yield server
 
 
 async def fill(queue: Any, count: int, prefix: str = "k") -> None:
@@ -81,53 +80,59 @@ async def drain(queue: Any, count: int, in_flight: int = 100) -> tuple[float, fl
     return time.perf_counter() - began, time.process_time() - cpu
 
 
-async def limit(server: RedisServer) -> None:
+async def limit(server: RedisServer) -> list[Row]:
     """Draining with 100 in flight, under a limit of 100 and under none."""
     async with open_queue(server.url()) as queue:
-        found: dict[str, list[tuple[float, float, float]]] = {"limit 100": [], "limit 10⁹": []}
-        for _ in range(ROUNDS):
-            for name, side in (("limit 100", queue), ("limit 10⁹", Unlimited(queue))):
+        found: dict[str, list[tuple[float, float, float]]] = {"100": [], "10⁹": []}
+        for _ in range(2 * ROUNDS):  # the difference is small
+            for name, side in (("100", queue), ("10⁹", Unlimited(queue))):
                 await fill(queue, KEYS)
                 before = server_cpu(server)
                 seconds, cpu = await drain(side, KEYS)
                 found[name].append((KEYS / seconds, cpu / KEYS * 1e6, (server_cpu(server) - before) / KEYS * 1e6))
+    rows = []
     for name, rounds in found.items():
         rate, client, redis = (median(column) for column in zip(*rounds, strict=True))
-        print(f"drain, {name}: {rate:,.0f}/s; CPU a key: {client:.1f} µs here, {redis:.1f} µs in Redis")
+        told = f"{rate:,.0f}/s; CPU a key: {client:.1f} µs here, {redis:.1f} µs in Redis"
+        rows.append(Row(f"drain, 100 in flight, limit {name}", told))
+    cost = 1 - median(limited[0] / free[0] for limited, free in zip(*found.values(), strict=True))
+    return [*rows, Row("what the exact limit costs of the drain rate, in pairs", f"{cost:.1%}", "< 10 %", cost < 0.1)]
 
 
-async def backlog(server: RedisServer, size: int) -> None:
+async def backlog(server: RedisServer, size: int) -> list[Row]:
     """The same steps at 1,000 queued keys and at a large backlog, and what a key takes."""
     async with open_queue(server.url()) as queue:
-        small = await steps(server, queue, 1000)
+        await fill(queue, 1000, "b")
+        small = await steps(server, queue)
         empty = server.ask("INFO", "memory")["used_memory"]
-        await fill(queue, size, "b")
-        taken = server.ask("INFO", "memory")["used_memory"] - empty
-        print(f"used_memory a key at {size:,} keys: {taken / size:.0f} bytes")
-        large = await steps(server, queue, size)
+        await fill(queue, size, "c")
+        taken = (server.ask("INFO", "memory")["used_memory"] - empty) / size
+        large = await steps(server, queue)
+    rows = [Row(f"used_memory a queued key of 24 bytes, at {size:,}", f"{taken:.0f} bytes", "< 250", taken < 250)]
     for name in small:
-        print(
-            f"{name} at {size:,} keys: {small[name] / large[name]:.0%} of the rate at 1,000 ({1 / large[name]:,.0f}/s)"
-        )
+        share = large[name] / small[name]
+        told = f"{share:.0%} of the rate at 1,000 ({large[name]:,.0f}/s)"
+        rows.append(Row(f"{name} at {size:,} queued", told, "≥ 80 %", share >= 0.8))
+    return rows
 
 
-async def steps(server: RedisServer, queue: Any, size: int) -> dict[str, float]:
-    """Seconds of CPU, here and in Redis, a key; what is enqueued is taken out again."""
+async def steps(server: RedisServer, queue: Any) -> dict[str, float]:
+    """Keys a second; what is enqueued is taken out again, so that the backlog stays."""
     found: dict[str, list[float]] = {"enqueue": [], "lease and complete": [], "drain": []}
     for turn in range(ROUNDS):
-        for name, step in (
-            ("enqueue", partial(fill, queue, KEYS // 2, f"{turn}-")),
-            ("lease and complete", lambda: lease_and_complete(queue, KEYS // 4)),
-            ("drain", lambda: drain(queue, KEYS // 4)),
+        for name, count, step in (
+            ("enqueue", KEYS, partial(fill, queue, KEYS, f"{turn}-")),
+            ("lease and complete", KEYS // 2, partial(lease_and_complete, queue, KEYS // 2)),
+            ("drain", KEYS // 2, partial(drain, queue, KEYS // 2)),
         ):
-            found[name].append(await cpu_of(server, step) / (KEYS // 2 if name == "enqueue" else KEYS // 4))
-    return {name: median(seconds) for name, seconds in found.items()}
+            found[name].append(count / await seconds_of(step))
+    return {name: median(rates) for name, rates in found.items()}
 
 
-async def cpu_of(server: RedisServer, step: Callable[[], Awaitable[object]]) -> float:
-    began = time.process_time() + server_cpu(server)
+async def seconds_of(step: Callable[[], Awaitable[object]]) -> float:
+    began = time.perf_counter()
     await step()
-    return time.process_time() + server_cpu(server) - began
+    return time.perf_counter() - began
 
 
 async def lease_and_complete(queue: Any, count: int) -> None:
@@ -136,7 +141,7 @@ async def lease_and_complete(queue: Any, count: int) -> None:
         await asyncio.gather(*(owned.complete() for owned in started))
 
 
-async def memory(server: RedisServer) -> None:
+async def memory(server: RedisServer) -> list[Row]:
     """This process's memory while it dispatches a million keys."""
     sizes = []
     async with open_queue(server.url()) as queue:
@@ -144,97 +149,58 @@ async def memory(server: RedisServer) -> None:
             await fill(queue, 50_000)
             await drain(queue, 50_000)
             sizes.append(resident_mib())
-    print(f"memory of a dispatcher over 1,000,000 keys: {min(sizes[1:]):.1f} to {max(sizes[1:]):.1f} MiB")
+    least, middle, most = min(sizes[1:]), median(sizes[1:]), max(sizes[1:])
+    spread = max(most / middle, middle / least) - 1
+    told = f"{least:.1f} to {most:.1f} MiB, ±{spread:.1%}"
+    return [Row("memory of a dispatcher over 1,000,000 keys", told, "±5 %", spread <= 0.05)]
 
 
 def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4 / 1024
 
 
-def worker(url: str, journal: Path, **environment: str) -> subprocess.Popen[bytes]:
-    base, _, settings = url.partition("?")
-    env = {
-        **os.environ,
-        "BENCHMARK_REDIS": base,
-        "BENCHMARK_SETTINGS": f"?{settings}",
-        "BENCHMARK_JOURNAL": str(journal),
-        **environment,
-    }
-    command = [sys.executable, "-m", "benchmarks.contenders.drive", "ours", "work"]
-    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+async def shards(server: RedisServer) -> list[Row]:
+    """One queue, and three that share the keys by hash, on a cluster of three: what its busiest node has to do.
 
-
-def several(server: RedisServer, folder: Path) -> None:
-    """One, two and four dispatcher processes on one Redis."""
-    os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
-    for processes in (1, 2, 4):
-        journal = folder / f"several-{processes}"
-        asyncio.run(filled(server.url(), 60_000))
-        before = server_cpu(server)
-        workers = [worker(server.url(), journal, BENCHMARK_LIMIT=str(100 * processes)) for _ in range(processes)]
-        wait_for(journal, 60_000)
-        times = sorted(at for _, at in read(journal))
-        for process in workers:
-            process.terminate()
-            process.wait()
-        seconds = (times[-1] - times[0]) / 1e9
-        share = (server_cpu(server) - before) / seconds
-        print(f"{processes} dispatcher processes: {60_000 / seconds:,.0f}/s; Redis uses {share:.0%} of a core")
-
-
-async def filled(url: str, count: int) -> None:
-    async with open_queue(url) as queue:
-        await queue.queue_many([(f"key-{number:020}", _PLAIN) for number in range(count)])
-
-
-def crash(server: RedisServer, folder: Path) -> None:
-    """kill -9 of one of two dispatchers in mid-drain, and an orderly restart of one."""
-    for how, number in (("kill -9", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):
-        journal, url = folder / f"crash-{how}", server.url("crash", lease="5s")
-        asyncio.run(filled(url, 1000))
-        settings = {"BENCHMARK_PAUSE": "0.05", "BENCHMARK_LIMIT": "40", "BENCHMARK_BACKOFF": "0.01"}
-        workers = [worker(url, journal, **settings) for _ in range(2)]
-        wait_for(journal, 600)
-        workers[0].send_signal(number)
-        ended = time.monotonic()
-        workers[0].wait()
-        workers.append(worker(url, journal, **settings) if how == "SIGTERM" else workers[1])
-        while asyncio.run(left(url)):
-            time.sleep(0.05)
-        began = [key for key, _ in read(journal) if not key >> 63]
-        again = len(began) - len(set(began))
-        print(f"{how} of one of two: all of 1,000 done {time.monotonic() - ended:.1f} s later; {again} were run again")
-        for process in workers:
-            process.terminate()
-            process.wait()
-
-
-async def left(url: str) -> int:
-    async with open_queue(url) as queue:
-        counts = await queue.counts()
-    return counts.queued + counts.not_before + counts.twins + counts.in_progress
-
-
-async def shards() -> None:
-    """One queue, and three that share the keys, on a cluster of three; sharded as hyperqueue does."""
+    Here the nodes share one core and one process dispatches, so that it is the node's CPU a key that tells.
+    """
+    rows, costs = [], {}
     with RedisCluster() as cluster:
+        for node in cluster.nodes:
+            os.sched_setaffinity(node.pid, os.sched_getaffinity(server.pid))
         names = shard_names(cluster)
-        for shard_count in (1, 3):
-            used = [cpu for node in cluster.nodes if (cpu := server_cpu(node))]
-            async with contextlib.AsyncExitStack() as stack:
-                queues = [
-                    await stack.enter_async_context(open_queue(cluster.url(name))) for name in names[:shard_count]
-                ]
-                for queue in queues:
-                    await fill(queue, KEYS // shard_count)
-                began = time.perf_counter()
-                await asyncio.gather(*(drain(queue, KEYS // shard_count) for queue in queues))
-                seconds = time.perf_counter() - began
-            busiest = max(server_cpu(node) - before for node, before in zip(cluster.nodes, used, strict=True))
-            rate = KEYS / seconds
-            print(
-                f"{shard_count} queues on 3 nodes: {rate:,.0f}/s from one process; busiest node {busiest / seconds:.0%}"
-            )
+        for count in (1, 3):
+            rates, busiest = [], []
+            for _ in range(ROUNDS):
+                rate, cost = await drained(cluster, names[:count])
+                rates.append(rate)
+                busiest.append(cost)
+            costs[count] = median(busiest)
+            told = f"{median(rates):,.0f}/s from one process; busiest node {costs[count] * 1e6:.1f} µs of CPU a key"
+            rows.append(Row(f"{count} queues on a cluster of 3", told))
+    gain = costs[1] / costs[3]
+    return [
+        *rows,
+        Row("what 3 nodes can take, beside one", f"{gain:.1f} times", "3 less what hashing skews", gain >= 2.5),
+    ]
+
+
+async def drained(cluster: RedisCluster, names: list[str]) -> tuple[float, float]:
+    """Keys a second over all these queues, and the busiest node's CPU in seconds a key."""
+    choose = by_fnv(names)
+    parts: list[list[str]] = [[] for _ in names]
+    for number in range(KEYS):
+        parts[choose(f"k{number:023}")].append(f"k{number:023}")
+    async with contextlib.AsyncExitStack() as stack:
+        queues = [await stack.enter_async_context(open_queue(cluster.url(name))) for name in names]
+        before = [server_cpu(node) for node in cluster.nodes]
+        began = time.perf_counter()
+        for queue, keys in zip(queues, parts, strict=True):
+            await queue.queue_many([(key, _PLAIN) for key in keys])
+        await asyncio.gather(*(drain(queue, len(keys)) for queue, keys in zip(queues, parts, strict=True)))
+        seconds = time.perf_counter() - began
+    busiest = max(server_cpu(node) - used for node, used in zip(cluster.nodes, before, strict=True))
+    return KEYS / seconds, busiest / KEYS
 
 
 def shard_names(cluster: RedisCluster) -> list[str]:
@@ -248,34 +214,36 @@ def shard_names(cluster: RedisCluster) -> list[str]:
     return list(found.values())
 
 
-def wait_for(journal: Path, count: int) -> None:
-    until = time.monotonic() + timedelta(minutes=2).total_seconds()
-    while not (journal.exists() and journal.stat().st_size >= 16 * count):
-        if time.monotonic() > until:
-            raise TimeoutError(f"{journal.name} has fewer than {count} entries")
-        time.sleep(0.02)
+PARTS: dict[str, Callable[[RedisServer, int], list[Row]]] = {
+    "limit": lambda server, size: uvloop.run(limit(server)),
+    "backlog": lambda server, size: uvloop.run(backlog(server, size)),
+    "memory": lambda server, size: uvloop.run(memory(server)),
+    "several": lambda server, size: several(server, server.directory),
+    "crash": lambda server, size: crash(server, server.directory),
+    "restart": lambda server, size: restart(server, server.directory),
+    "shards": lambda server, size: uvloop.run(shards(server)),
+}
+
+
+def table(rows: list[Row]) -> Table:
+    shown = Table("what", "measured", "asked", "met")
+    for row in rows:
+        shown.add_row(row.what, row.measured, row.asked, "" if row.is_met is None else "yes" if row.is_met else "NO")
+    return shown
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backlog", type=int, default=1_000_000)
-    parser.add_argument("--only", nargs="*", default=["limit", "backlog", "memory", "several", "crash", "shards"])
+    parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
     arguments = parser.parse_args()
+    rows, cores = [], sorted(os.sched_getaffinity(0))
     for name in arguments.only:
-        with RedisServer() as server:
-            pin(server)
-            if name == "limit":
-                uvloop.run(limit(server))
-            elif name == "backlog":
-                uvloop.run(backlog(server, arguments.backlog))
-            elif name == "memory":
-                uvloop.run(memory(server))
-            elif name == "several":
-                several(server, server.directory)
-            elif name == "crash":
-                crash(server, server.directory)
-            else:
-                uvloop.run(shards())
+        with pinned(cores) as server:
+            began = time.monotonic()
+            rows += PARTS[name](server, arguments.backlog)
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    Console(width=200).print(table(rows))
 
 
 if __name__ == "__main__":

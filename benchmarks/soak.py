@@ -26,38 +26,66 @@ from benchmarks.soak_witness import verdict
 from tests.fakes.redis_server import RedisCluster, RedisSentinels, RedisServer
 from workqueue import open_queue
 
+LINES = 30
 _AOF = {"appendonly": "yes", "appendfsync": "always"}
 
 
 @dataclass
+class Dispatching:
+    """One dispatcher process, and where it prints."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def ended_well(self) -> bool:
+        """Whether it exited with 0 once it is over; if not, says what it printed."""
+        code = self.process.wait()
+        if code:
+            printed = self.output.read_text(errors="replace").splitlines()[-LINES:]
+            print(f"dispatcher {self.process.pid} ended with {code}:", *printed, sep="\n  ", file=sys.stderr)
+        return code == 0
+
+
+@dataclass
 class Fleet:
-    """The dispatcher processes; one that is killed is replaced."""
+    """The dispatcher processes; one that is killed, or ends by itself, is replaced."""
 
     arguments: list[str]
     size: int
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    outputs: Path
+    processes: list[Dispatching] = field(default_factory=list)
     kills: int = 0
-
+    ended_by_themselves: int = 0
     filled_at: float = 0.0
 
     def fill(self) -> None:
         while len(self.processes) < self.size:
-            self.processes.append(subprocess.Popen(self.arguments))
+            output = self.outputs / f"output-{self.kills + self.ended_by_themselves}-{len(self.processes)}"
+            with output.open("wb") as sink:
+                self.processes.append(Dispatching(subprocess.Popen(self.arguments, stdout=sink, stderr=sink), output))
             self.filled_at = time.monotonic()
 
     def kill_one(self) -> None:
-        process = self.processes.pop(random.randrange(len(self.processes)))
-        process.kill()
-        process.wait()  # a zombie would still look alive to the witness
+        one = self.processes.pop(random.randrange(len(self.processes)))
+        one.process.kill()
+        one.process.wait()  # a zombie would still look alive to the witness
         self.kills += 1
         self.fill()
 
-    def end(self) -> list[int]:
-        """SIGTERM to all, once the last one has had the time to be ready for it; returns their exit codes."""
+    def replace_ended(self) -> None:
+        """Nobody should end before SIGTERM: who did is told and replaced."""
+        for one in [one for one in self.processes if one.process.poll() is not None]:
+            self.processes.remove(one)
+            self.ended_by_themselves += 1
+            one.ended_well()
+        self.fill()
+
+    def end(self) -> int:
+        """SIGTERM to all, once the last one has had the time to be ready for it; returns how many ended badly."""
         time.sleep(max(self.filled_at + 3 - time.monotonic(), 0))
-        for process in self.processes:
-            process.terminate()
-        return [process.wait() for process in self.processes]
+        for one in self.processes:
+            one.process.terminate()
+        return sum(not one.ended_well() for one in self.processes)
 
 
 @contextmanager
@@ -100,11 +128,13 @@ def soak(arguments: argparse.Namespace, workspace: Path) -> dict[str, object]:
         producer = subprocess.Popen(
             [*command, "produce", url, str(workspace), str(arguments.keys), str(arguments.duplicates)]
         )
-        fleet = Fleet([*command, "dispatch", url, str(workspace), str(arguments.limit)], arguments.dispatchers)
+        dispatch = [*command, "dispatch", url, str(workspace), str(arguments.limit)]
+        fleet = Fleet(dispatch, arguments.dispatchers, workspace)
         fleet.fill()
         next_kill, killed_redis = began + 2.0, False
         while producer.poll() is None or not asyncio.run(is_drained(url)):
             time.sleep(0.2)
+            fleet.replace_ended()
             if time.monotonic() > next_kill:
                 fleet.kill_one()
                 next_kill = time.monotonic() + random.uniform(1.0, 4.0)
@@ -114,17 +144,22 @@ def soak(arguments: argparse.Namespace, workspace: Path) -> dict[str, object]:
             ):
                 kill_redis(running)
                 killed_redis = True
-        codes = fleet.end()
+        ended_badly = fleet.end()
     seconds = time.monotonic() - began
     rows: dict[str, object] = {**verdict(workspace)}
     rows |= {"dispatchers killed": fleet.kills, "Redis killed": int(killed_redis)}
-    rows |= {"dispatchers that ended badly at SIGTERM": sum(code != 0 for code in codes), "seconds": round(seconds, 1)}
+    rows |= {"dispatchers that ended by themselves": fleet.ended_by_themselves}
+    rows |= {"dispatchers that ended badly at SIGTERM": ended_badly, "seconds": round(seconds, 1)}
     return rows
 
 
 def broken(rows: dict[str, object], arguments: argparse.Namespace) -> list[str]:
     """The promises that did not hold."""
-    promises = ["leases settled twice", "dispatchers that ended badly at SIGTERM"]
+    promises = [
+        "leases settled twice",
+        "dispatchers that ended by themselves",
+        "dispatchers that ended badly at SIGTERM",
+    ]
     if arguments.topology != "sentinel":
         promises += ["accepted but never run after", "run by two owners at once", "begun beyond the limit"]
     elif arguments.wait_replicas:

@@ -10,11 +10,14 @@ import struct
 import time
 from pathlib import Path
 
-__all__ = ["ENDED", "PAUSE_SECONDS", "REDIS_URL", "Entry", "read", "write"]
+__all__ = ["AGAIN", "ENDED", "PAUSE_SECONDS", "REDIS_URL", "Entry", "read", "write"]
 
 _ENTRY = struct.Struct("=QQ")
 ENDED = 1 << 63
 """Added to the number when it ended and not when it began."""
+
+AGAIN = 1 << 62
+"""Added when it began, if that was not the first attempt and who runs it knows."""
 
 REDIS_URL = os.environ.get("BENCHMARK_REDIS", "redis://localhost:6379/0")
 PAUSE_SECONDS = float(os.environ.get("BENCHMARK_PAUSE", "0"))

@@ -6,9 +6,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import AGAIN, ENDED, PAUSE_SECONDS, REDIS_URL, write
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from dispatcher.loop import run_until_signalled
 from workqueue import Options, open_queue
@@ -17,13 +16,12 @@ from workqueue.generic import FullQueue
 ASYNC = True
 URL = REDIS_URL + os.environ.get("BENCHMARK_SETTINGS", "")
 LIMIT = int(os.environ.get("BENCHMARK_LIMIT", "100"))
-BACKOFF = timedelta(seconds=float(os.environ.get("BENCHMARK_BACKOFF", "0")))  # 0 = the default, 30 s doubling
 _PLAIN = Options()
 
 
 async def noop(key: str, attempt: Attempt) -> None:
     number = int(key[4:])
-    write(number)
+    write(number if attempt.attempts == 1 else number | AGAIN)
     if PAUSE_SECONDS:
         await asyncio.sleep(PAUSE_SECONDS)
         write(number | ENDED)
@@ -51,7 +49,6 @@ def work() -> None:
 
     async def run() -> None:
         async with open_queue(URL) as queue:
-            settings = DispatcherSettings(concurrency=LIMIT, backoff=lambda _: BACKOFF)
-            await run_until_signalled(Dispatcher(queue, noop, settings))
+            await run_until_signalled(Dispatcher(queue, noop, DispatcherSettings(concurrency=LIMIT)))
 
     uvloop.run(run())
