@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.dispatching import until
 from tests.fakes.gcs_faults import Fault
 from tests.fakes.gcs_server import GcsServer
 from tests.gcs_support import bucket_queue, emulator, names, operations, run_everything, start_all, start_one
@@ -198,7 +199,7 @@ def test_no_process_that_dies_takes_a_key_along(server: GcsServer, transition: T
                 clock.freeze(timedelta(seconds=16))
                 await other.lease(LeaseRequest(0, 1))
         fault.release()
-        await asyncio.sleep(0.005)  # the emulator has it in hand; what it does is atomic, and soon
+        await until(lambda: any(entry.fault for entry in server.log.entries))  # it has been carried out, or not
         await check_the_key(server, clock, exact=False, must_run=transition.must_run and not transition.if_reported)
         server.reset()
         server.store.remove("wq")

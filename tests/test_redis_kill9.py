@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from tests.fakes.redis_server import RedisCluster, RedisSentinels, RedisServer
 from tests.kill9.ledger import Ledger, faults
 from tests.kill9.test_kill9 import POINTS, two_lives, wrong
 
+_LINES_BETWEEN = 5  # of a ledger
 SETTINGS = {"lease": "3s", "renew": "500ms", "timeout": "20s"}
 
 
@@ -56,7 +56,7 @@ def test_the_same_holds_while_redis_itself_is_killed_with_an_aof_that_is_always_
             server.kill()
             server.start()
 
-        with repeatedly(kill_and_restart, 3):
+        with repeatedly(kill_and_restart, 3, places):
             assert wrong_by_point(places) == {}
 
 
@@ -64,7 +64,7 @@ def test_the_same_holds_while_redis_itself_is_killed_with_an_aof_that_is_always_
 def test_no_accepted_key_is_lost_by_a_failover_in_the_middle_when_a_replica_is_waited_for(tmp_path: Path) -> None:
     with RedisSentinels(replicas=2) as sentinels:
         places = workspaces_for(tmp_path, POINTS[2::5], lambda name: sentinels.url(name, wait_replicas=1, **SETTINGS))
-        with repeatedly(sentinels.fail_over, 1):
+        with repeatedly(sentinels.fail_over, 1, places):
             two_lives(places.items())
 
         never = [fault for workspace in places for fault in faults(Ledger(workspace).read()) if "never" in fault]
@@ -72,11 +72,13 @@ def test_no_accepted_key_is_lost_by_a_failover_in_the_middle_when_a_replica_is_w
 
 
 class repeatedly:  # noqa: N801 - reads as a word
-    """Meanwhile, do `step` so many times, two seconds apart; what it raised is raised at the end."""
+    """Meanwhile, do `step` so many times, whenever the processes have got on; what it raised is raised at the end."""
 
-    def __init__(self, step: Callable[[], object], times: int) -> None:
+    def __init__(self, step: Callable[[], object], times: int, workspaces: Collection[Path]) -> None:
         self._step = step
         self._times = times
+        self._workspaces = workspaces
+        self._over = threading.Event()
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._run)
 
@@ -84,6 +86,7 @@ class repeatedly:  # noqa: N801 - reads as a word
         self._thread.start()
 
     def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
         self._thread.join()
         if self._errors:
             raise self._errors[0]
@@ -91,7 +94,15 @@ class repeatedly:  # noqa: N801 - reads as a word
     def _run(self) -> None:
         try:
             for _ in range(self._times):
-                time.sleep(2)  # the processes under test have no seam to be stopped at from here
+                self._await_progress()
                 self._step()
         except BaseException as error:  # noqa: BLE001 - handed to the test
             self._errors.append(error)
+
+    def _await_progress(self) -> None:
+        enough = self._written() + _LINES_BETWEEN * len(self._workspaces)
+        while self._written() < enough and not self._over.wait(0.05):
+            pass
+
+    def _written(self) -> int:
+        return sum(len(Ledger(workspace).read()) for workspace in self._workspaces)
