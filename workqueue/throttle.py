@@ -6,6 +6,7 @@ They are honoured inside the atomic lease step, so they hold over any number of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from workqueue.errors import InvalidOptionsError
 
@@ -39,6 +40,10 @@ class Configuration:
         """The effective limit of a dispatcher that asks for `concurrency`: the lower of the two."""
         return concurrency if self.concurrency is None else min(concurrency, self.concurrency)
 
+    def room(self, concurrency: int, running: int) -> int:
+        """How many keys may be started beside `running` in progress, but for their rate; may be negative."""
+        return 0 if self.paused else self.limit(concurrency) - running
+
 
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
@@ -47,10 +52,19 @@ class TokenBucket:
     saved: float
     at_us: int
 
+    @classmethod
+    def full(cls, rate: float, now_us: int) -> Self:
+        """A bucket that was filling for long under `rate` starts a second: what a new rate begins with."""
+        return cls(_most(rate), now_us)
+
     def refilled(self, rate: float, now_us: int) -> TokenBucket:
         """The bucket at `now_us` under `rate` starts a second; a clock that went back refills nothing."""
         gained = max(now_us - self.at_us, 0) * rate / 1e6
-        return TokenBucket(min(self.saved + gained, max(rate, 1.0)), now_us)
+        return TokenBucket(min(self.saved + gained, _most(rate)), now_us)
+
+    def starts(self, room: int, rate: float | None, now_us: int) -> int:
+        """How many of `room` starts may be made at `now_us`; all of them without a rate."""
+        return room if rate is None else min(room, int(self.refilled(rate, now_us).saved))
 
     def spent(self, starts: int) -> TokenBucket:
         """The bucket after `starts` starts."""
@@ -59,3 +73,7 @@ class TokenBucket:
     def wait_us(self, rate: float) -> int:
         """Microseconds until one start is saved up."""
         return max(int((1 - self.saved) * 1e6 / rate) + 1, 0) if self.saved < 1 else 0
+
+
+def _most(rate: float) -> float:
+    return max(rate, 1.0)

@@ -27,11 +27,9 @@ LIMITS = [
     bug(
         "keys in progress are not counted against the concurrency",
         "limits: a lease step stays within the concurrency",
-        memory("room", " - len(self.in_progress)", ""),
-        sqlite(SQL_LEASE + "Standing.room", " - self.running", ""),
+        ("python", Edit("workqueue.throttle:Configuration.room", " - running", "")),
         redis("", "limit_for(CONCURRENCY) - call('ZCARD', LEASES)", "limit_for(CONCURRENCY)"),
         record(GENERIC + "_Completed.lease", "request.concurrency - live", "request.concurrency"),
-        gcs(LEASING + "_room", " - running.live(self._bucket.time.now_us())", ""),
         gcs(LEASING + "_hand_back_surplus", "if not begun or", "if True or"),
     ),
     bug(
@@ -47,15 +45,13 @@ LIMITS = [
     bug(
         "counting the room and starting keys are two steps",
         "limits: racing dispatchers never exceed the concurrency [3]",
-        ("memory", Edit(HEAPS + "lease", "store.promote(now_us)", "await asyncio.sleep(0)")),
+        ("memory", Edit(HEAPS + "lease", "store.promote(now_us)", "await __import__('asyncio').sleep(0)")),
     ),
     bug(
         "a pause is not honoured",
         "settings: a paused queue starts nothing until it is resumed",
-        memory("room", "if stored.paused:", "if False:"),
-        sqlite(SQL_LEASE + "Standing.room", "if stored.paused:", "if False:"),
+        ("python", Edit("workqueue.throttle:Configuration.room", "0 if self.paused else ", "")),
         redis("", "if paused then return 0 end", ""),
-        gcs(LEASING + "_room", "if configuration.paused:", "if False:"),
     ),
     rule(
         "the stored concurrency is not honoured",
@@ -74,7 +70,7 @@ LIMITS = [
     bug(
         "starts are saved up for ever",
         "settings: starts not used are saved up for one second only",
-        ("python", Edit("workqueue.throttle:TokenBucket.refilled", "max(rate, 1.0)", "10 * rate")),
+        ("python", Edit("workqueue.throttle:_most", "max(rate, 1.0)", "10 * rate")),
         redis("", "math.max(rate, 1)), wall", "10 * rate), wall"),
     ),
     bug(
@@ -108,7 +104,7 @@ LIMITS = [
     bug(  # a bucket's wait may return early, after its listing, so there the bug is not seen every time
         "an enqueue wakes nobody",
         "waiting: an enqueue wakes whoever waits",
-        memory("wake", "if not waiter.done():", "if False:"),
+        ("memory", Edit("workqueue.waiters:Waiters.wake", "if not waiter.done():", "if False:")),
         sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
         redis("enqueue", "store()\nwake()", "store()"),
     ),

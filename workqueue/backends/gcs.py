@@ -25,7 +25,7 @@ from workqueue.backends.gcs_renewal import Renewal
 from workqueue.backends.gcs_running import Seen
 from workqueue.backends.gcs_stored import configuration_of
 from workqueue.backends.url import QueueURL
-from workqueue.clock import Clock, wait_first
+from workqueue.clock import Clock, SystemClock
 from workqueue.entry import enqueued
 from workqueue.errors import KeyNotFoundError, QueueClosedError
 from workqueue.handles import Queued, state_of
@@ -33,6 +33,7 @@ from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, S
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.throttle import Configuration
+from workqueue.waiters import Waiters
 
 __all__ = ["GCSQueue", "open_url"]
 
@@ -76,14 +77,14 @@ class GCSQueue:
         self.exact = settings.exact
         self.lease_times = lease
         self.max_payload = max_payload
-        self._bucket = Bucket(settings, clock, Identity(name, owner), self._wake, tokens)
+        self._waiters = Waiters(clock or SystemClock())
+        self._bucket = Bucket(settings, clock, Identity(name, owner), self._waiters.wake, tokens)
         self.clock: Clock = self._bucket.clock
         self.metrics = self._bucket.metrics
         self._renewal = Renewal(self._bucket.connect, settings.bucket, self._bucket.time, lease.duration_us)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
-        self._handles = Handles(self._bucket, self.renewer, self._wake)
+        self._handles = Handles(self._bucket, self.renewer, self._waiters.wake)
         self._width = asyncio.Semaphore(settings.connections)
-        self._waiters: set[asyncio.Future[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -97,7 +98,7 @@ class GCSQueue:
     async def __aexit__(self, *exc_info: object) -> None:
         self._handles.closed = True
         self.renewer.close()
-        self._wake()
+        self._waiters.wake()
         await asyncio.to_thread(self._renewal.close)
         await self._bucket.close()
 
@@ -139,7 +140,7 @@ class GCSQueue:
         self._bucket.listing.queued(key, placed.stored, placed.entry)
         not_before_us = placed.entry.not_before_us
         self.metrics.enqueued(not_before_us - now_us if not_before_us else 0, deduped=placed.deduped)
-        self._wake()
+        self._waiters.wake()
 
     # enumerate
 
@@ -235,14 +236,8 @@ class GCSQueue:
             await listing.look()
             await listing.refresh()
             self._check_open()  # closed meanwhile: nobody would wake it
-        seconds = min(self._next_change_us(concurrency) / 1e6, timeout.total_seconds(), _POLL_SECONDS)
-        if seconds > 0:
-            woken = asyncio.get_running_loop().create_future()
-            self._waiters.add(woken)
-            try:
-                await wait_first(self.clock, woken, seconds)
-            finally:
-                self._waiters.discard(woken)
+        change_us = self._next_change_us(concurrency)
+        await self._waiters.wait(min(change_us / 1e6, timeout.total_seconds(), _POLL_SECONDS))
 
     def _next_change_us(self, concurrency: int) -> int:
         """Microseconds until a lease step may find something to do, as far as is known here."""
@@ -252,7 +247,7 @@ class GCSQueue:
         if lapse_us is not None:
             changes.append(lapse_us - now_us)
         stored = configuration_of(running.settings)
-        if not stored.paused and running.live(now_us) < stored.limit(concurrency):
+        if stored.room(concurrency, running.live(now_us)) > 0:
             changes.append(self._next_start_us(stored.starts_per_second))
         return max(min(changes), 0)
 
@@ -265,11 +260,6 @@ class GCSQueue:
             return min(others_us, due_us - wall_us if due_us is not None else 10**18)
         return self._bucket.stored.next_start_us(listing.running, rate) if rate is not None else 0
 
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
     # configure
 
     async def configure(self, configuration: Configuration) -> None:
@@ -277,7 +267,7 @@ class GCSQueue:
         self._check_open()
         await self._bucket.stored.write(configuration)
         await self._bucket.listing.look()
-        self._wake()
+        self._waiters.wake()
 
     async def configuration(self) -> Configuration:
         """The stored settings."""

@@ -142,11 +142,8 @@ class Leasing:
 
     def _room(self, running: Running, request: LeaseRequest) -> int:
         """How many keys may be started now under all limits but the rate."""
-        configuration = configuration_of(running.settings)
-        if configuration.paused:
-            return 0
-        room = configuration.limit(request.concurrency) - running.live(self._bucket.time.now_us())
-        return max(min(request.limit, room), 0)
+        live = running.live(self._bucket.time.now_us())
+        return max(min(request.limit, configuration_of(running.settings).room(request.concurrency, live)), 0)
 
     # orphans
 

@@ -79,7 +79,7 @@ class StoredSettings:
         known = before.metadata if before is not None else {}
         rate = configuration.starts_per_second
         if rate is not None and rate != configuration_of(before).starts_per_second:
-            await self._objects.write(self._place.starts, self._saved(TokenBucket(max(rate, 1.0), self._time.now_us())))
+            await self._objects.write(self._place.starts, self._saved(TokenBucket.full(rate, self._time.now_us())))
         metadata = _metadata(configuration, known)
         if before is not None and metadata == {"layout": str(LAYOUT)}:
             await self._objects.delete(before.pin)
@@ -129,7 +129,7 @@ class StoredSettings:
         try:
             bucket = TokenBucket(float(metadata["saved"]), int(metadata["at"]))
         except (KeyError, ValueError):
-            bucket = TokenBucket(max(rate, 1.0), now_us)
+            bucket = TokenBucket.full(rate, now_us)
         return bucket.refilled(rate, now_us)
 
     @staticmethod

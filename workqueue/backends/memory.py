@@ -6,7 +6,6 @@ another thread; it and recovery exclude each other by a lock.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import timedelta
@@ -15,7 +14,7 @@ from typing import Self
 
 from workqueue.backends.memory_store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
-from workqueue.clock import Clock, SystemClock, from_us, wait_first
+from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.entry import Entry, Requeue
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued
@@ -81,7 +80,7 @@ class MemoryQueue:
     async def __aexit__(self, *exc_info: object) -> None:
         self._closed = True
         self.renewer.close()
-        self._store.wake()
+        self._store.waiters.wake()
 
     # enqueue
 
@@ -175,7 +174,7 @@ class MemoryQueue:
         sent_us = self.clock.steady_us()
         while len(started) < room and (entry := store.ready.pop()) is not None:
             started.append(self._start(entry, now_us, sent_us))
-        store.spend(len(started))
+        store.spend(len(started), now_us)
         return Leased(started, recovered)
 
     def _recover(self, request: LeaseRequest, now_us: int) -> Sequence[RecoveredOrphan]:
@@ -213,15 +212,8 @@ class MemoryQueue:
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
         self._check_open()
-        store = self._store
-        seconds = min(store.next_change_us(concurrency, self.clock.wall_us()) / 1e6, timeout.total_seconds())
-        if seconds > 0:
-            woken = asyncio.get_running_loop().create_future()
-            store.waiters.add(woken)
-            try:
-                await wait_first(self.clock, woken, seconds)
-            finally:
-                store.waiters.discard(woken)
+        change_us = self._store.next_change_us(concurrency, self.clock.wall_us())
+        await self._store.waiters.wait(min(change_us / 1e6, timeout.total_seconds()))
 
     # configure
 

@@ -6,7 +6,6 @@ A key is in `queued`, in `in_progress`, in both (a twin), and perhaps in `dead`.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import threading
 from collections import Counter
@@ -34,6 +33,7 @@ from workqueue.lease import Lease
 from workqueue.options import Options
 from workqueue.ready import ReadyIndex
 from workqueue.throttle import Configuration, TokenBucket
+from workqueue.waiters import Waiters
 
 __all__ = ["Held", "MemoryStore"]
 
@@ -62,7 +62,7 @@ class MemoryStore:
         self.in_progress: dict[str, Held] = {}
         self.dead: dict[str, DeadLetter] = {}
         self.ready = ReadyIndex(self.queued)
-        self.waiters: set[asyncio.Future[None]] = set()
+        self.waiters = Waiters(clock)
         self.configuration = Configuration()
         self._bucket = TokenBucket(0, 0)
         self._delayed: dict[str, Entry] = {}
@@ -92,8 +92,7 @@ class MemoryStore:
             self._delay(entry)
         else:
             self.ready.add(entry)
-        if self.waiters:
-            self.wake()
+        self.waiters.wake()
 
     def _delay(self, entry: Entry) -> None:
         self._delayed[entry.key] = entry
@@ -124,8 +123,8 @@ class MemoryStore:
         if twin is not None:
             self._twins -= 1
             self._make_eligible(twin)
-        elif self.waiters:
-            self.wake()  # a slot is free
+        else:
+            self.waiters.wake()  # a slot is free
 
     def promote(self, now_us: int) -> None:
         """File the delayed entries whose time has come under ready."""
@@ -135,12 +134,6 @@ class MemoryStore:
             if self._delayed.get(entry.key) is entry:
                 del self._delayed[entry.key]
                 self.ready.add(entry)
-
-    def wake(self) -> None:
-        """Let everybody who waits look again."""
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
 
     # steps
 
@@ -274,32 +267,27 @@ class MemoryStore:
     def configure(self, configuration: Configuration, now_us: int) -> None:
         """Replace the stored settings; a new rate begins with one second's worth of starts."""
         if configuration.starts_per_second != self.configuration.starts_per_second:
-            self._bucket = TokenBucket(max(configuration.starts_per_second or 0.0, 1.0), now_us)
+            self._bucket = TokenBucket.full(configuration.starts_per_second or 0.0, now_us)
         self.configuration = configuration
-        self.wake()
+        self.waiters.wake()
 
     def room(self, concurrency: int, now_us: int) -> int:
         """How many keys may be started now under all limits."""
         stored = self.configuration
-        if stored.paused:
-            return 0
-        room = stored.limit(concurrency) - len(self.in_progress)
-        if stored.starts_per_second is not None:
-            self._bucket = self._bucket.refilled(stored.starts_per_second, now_us)
-            room = min(room, int(self._bucket.saved))
-        return room
+        room = stored.room(concurrency, len(self.in_progress))
+        return self._bucket.starts(room, stored.starts_per_second, now_us)
 
-    def spend(self, starts: int) -> None:
+    def spend(self, starts: int, now_us: int) -> None:
         """So many keys were started."""
-        if self.configuration.starts_per_second is not None:
-            self._bucket = self._bucket.spent(starts)
+        rate = self.configuration.starts_per_second
+        if rate is not None:
+            self._bucket = self._bucket.refilled(rate, now_us).spent(starts)
 
     def next_change_us(self, concurrency: int, now_us: int) -> int:
         """Microseconds until a lease step may find something to do, unless a wake-up comes first; 0 = now."""
         steady_us = self._clock.steady_us()
         changes = [held.expires_us - steady_us for held in self.in_progress.values()]
-        stored = self.configuration
-        if not stored.paused and len(self.in_progress) < stored.limit(concurrency):
+        if self.configuration.room(concurrency, len(self.in_progress)) > 0:
             changes.append(self._next_eligible_us(now_us))
         return max(min(changes, default=_NEVER_US), 0)
 

@@ -63,9 +63,6 @@ _ONE = f"""
 SELECT json_array({rows.WAITING}) FROM queued
 WHERE id = ?1 AND stamp = ?2 AND (place = {READY} OR place = {DELAYED} AND not_before_us <= ?3)
 """
-_QUEUED_PAYLOADS = """
-SELECT id, CAST(payload AS BLOB) FROM queued WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
-"""
 # Takes a JSON object {row id: token}. The row moves as it stands, payload included, without passing through Python.
 _START = """
 INSERT OR ROLLBACK INTO in_progress
@@ -77,7 +74,6 @@ FROM json_each(?1) AS j CROSS JOIN queued AS q ON q.id = CAST(j.key AS INTEGER)
 _STARTED = "DELETE FROM queued WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(?))"
 _SPEND = "UPDATE queues SET saved_starts = ?, saved_at_us = ? WHERE id = ?"
 # The lease's token is the fence, as for a settle.
-_HELD = "SELECT json_group_array(token) FROM in_progress WHERE token IN (SELECT value FROM json_each(?))"
 _RENEW = """
 UPDATE in_progress SET boot = ?1, expires_us = ?2 WHERE token IN (SELECT value FROM json_each(?3))
 """
@@ -113,12 +109,8 @@ class Standing:
 
     def room(self, concurrency: int, now_us: int) -> int:
         """How many keys may be started now under all limits; may be negative."""
-        stored = self.configuration
-        if stored.paused:
-            return 0
-        room = stored.limit(concurrency) - self.running
-        rate = stored.starts_per_second
-        return room if rate is None else min(room, int(self.bucket.refilled(rate, now_us).saved))
+        room = self.configuration.room(concurrency, self.running)
+        return self.bucket.starts(room, self.configuration.starts_per_second, now_us)
 
 
 def standing_of(row: Sequence[Any]) -> Standing:
@@ -193,7 +185,7 @@ def start(store: Store, row_id: int, stamp: int) -> LeaseStep:
 
 def _start(store: Store, listed: list[rows.Row]) -> list[Start]:
     ids = [row[9] for row in listed]
-    payloads = rows.payloads(store.connection, _QUEUED_PAYLOADS, zip(ids, listed, strict=True))
+    payloads = rows.payloads(store.connection, rows.QUEUED_PAYLOADS, zip(ids, listed, strict=True))
     now_us = store.clock.steady_us()
     starts = [Start(rows.queued_entry_of(row, payloads.get(row[9])), next(store.tokens), now_us) for row in listed]
     tokens = rows.as_json({row_id: start.token for row_id, start in zip(ids, starts, strict=True)}).decode()
@@ -262,6 +254,6 @@ def renew(store: Store, tokens: Sequence[int]) -> set[int]:
     """Prolong these leases; returns those that are still held."""
     asked = rows.as_json(tokens).decode()
     expires_us = store.clock.steady_us() + store.identity.lease_us
-    held = json.loads(rows.one_row(store.connection, _HELD, (asked,))[0])
+    held = store.held(tokens)
     store.connection.execute(_RENEW, (store.identity.boot, expires_us, asked))
-    return set(held)
+    return held

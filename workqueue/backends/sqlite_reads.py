@@ -60,9 +60,9 @@ _LIST_DEAD = f"""
 SELECT json_group_array({_DEAD}) FROM (
   SELECT * FROM dead INDEXED BY dead_page WHERE queue = ?1 AND id > ?2 ORDER BY id LIMIT ?3)
 """
-_PAYLOADS = "SELECT id, CAST(payload AS BLOB) FROM {} WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
-_QUEUED_PAYLOADS = _PAYLOADS.format("queued")
-_DEAD_PAYLOADS = _PAYLOADS.format("dead")
+_DEAD_PAYLOADS = """
+SELECT id, CAST(payload AS BLOB) FROM dead WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
+"""
 
 _FIND = "SELECT {}, CAST(payload AS BLOB) FROM {} WHERE queue = ? AND key = CAST(? AS TEXT)"
 _FIND_QUEUED = _FIND.format(_QUEUED, "queued")
@@ -178,7 +178,7 @@ class View:
         return (json.loads(found[0]), found[1]) if found else None
 
     def _queued(self, listed: Sequence[rows.Row]) -> list[Queued]:
-        payloads = rows.payloads(self._connection, _QUEUED_PAYLOADS, _by_id(listed))
+        payloads = rows.payloads(self._connection, rows.QUEUED_PAYLOADS, _by_id(listed))
         return [
             Queued(self._handles, rows.queued_entry_of(row, payloads.get(row[9])), (row[9], row[10])) for row in listed
         ]
@@ -223,7 +223,7 @@ class View:
         changes = [0] if elsewhere else []
         if isinstance(expires_us, int):
             changes.append(expires_us - self._clock.steady_us())
-        room = not standing.configuration.paused and standing.running < standing.configuration.limit(concurrency)
+        room = standing.configuration.room(concurrency, standing.running) > 0
         if room:
             changes.append(self._eligible_in(standing, bool(ready), due_us))
         return Outlook(max(min(changes, default=_NEVER_US), 0), room)

@@ -21,6 +21,7 @@ from workqueue.options import MAX_PRIORITY, NO_META
 
 __all__ = [
     "COMMON",
+    "QUEUED_PAYLOADS",
     "WAITING",
     "Row",
     "as_json",
@@ -49,6 +50,11 @@ COMMON = (
 
 WAITING = f"{COMMON}, CAST(not_before_us AS INTEGER), CAST(floor AS INTEGER), id"
 """The JSON-safe columns of a queued row, as `queued_entry_of` reads them."""
+
+QUEUED_PAYLOADS = """
+SELECT id, CAST(payload AS BLOB) FROM queued WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
+"""
+"""For `payloads`, by the ids of queued rows."""
 
 _MAX_ATTEMPTS = 2**31 - 1
 _LARGEST_CHUNK_BITS = 8

@@ -43,9 +43,6 @@ SELECT
    FROM queued WHERE queue = ?1 AND {_KEYS}),
   (SELECT json_group_array(CAST(key AS TEXT)) FROM in_progress WHERE queue = ?1 AND {_KEYS})
 """
-_QUEUED_PAYLOADS = """
-SELECT id, CAST(payload AS BLOB) FROM queued WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
-"""
 _QUEUED_COLUMNS = (
     "id, queue, key, place, priority, attempts, queued_us, first_queued_us, not_before_us, floor, stamp, payload, meta"
 )
@@ -219,7 +216,7 @@ class Store:
     def _find(self, keys: Iterable[str]) -> tuple[dict[str, _Queued], set[str]]:
         found, running = rows.one_row(self.connection, _FIND, (self.queue, rows.as_json(list(keys))))
         listed = [(row[9], row) for row in json.loads(found)]
-        payloads = rows.payloads(self.connection, _QUEUED_PAYLOADS, listed)
+        payloads = rows.payloads(self.connection, rows.QUEUED_PAYLOADS, listed)
         entries = [_Queued(row_id, rows.queued_entry_of(row, payloads.get(row_id))) for row_id, row in listed]
         return {queued.entry.key: queued for queued in entries}, set(json.loads(running))
 
@@ -234,7 +231,7 @@ class Store:
         """End the leases that are still held; returns what goes back to the queue."""
         if not settles:
             return []
-        held = self._held([settle.token for settle in settles])
+        held = self.held([settle.token for settle in settles])
         for settle in settles:
             settle.applied = settle.token in held
             held.discard(settle.token)  # of two settles of one lease the first is applied
@@ -243,7 +240,8 @@ class Store:
             self._leave_in_progress(ended)
         return [settle.back for settle in ended if settle.back is not None]
 
-    def _held(self, tokens: Sequence[int]) -> set[int]:
+    def held(self, tokens: Sequence[int]) -> set[int]:
+        """Those of `tokens` whose leases nobody ended or took."""
         return set(json.loads(rows.one_row(self.connection, _HELD, (rows.as_json(tokens),))[0]))
 
     def _leave_in_progress(self, ended: Sequence[Settle]) -> None:

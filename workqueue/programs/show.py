@@ -115,38 +115,21 @@ def _rfc3339(value: object) -> str:
 
 def queued(key: QueuedKey) -> dict[str, object]:
     """The JSON of a queued key."""
-    return {
-        "key": key.key,
-        "priority": key.priority,
-        "attempts": key.attempts,
-        "queued_time": key.queued_time,
-        "not_before": key.not_before,
-        "floor": key.floor,
-    }
+    return {**_common(key), "not_before": key.not_before, "floor": key.floor}
 
 
 def observed(key: ObservedInProgressKey) -> dict[str, object]:
     """The JSON of a key in progress."""
-    return {
-        "key": key.key,
-        "priority": key.priority,
-        "attempts": key.attempts,
-        "queued_time": key.queued_time,
-        "owner": key.owner,
-        "orphaned": key.orphaned,
-    }
+    return {**_common(key), "owner": key.owner, "orphaned": key.orphaned}
 
 
 def dead_letter(key: DeadLetteredKey) -> dict[str, object]:
     """The JSON of a dead letter."""
-    return {
-        "key": key.key,
-        "priority": key.priority,
-        "attempts": key.attempts,
-        "queued_time": key.queued_time,
-        "failed_time": key.failed_time,
-        "error": key.error,
-    }
+    return {**_common(key), "failed_time": key.failed_time, "error": key.error}
+
+
+def _common(key: QueuedKey | ObservedInProgressKey | DeadLetteredKey) -> dict[str, object]:
+    return {"key": key.key, "priority": key.priority, "attempts": key.attempts, "queued_time": key.queued_time}
 
 
 def state(found: KeyState) -> dict[str, object]:
