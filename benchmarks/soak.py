@@ -27,6 +27,7 @@ from tests.fakes.redis_server import RedisCluster, RedisSentinels, RedisServer
 from workqueue import open_queue
 
 LINES = 30
+READY_SECONDS = 30.0
 _AOF = {"appendonly": "yes", "appendfsync": "always"}
 
 
@@ -52,18 +53,16 @@ class Fleet:
 
     arguments: list[str]
     size: int
-    outputs: Path
+    workspace: Path
     processes: list[Dispatching] = field(default_factory=list)
     kills: int = 0
     ended_by_themselves: int = 0
-    filled_at: float = 0.0
 
     def fill(self) -> None:
         while len(self.processes) < self.size:
-            output = self.outputs / f"output-{self.kills + self.ended_by_themselves}-{len(self.processes)}"
+            output = self.workspace / f"output-{self.kills + self.ended_by_themselves}-{len(self.processes)}"
             with output.open("wb") as sink:
                 self.processes.append(Dispatching(subprocess.Popen(self.arguments, stdout=sink, stderr=sink), output))
-            self.filled_at = time.monotonic()
 
     def kill_one(self) -> None:
         one = self.processes.pop(random.randrange(len(self.processes)))
@@ -81,11 +80,17 @@ class Fleet:
         self.fill()
 
     def end(self) -> int:
-        """SIGTERM to all, once the last one has had the time to be ready for it; returns how many ended badly."""
-        time.sleep(max(self.filled_at + 3 - time.monotonic(), 0))
+        """SIGTERM to all, once each is ready for it; returns how many ended badly."""
+        until = time.monotonic() + READY_SECONDS
+        while not all(self._is_ready(one) for one in self.processes) and time.monotonic() < until:
+            time.sleep(0.05)
         for one in self.processes:
             one.process.terminate()
         return sum(not one.ended_well() for one in self.processes)
+
+    def _is_ready(self, one: Dispatching) -> bool:
+        """A SIGTERM before it listens for one would just end it."""
+        return (self.workspace / f"ready-{one.process.pid}").exists()
 
 
 @contextmanager

@@ -105,6 +105,8 @@ async def dispatch(url: str, workspace: Path, limit: int) -> None:
     settled = Log(workspace / f"settled-{os.getpid()}")
     async with open_queue(url, owner=str(os.getpid())) as queue:
         witnessed: Any = Witnessed(queue, settled)
+        # Runs at the first pause of what follows, which is after it began to listen for signals.
+        asyncio.get_running_loop().call_soon((workspace / f"ready-{os.getpid()}").touch)
         await run_until_signalled(Dispatcher(witnessed, reconcile, DispatcherSettings(concurrency=limit)))
 
 
