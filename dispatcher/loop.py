@@ -61,7 +61,7 @@ class Dispatcher:
         self.health = Health(self.setup.clock, settings.poll_period, self.setup.renewer)
         self._outage = Outage(self.metrics.name)
         self._attempts = Attempts(self.setup, outage=self._outage, patient=True, on_fatal=self._wake)
-        self._napping: asyncio.Future[None] | None = None
+        self._napping: asyncio.Timeout | None = None
         self._dispatching: asyncio.Task[None] | None = None
         self._ending = False
         self._in_a_hurry = False
@@ -193,20 +193,25 @@ class Dispatcher:
         await self._nap(self.setup.clock.sleep(self._pause_seconds))
 
     async def _nap(self, waiting: Coroutine[Any, Any, None]) -> None:
-        """Await what may be cancelled without harm, and is when the loop is to end."""
-        self._napping = asyncio.ensure_future(waiting)
+        """Await what may be cancelled without harm, and is when the loop is to end.
+
+        Here and not in a task of its own, which would come between a wake-up and the start that it is for.
+        """
+        if self._over:
+            return waiting.close()
         try:
-            if not self._over:
-                await asyncio.wait((self._napping,))
-            if self._napping.done() and not self._napping.cancelled():
-                self._napping.result()
+            async with asyncio.timeout(None) as self._napping:
+                await waiting
+        except TimeoutError:
+            if self._napping is None or not self._napping.expired():
+                raise
         finally:
-            self._napping.cancel()
+            self._napping = None
 
     def _wake(self) -> None:
         self._attempts.poke()
-        if self._napping is not None:
-            self._napping.cancel()
+        if self._napping is not None and not self._napping.expired():
+            self._napping.reschedule(asyncio.get_running_loop().time())
 
     async def _wind_down(self) -> None:
         self.health.draining = True

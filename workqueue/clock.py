@@ -89,10 +89,15 @@ def duration_us(duration: timedelta) -> int:
 
 
 async def wait_first(clock: Clock, event: asyncio.Future[None], seconds: float) -> None:
-    """Return when `event` is done or `seconds` have passed, whichever is first; `event` is cancelled if it was not."""
+    """Return when `event` is done or `seconds` have passed, whichever is first; `event` is done then."""
+
+    def expire(_: asyncio.Task[None]) -> None:
+        if not event.done():
+            event.set_result(None)
+
     sleep = asyncio.ensure_future(clock.sleep(seconds))
+    sleep.add_done_callback(expire)
     try:
-        await asyncio.wait((sleep, event), return_when=asyncio.FIRST_COMPLETED)
+        await event  # itself: each task or future between would cost a turn of the event loop
     finally:
         sleep.cancel()
-        event.cancel()

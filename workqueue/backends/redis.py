@@ -104,7 +104,7 @@ class RedisQueue:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.renewer.close()
-        await self._wakeups.end()
+        self._wakeups.close()
         await self._turns.__aexit__()
         self._renewal.close()
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workqueue.backends.redis_link import Reply
 from workqueue.backends.redis_scripts import Argument, Script, script
+from workqueue.backends.redis_wire import Reply
 
 __all__ = ["Call", "Waiting", "fail", "fail_each"]
 
@@ -66,13 +66,13 @@ class Waiting:
     def __init__(self) -> None:
         self.requests: deque[tuple[Sequence[Argument], asyncio.Future[Any], float]] = deque()
 
-    def take(self, most_requests: int, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
-        """Arguments, futures and earliest deadline of a call: at most so many requests, arguments, and about 1 MiB."""
+    def take(self, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
+        """Arguments, futures and earliest deadline of a call: at most `most` arguments, and about 1 MiB."""
         arguments: list[Argument] = []
         futures: list[asyncio.Future[Any]] = []
         room = _BYTES_IN_ONE_CALL
         deadline = self.requests[0][2]
-        while self.requests and room > 0 and len(futures) < most_requests:
+        while self.requests and room > 0:
             if arguments and len(arguments) + len(self.requests[0][0]) > most:
                 break
             taken, future, _ = self.requests.popleft()

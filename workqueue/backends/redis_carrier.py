@@ -17,8 +17,9 @@ from redis.exceptions import RedisError
 from workqueue.backends.redis_address import Locator, RedisSettings
 from workqueue.backends.redis_calls import Call
 from workqueue.backends.redis_errors import CONNECTION_ERRORS, asks_for_script, is_passing, typed_error
-from workqueue.backends.redis_link import Link, Reply
+from workqueue.backends.redis_link import Link
 from workqueue.backends.redis_scripts import Argument
+from workqueue.backends.redis_wire import Reply
 from workqueue.clock import Clock
 from workqueue.errors import StoreError, StoreUnavailableError, StoreUnusableError
 
@@ -32,78 +33,128 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.02, 1.0  # seconds
 class Requests(Protocol):
     """Where a carrier gets its turns from."""
 
-    async def next_turn(self, carrier: Carrier) -> list[Call]:
-        """What is to be sent next; waits until there is something."""
+    def next_turn(self) -> None:
+        """The carrier is free: `carry` what waits, if anything does."""
 
     def expire(self, now: float, error: Exception) -> None:
         """Fail the requests that wait for a turn and whose time is up by `now`, the loop's time."""
 
 
 class Carrier:
-    """Carries one turn after the other.
+    """Carries one turn after the other. No task is needed for that, but one to connect and to mend what broke.
 
     Args:
-        name: tells the carriers of one queue from each other, in kept answers.
+        name: whose kept answers they are.
         settings: the connection.
         locator: where the master is.
         clock: if given, scripts go by its time instead of the server's.
+        requests: told when a turn was carried.
     """
 
-    def __init__(self, name: str, settings: RedisSettings, locator: Locator, clock: Clock | None) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, settings: RedisSettings, locator: Locator, clock: Clock | None, requests: Requests
+    ) -> None:
         self.link = Link(settings, locator)
+        self._requests = requests
         self._clock = clock
         self._keys = settings.script_keys
         self._mark = f"{settings.meta_key.removesuffix('meta')}answer:{name}:wait"
         self._patience = settings.timeout.total_seconds() / 2  # a silent node is given up in time to try another one
         self._replicas = settings.wait_replicas
         self._under_way: list[Call] = []
+        self._waits = False  # whether replicas are waited for in this turn
+        self._silence: asyncio.TimerHandle | None = None
+        self._broken = asyncio.Event()
+        self._trouble: Exception | None = None
+        self._sent_again: asyncio.Future[Exception | None] | None = None
 
-    async def run(self, requests: Requests) -> None:
-        """Carry turns until cancelled; what is under way then fails by `fail_all`."""
+    @property
+    def is_free(self) -> bool:
+        return not self._under_way and not self._broken.is_set()
+
+    def carry(self, turn: list[Call]) -> None:
+        """Send `turn`, until every call in it is answered or out of time; only while free."""
+        self._under_way = turn
+        if not self.link.is_open:
+            return self._broken.set()
+        try:
+            self._send()
+        except Exception as error:  # noqa: BLE001 - handed on to those who wait, by `run`
+            self._break(error)
+
+    async def run(self) -> None:
+        """Connect when there is something to carry, and mend what broke, until cancelled."""
         while True:
-            self._under_way = await requests.next_turn(self)
-            await self._carry_out(requests)
+            await self._broken.wait()
+            await self._mend()
+            self._broken.clear()
+            self._requests.next_turn()
 
-    def fail_all(self, error: Exception) -> None:
-        """Fail what is under way."""
+    def close(self, error: Exception) -> None:
+        """Close the connection and fail what is under way; `run` has ended before."""
+        self._hush()
+        self.link.drop()
         calls, self._under_way = self._under_way, []
         for call in calls:
             call.fail(error)
 
-    async def _carry_out(self, requests: Requests) -> None:
-        """Send the turn until every call is answered or out of time."""
+    async def _mend(self) -> None:
+        """Send what is under way until every call is answered or out of time."""
         attempts = 0
+        trouble, self._trouble = self._trouble, None
         while self._under_way:
-            try:
-                trouble = await self._attempt()
-            except (*CONNECTION_ERRORS, RedisError, StoreError) as error:
-                trouble = error
-            except Exception as error:  # a bug, perhaps; those who wait must hear of it, and the next turn must go
-                log.exception("a turn failed")
-                trouble = StoreUnusableError(f"a turn failed: {type(error).__name__}: {error}")
             if trouble is not None:
-                await self.link.drop()
-                self._expire(trouble, requests, is_first=not attempts)
+                self.link.drop()
+                self._expire(_known(trouble), is_first=not attempts)
                 attempts += 1
-                if self._under_way:
-                    await asyncio.sleep(_backoff(attempts))
+                await asyncio.sleep(_backoff(attempts) if self._under_way else 0)
+            if self._under_way:
+                trouble = await self._attempt()
         if attempts:
             log.info("Redis at %s: back after %d attempts", self.link.address, attempts)
 
     async def _attempt(self) -> Exception | None:
         """Send what is not answered yet; returns why something has to be sent again later, if so."""
-        await self.link.open(self._patience)
-        turn = self._under_way
-        replies: list[Reply] = []
-        waits = self._replicas > 0 and any(call.is_durable for call in turn)
-        self._stamp(turn)
         try:
-            async with asyncio.timeout(self._patience):
-                await self.link.exchange(turn, replies, *(self._replication() if waits else ()))
+            await self.link.open(self._patience)
+            self._sent_again = asyncio.get_running_loop().create_future()
+            self._send()
+            return await self._sent_again
+        except Exception as error:  # noqa: BLE001 - `_expire` tells a bug from the rest
+            return error
         finally:
-            trouble = self._answer(turn, replies, waits)
-        return trouble
+            self._sent_again = None
+
+    def _send(self) -> None:
+        turn = self._under_way
+        self._waits = self._replicas > 0 and any(call.is_durable for call in turn)
+        self._stamp(turn)
+        self.link.send(turn, self._replication() if self._waits else (), self._ended)
+        self._silence = asyncio.get_running_loop().call_later(self._patience, self.link.give_up, TimeoutError())
+
+    def _ended(self, replies: list[Reply], lost: Exception | None) -> None:
+        """The turn is answered, or as much of it as will be."""
+        self._hush()
+        try:
+            trouble = self._answer(replies) or lost
+        except Exception as error:  # noqa: BLE001 - as above
+            trouble = error
+        if self._sent_again is not None:
+            if not self._sent_again.done():
+                self._sent_again.set_result(trouble)
+        elif self._under_way:
+            self._break(trouble)
+        else:
+            self._requests.next_turn()
+
+    def _break(self, trouble: Exception | None) -> None:
+        self._trouble = trouble
+        self._broken.set()
+
+    def _hush(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def _replication(self) -> Sequence[Sequence[Argument]]:
         """What makes the server wait until replicas have all that this turn wrote, or found written.
@@ -119,9 +170,10 @@ class Carrier:
         for call in turn:
             call.header = (*self._keys, *now)
 
-    def _answer(self, turn: list[Call], replies: list[Reply], waits: bool) -> Exception | None:
+    def _answer(self, replies: list[Reply]) -> Exception | None:
         """Hand the replies out; calls without one, and those to be repeated, stay under way."""
-        replicas = _waited(replies[len(turn) :]) if waits else self._replicas
+        turn = self._under_way
+        replicas = _waited(replies[len(turn) :]) if self._waits else self._replicas
         left: list[Call] = []
         trouble: Exception | None = next((r for r in replies[len(turn) :] if isinstance(r, Exception)), None)
         for call, reply in zip(turn, replies, strict=False):
@@ -142,7 +194,7 @@ class Carrier:
         self._under_way = left + turn[len(replies) :]
         return trouble
 
-    def _expire(self, trouble: Exception, requests: Requests, *, is_first: bool) -> None:
+    def _expire(self, trouble: Exception, *, is_first: bool) -> None:
         """Fail what is out of time, or everything if waiting cannot help."""
         error = typed_error(trouble, str(self.link.address))
         is_hopeless = isinstance(error, StoreUnusableError)
@@ -152,7 +204,15 @@ class Carrier:
         for call in [call for call in self._under_way if call.deadline <= now]:
             self._under_way.remove(call)
             call.fail(error)
-        requests.expire(now, error)
+        self._requests.expire(now, error)
+
+
+def _known(trouble: Exception) -> Exception:
+    """A bug, perhaps, as an error of ours: those who wait must hear of it, and the next turn must go."""
+    if isinstance(trouble, (*CONNECTION_ERRORS, RedisError, StoreError)):
+        return trouble
+    log.error("a turn failed", exc_info=trouble)
+    return StoreUnusableError(f"a turn failed: {type(trouble).__name__}: {trouble}")
 
 
 def _backoff(attempts: int) -> float:

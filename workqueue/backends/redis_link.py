@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from redis.asyncio.connection import Connection, SSLConnection
-from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError
 
 from workqueue.backends.redis_address import Address, Locator, RedisSettings
 from workqueue.backends.redis_scripts import Argument, Script, pack
+from workqueue.backends.redis_wire import Reply, Wire
 from workqueue.errors import StoreUnusableError
 
-__all__ = ["Command", "Link", "Reply", "connect"]
+__all__ = ["Command", "Done", "Link", "connect"]
 
 log = logging.getLogger(__name__)
 
-Reply = Any
-"""What hiredis makes of a reply: int, bytes, None, a list of these, or a ResponseError."""
+Done = Callable[[list[Reply], Exception | None], None]
+"""Receives the replies, an error reply as a ResponseError, and why the rest of them is missing."""
 
 _OLDEST = (6, 2)  # ZMSCORE, and scripts whose effects are replicated
 
@@ -34,20 +35,24 @@ class Command(Protocol):
 
 
 class Link:
-    """A connection that is opened when it is needed. Used by one task at a time."""
+    """A connection that is opened when it is needed; what is sent over it is answered before more is sent."""
 
     def __init__(self, settings: RedisSettings, locator: Locator) -> None:
         self._settings = settings
         self._locator = locator
-        self._connection: Connection | None = None
+        self._wire: Wire | None = None
         self._loaded: set[str] = set()
+        self._replies: list[Reply] = []
+        self._ignored = 0  # replies still to come that nobody asked for: to SCRIPT LOAD
+        self._expected = 0
+        self._done: Done | None = None
         self._was_master = False
         self.address = settings.hosts[0]
         """The node that is, or was last, connected to."""
 
     @property
     def is_open(self) -> bool:
-        return self._connection is not None
+        return self._wire is not None
 
     async def open(self, timeout: float) -> None:
         """Find the master and connect to it, unless connected; each step takes at most `timeout` seconds.
@@ -56,7 +61,7 @@ class Link:
             StoreUnusableError: it is too old, no Redis for this URL, or refuses us.
             ReadOnlyError, BusyLoadingError: it is a replica, or not ready, at the moment.
         """
-        if self._connection is not None:
+        if self._wire is not None:
             return
         self.address = await asyncio.to_thread(self._locator.locate, timeout)
         self._loaded.clear()
@@ -66,38 +71,62 @@ class Link:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._connection = connection
+        self._wire = Wire(connection, self._take, self._lose)
 
-    async def drop(self) -> None:
-        """Close the connection; the next `open` looks for the master again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+    def drop(self) -> None:
+        """Close the connection; the next `open` looks for the master again. What is under way is not told."""
+        self._done = None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def give_up(self, error: Exception) -> None:
+        """Close the connection, and tell that nothing more will be answered because of `error`."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+        self._end(error)
 
     def forget_scripts(self) -> None:
         """The server lost its scripts: send them along again."""
         self._loaded.clear()
 
-    async def exchange(self, commands: Sequence[Command], replies: list[Reply], *after: Sequence[Argument]) -> None:
-        """Send all commands at once and append their replies, so that what came before a failure is not lost.
+    def send(self, commands: Sequence[Command], after: Sequence[Sequence[Argument]], done: Done) -> None:
+        """Send all commands at once.
 
         Args:
             commands: the script calls, in order.
-            replies: is appended to; an error reply is a ResponseError in it.
             after: plain commands that follow.
+            done: called, once, when everything is answered or nothing more will be.
+
+        Raises:
+            ConnectionError: not connected.
         """
-        connection = self._connection
-        if connection is None:
+        if self._wire is None:
             raise ConnectionError("not connected")
         packed: list[bytes] = []
-        ignored = self._load_missing(commands, packed)
+        self._ignored = self._load_missing(commands, packed)
         packed += [pack("EVALSHA", command.script.sha, *command.arguments()) for command in commands]
         packed += [pack(*command) for command in after]
-        await connection.send_packed_command(packed, check_health=False)
-        for _ in range(ignored):
-            await _read(connection)
-        for _ in range(len(packed) - ignored):
-            replies.append(await _read(connection))  # noqa: PERF401  what came before a failure is kept
+        self._replies, self._expected, self._done = [], len(packed) - self._ignored, done
+        self._wire.write(b"".join(packed))
+
+    def _take(self, reply: Reply) -> None:
+        if self._ignored:
+            self._ignored -= 1
+            return
+        self._replies.append(reply)
+        if len(self._replies) == self._expected:
+            self._end(None)
+
+    def _lose(self, error: Exception) -> None:
+        self._wire = None
+        self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(self._replies, error)
 
     def _load_missing(self, commands: Sequence[Command], packed: list[bytes]) -> int:
         for script in {command.script.sha: command.script for command in commands}.values():
@@ -109,12 +138,11 @@ class Link:
     async def _inspect(self, connection: Connection) -> None:
         """Refuse a server on which a queue would not work, and warn about one that may lose keys."""
         await connection.send_packed_command(pack("INFO"), check_health=False)
-        reply = await _read(connection)
-        if isinstance(reply, NoPermissionError):
+        try:
+            reply = await connection.read_response()
+        except NoPermissionError:
             log.warning("Redis at %s does not permit INFO: version and settings go unchecked", self.address)
             return
-        if isinstance(reply, ResponseError):
-            raise reply
         self._judge(_info(reply))
 
     def _judge(self, info: dict[str, str]) -> None:
@@ -159,13 +187,6 @@ async def connect(settings: RedisSettings, address: Address, timeout: float) -> 
         await connection.disconnect(nowait=True)
         raise
     return connection
-
-
-async def _read(connection: Connection) -> Reply:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:  # one command's; the others of the turn are answered all the same
-        return error
 
 
 def _info(reply: bytes) -> dict[str, str]:

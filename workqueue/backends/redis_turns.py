@@ -1,8 +1,7 @@
-"""Stages 1-6: how requests travel: whatever waits goes in one turn once a connection is free, without lingering.
+"""Stages 1-6: how requests travel: whatever waits goes in one turn once the connection is free, without lingering.
 
 While a turn is under way, further requests gather and become the next one: enqueues together in one script call,
-settles in another. There are two connections, so that Redis has something to do while this process works on an answer;
-the second one takes calls that need not wait, and its share when so much waits that splitting it is worth the overhead.
+settles in another. A request that finds the connection free goes when the tasks that can run now have had their say.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import Any
 from workqueue.backends.redis_address import Address, Locator, RedisSettings
 from workqueue.backends.redis_calls import Call, Waiting, fail, fail_each
 from workqueue.backends.redis_carrier import Carrier
-from workqueue.backends.redis_link import Reply
 from workqueue.backends.redis_scripts import Argument
+from workqueue.backends.redis_wire import Reply
 from workqueue.clock import Clock
 from workqueue.errors import QueueClosedError
 
@@ -28,9 +27,8 @@ LOST = -1
 
 ENQUEUES_IN_ONE_CALL = 500  # bounds how long one script holds up everybody else: some milliseconds
 _SETTLES_IN_ONE_CALL = 300
+_NOT_AT_ONCE = frozenset({"wait"})  # asked when keys were just started: they begin first, and may settle in this turn
 _ENQUEUES_IN_ONE_TURN, _SETTLES_IN_ONE_TURN, _CALLS_IN_ONE_TURN = 4, 4, 8
-_CARRIERS = 2
-_WORTH_A_TURN = 32  # requests
 
 
 class Turns:
@@ -50,35 +48,32 @@ class Turns:
         self._timeout = settings.timeout.total_seconds()
         # An incarnation, not an owner: a restarted process must not be given its predecessor's answers.
         self.incarnation = secrets.token_urlsafe(9)
-        self._carriers = [Carrier(f"{self.incarnation}:{n}", settings, locator, clock) for n in range(_CARRIERS)]
-        self._carrying: set[str] = set()
-        self._idle: list[asyncio.Future[None]] = []
+        self._carrier = Carrier(self.incarnation, settings, locator, clock, self)
         self._numbers = 0
         self._enqueues = Waiting()
         self._settles = Waiting()
         self._calls: deque[Call] = deque()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._is_going = False
+        self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Turns:
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(carrier.run(self), name="workqueue-redis") for carrier in self._carriers]
+        self._task = self._loop.create_task(self._carrier.run(), name="workqueue-redis")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        task, self._task = self._task, None
+        if task is not None:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
+        self._carrier.close(QueueClosedError())
         self.expire(float("inf"), QueueClosedError())
-        for carrier in self._carriers:
-            carrier.fail_all(QueueClosedError())
-            await carrier.link.drop()
 
     @property
     def address(self) -> Address:
         """The master, as far as is known."""
-        return next((c.link.address for c in self._carriers if c.link.is_open), self._carriers[0].link.address)
+        return self._carrier.link.address
 
     # requests
 
@@ -101,7 +96,7 @@ class Turns:
         self._calls.append(
             Call(name, arguments, loop.time() + self._timeout, succeed, lambda error: fail(future, error))
         )
-        self._go()
+        self._go(at_once=name not in _NOT_AT_ONCE)
         return future
 
     def _submit(self, waiting: Waiting, arguments: Sequence[Argument]) -> asyncio.Future[Any]:
@@ -111,50 +106,42 @@ class Turns:
         return future
 
     def _new_future(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]:
-        if not self._tasks or self._loop is None:
+        if self._task is None or self._loop is None:
             raise QueueClosedError()
         return self._loop, self._loop.create_future()
 
-    def _go(self) -> None:
-        """Wake an idle carrier, if what waits is not for one that is awake or will soon be free."""
-        if self._idle:
-            awake = _CARRIERS - len(self._carrying) - len(self._idle)
-            if (not awake and (self._calls or not self._carrying)) or self._waiting() >= (1 + awake) * _WORTH_A_TURN:
-                self._idle.pop().set_result(None)
-
-    def _waiting(self) -> int:
-        return len(self._enqueues.requests) + len(self._settles.requests)
+    def _go(self, *, at_once: bool = False) -> None:
+        """See to it that what waits goes; if the carrier is not free, it will ask when it is."""
+        assert self._loop is not None
+        if not self._carrier.is_free:
+            return
+        if at_once:
+            self.next_turn()
+        elif not self._is_going:
+            self._is_going = True
+            self._loop.call_soon(self.next_turn)
 
     # turns
 
-    async def next_turn(self, carrier: Carrier) -> list[Call]:
-        """What is to be sent next (see `Requests`)."""
-        assert self._loop is not None
-        self._carrying.discard(carrier.name)
-        while not (self._calls or self._enqueues.requests or self._settles.requests):
-            idle = self._loop.create_future()
-            self._idle.append(idle)
-            await idle
-        turn = self._collect(carrier.name)
-        self._carrying.add(carrier.name)
-        self._go()
-        return turn
+    def next_turn(self) -> None:
+        """Send what waits, unless a turn is under way (see `Requests`)."""
+        self._is_going = False
+        if self._carrier.is_free and self._task is not None and (turn := self._collect()):
+            self._carrier.carry(turn)
 
-    def _collect(self, asker: str) -> list[Call]:
+    def _collect(self) -> list[Call]:
         """Enqueues, then settles, then the rest, so that a lease step finds the slots just freed."""
-        free = _CARRIERS - len(self._carrying)
-        is_shared = self._waiting() >= free * _WORTH_A_TURN
-        turn = _gather(self._enqueues, self._enqueue_call, _ENQUEUES_IN_ONE_TURN, free if is_shared else 1)
-        turn += _gather(self._settles, self._settle_call, _SETTLES_IN_ONE_TURN, free if is_shared else 1)
+        turn = _gather(self._enqueues, self._enqueue_call, _ENQUEUES_IN_ONE_TURN)
+        turn += _gather(self._settles, self._settle_call, _SETTLES_IN_ONE_TURN)
         turn += [self._calls.popleft() for _ in range(min(len(self._calls), _CALLS_IN_ONE_TURN))]
         for place, call in enumerate(turn):
             self._numbers += 1
             # An answer is kept for each place in a turn: the next turn's overwrites it, and by then it is not needed.
-            call.assign(self._numbers, f"{asker}:{place}")
+            call.assign(self._numbers, f"{self.incarnation}:{place}")
         return turn
 
-    def _enqueue_call(self, requests: int) -> Call:
-        items, futures, deadline = self._enqueues.take(requests, ENQUEUES_IN_ONE_CALL)
+    def _enqueue_call(self) -> Call:
+        items, futures, deadline = self._enqueues.take(ENQUEUES_IN_ONE_CALL)
 
         def succeed(reply: list[int]) -> None:
             self._on_enqueued(reply)
@@ -164,8 +151,8 @@ class Turns:
 
         return Call("enqueue", items, deadline, succeed, lambda error: fail_each(futures, error))
 
-    def _settle_call(self, requests: int) -> Call:
-        arguments, futures, deadline = self._settles.take(requests, 3 * _SETTLES_IN_ONE_CALL)
+    def _settle_call(self) -> Call:
+        arguments, futures, deadline = self._settles.take(3 * _SETTLES_IN_ONE_CALL)
 
         def succeed(reply: list[int]) -> None:
             for future, answer in zip(futures, reply, strict=True):
@@ -182,12 +169,9 @@ class Turns:
         self._settles.expire(now, error)
 
 
-def _gather(waiting: Waiting, next_call: Callable[[int], Call], most: int, sharers: int) -> list[Call]:
-    """At most `most` calls with this carrier's share of what waits."""
-    left = -(-len(waiting.requests) // sharers)
+def _gather(waiting: Waiting, next_call: Callable[[], Call], most: int) -> list[Call]:
+    """At most `most` calls with what waits."""
     calls: list[Call] = []
-    while left > 0 and len(calls) < most:
-        before = len(waiting.requests)
-        calls.append(next_call(left))
-        left -= before - len(waiting.requests)
+    while waiting.requests and len(calls) < most:
+        calls.append(next_call())
     return calls

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoPermissionError, ResponseError
@@ -19,6 +18,7 @@ from workqueue.backends.redis_address import Address, RedisSettings
 from workqueue.backends.redis_errors import CONNECTION_ERRORS, typed_error
 from workqueue.backends.redis_link import connect
 from workqueue.backends.redis_scripts import pack
+from workqueue.backends.redis_wire import Reply, Wire
 from workqueue.errors import QueueClosedError
 
 __all__ = ["Wakeups"]
@@ -33,26 +33,25 @@ class Wakeups:
         self._settings = settings
         self._channel = settings.meta_key.removesuffix("meta") + "wake:" + waiter
         self._timeout = settings.timeout.total_seconds() / 2
-        self._connection: Connection | None = None
+        self._wire: Wire | None = None
         self._address: Address | None = None
-        self._task: asyncio.Task[None] | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self._was_woken = False
-        self._has_ended = False
+        self._is_closed = False
 
     async def listen(self, address: Address) -> bool:
         """Make sure that messages from `address` arrive from now on; False = they cannot, so poll."""
-        if self._connection is not None and self._address == address:
+        if self._wire is not None and self._address == address:
             return True
-        await self.close()
+        self._drop()
         try:
-            self._connection = await self._subscribe(address)
+            connection = await self._subscribe(address)
         except (*CONNECTION_ERRORS, ResponseError) as error:
             level = logging.WARNING if isinstance(error, NoPermissionError) else logging.DEBUG
             log.log(level, "no wake-ups, polling instead: %s", typed_error(error, str(address)))
             return False
         self._address = address
-        self._task = asyncio.create_task(self._receive(self._connection), name="workqueue-redis-wakeups")
+        self._wire = Wire(connection, self._take, self._lose)
         return True
 
     def expect(self) -> asyncio.Future[None]:
@@ -62,21 +61,16 @@ class Wakeups:
             self._wake()
         return self._sleeper
 
-    async def close(self) -> None:
-        """Stop listening."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-
-    async def end(self) -> None:
+    def close(self) -> None:
         """Stop listening for good, and wake who sleeps."""
-        self._has_ended = True
+        self._is_closed = True
         self._wake()
-        await self.close()
+        self._drop()
+
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
 
     def _wake(self) -> None:
         sleeper = self._sleeper
@@ -90,20 +84,18 @@ class Wakeups:
             await connection.send_packed_command(pack("SUBSCRIBE", self._channel), check_health=False)
             async with asyncio.timeout(self._timeout):
                 await connection.read_response()
-            if self._has_ended:  # meanwhile: nobody would close this connection
+            if self._is_closed:  # meanwhile: nobody would close this connection
                 raise QueueClosedError
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         return connection
 
-    async def _receive(self, connection: Connection) -> None:
-        try:
-            while True:
-                message: Any = await connection.read_response()
-                if message[0] == b"message":
-                    self._wake()
-        except (*CONNECTION_ERRORS, ResponseError) as error:
-            log.debug("wake-up connection lost: %s", error)
-        self._connection = None
+    def _take(self, message: Reply) -> None:
+        if isinstance(message, list) and message[0] == b"message":
+            self._wake()
+
+    def _lose(self, error: Exception) -> None:
+        log.debug("wake-up connection lost: %s", error)
+        self._wire = None
         self._wake()  # whoever sleeps looks again, and listens anew
