@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
+
+import pytest
 
 from examples.three_verbs import Table, ThreeVerbs
 from workqueue.generic import with_fallbacks
@@ -35,3 +38,22 @@ def test_a_key_whose_start_raises_what_nobody_foresaw_does_not_take_those_starte
         assert [str(error) for error in leased.errors] == ["b"]
 
     asyncio.run(leasing())
+
+
+def test_a_lease_is_renewed_on_after_a_settle_that_failed() -> None:
+    async def settling() -> None:
+        clock = FakeClock()
+        queue = Untyped(Table(), clock=clock)
+        await queue.queue("a")
+        (owned,) = (await with_fallbacks(queue).lease(LeaseRequest(1, 1))).started
+        queue.refused = "a"
+        with pytest.raises(ConnectionResetError):
+            await owned.complete()
+        queue.refused = ""
+
+        clock.advance(timedelta(minutes=1))
+
+        assert (await with_fallbacks(queue).lease(LeaseRequest(1, 1))).recovered == []
+        assert await owned.complete()
+
+    asyncio.run(settling())

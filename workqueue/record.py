@@ -180,16 +180,22 @@ class RecordHandles:
         self._renewer.drop(owned.lease)
 
     async def _settle(self, owned: Owned, ending: _Ending) -> bool:
-        self._renewer.drop(owned.lease)
+        if owned.lost.is_set():
+            return False
 
         def change(record: Record) -> Record | None:
             ours = record.held is not None and record.held.token == owned.lease.token
             return ending(replace(record, held=None)) if ours else None
 
-        if owned.lost.is_set() or not await self._change(owned.key, change):
+        self._renewer.drop(owned.lease)
+        try:
+            applied = await self._change(owned.key, change)
+        except Exception:
+            self._renewer.keep(owned.lease)
+            raise
+        if not applied:
             owned.lost.set()
-            return False
-        return True
+        return applied
 
     # the verbs of an observed key: the lease must be the very one that was observed
 
