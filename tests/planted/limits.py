@@ -8,26 +8,30 @@ from tests.planted.places import (
     HEAPS,
     KEPT,
     LEASING,
+    MEMORY,
+    READY,
     SQL,
     SQL_LEASE,
     SQL_READS,
     bug,
     gcs,
     memory,
+    python,
     record,
     redis,
     sqlite,
 )
-from tests.planted.planting import Bug, Edit
+from tests.planted.planting import Bug
 from tests.planted.rules import rule
 
+THROTTLE = "workqueue.throttle:"
 STORED = "workqueue.backends.gcs_stored:"
 
 LIMITS = [
     bug(
         "keys in progress are not counted against the concurrency",
         "limits: a lease step stays within the concurrency",
-        ("python", Edit("workqueue.throttle:Configuration.room", " - running", "")),
+        python(THROTTLE + "Configuration.room", " - running", ""),
         redis("", "limit_for(CONCURRENCY) - call('ZCARD', LEASES)", "limit_for(CONCURRENCY)"),
         record(GENERIC + "_Completed.lease", "request.concurrency - live", "request.concurrency"),
         gcs(LEASING + "_hand_back_surplus", "if not begun or", "if True or"),
@@ -35,7 +39,7 @@ LIMITS = [
     bug(
         "a lease step starts one key too many",
         "limits: a lease step starts no more than its limit",
-        ("memory", Edit(HEAPS + "lease", "min(request.limit,", "min(request.limit + 1,")),
+        memory(HEAPS + "lease", "min(request.limit,", "min(request.limit + 1,"),
         sqlite(SQL_LEASE + "lease", "min(request.limit,", "min(request.limit + 1,"),
         redis("", "math.min(LIMIT,", "math.min(LIMIT + 1,"),
         record(GENERIC + "_Completed.lease", "min(request.limit,", "min(request.limit + 1,"),
@@ -45,38 +49,42 @@ LIMITS = [
     bug(
         "counting the room and starting keys are two steps",
         "limits: racing dispatchers never exceed the concurrency [3]",
-        ("memory", Edit(HEAPS + "lease", "store.promote(now_us)", "await __import__('asyncio').sleep(0)")),
+        memory(HEAPS + "lease", "store.promote(now_us)", "await __import__('asyncio').sleep(0)"),
     ),
     bug(
         "a pause is not honoured",
         "settings: a paused queue starts nothing until it is resumed",
-        ("python", Edit("workqueue.throttle:Configuration.room", "0 if self.paused else ", "")),
+        python(THROTTLE + "Configuration.room", "0 if self.paused else ", ""),
         redis("", "if paused then return 0 end", ""),
     ),
     rule(
         "the stored concurrency is not honoured",
         "settings: the lower of the two concurrencies holds",
-        "workqueue.throttle:Configuration.limit",
+        THROTTLE + "Configuration.limit",
         ("if self.concurrency is None", "if True"),
         ("return math.min(concurrency, concurrency_stored or concurrency)", "return concurrency"),
     ),
     rule(
         "starts are not taken from what was saved up",
         "settings: starts per second hold over all dispatchers",
-        "workqueue.throttle:TokenBucket.spent",
+        THROTTLE + "TokenBucket.spent",
         ("self.saved - starts", "self.saved"),
         ("save_starts(saved_starts() - #keys)", "save_starts((saved_starts()))"),
     ),
     bug(
         "starts are saved up for ever",
         "settings: starts not used are saved up for one second only",
-        ("python", Edit("workqueue.throttle:_most", "max(rate, 1.0)", "10 * rate")),
+        python(THROTTLE + "_most", "max(rate, 1.0)", "10 * rate"),
         redis("", "math.max(rate, 1)), wall", "10 * rate), wall"),
     ),
     bug(
         "configuring again refills the starts",
         "settings: saying the same settings again does not refill the starts",
-        memory("configure", "if configuration.starts_per_second != self.configuration.starts_per_second:", "if True:"),
+        memory(
+            MEMORY + "configure",
+            "if configuration.starts_per_second != self.configuration.starts_per_second:",
+            "if True:",
+        ),
         sqlite(SQL + "_REFILL", "AND starts_per_second IS NOT ?1", ""),
         redis("configure", "~= rate then", "~= 0 then"),
         gcs(STORED + "StoredSettings.write", "rate != configuration_of(before).starts_per_second", "True"),
@@ -84,7 +92,7 @@ LIMITS = [
     bug(
         "twins are counted as eligible",
         "counts: a key is counted where it is",
-        memory("counts", "- self._twins", ""),
+        memory(MEMORY + "counts", "- self._twins", ""),
         sqlite(SQL_READS + "View.counts", "queued=ready + due", "queued=ready + due + twins"),
         redis("counts", "ready + due, call", "ready + due + 1, call"),
         gcs(GCS + "counts", "queued=kept.ready", "queued=kept.ready + len(kept.aside)"),
@@ -92,8 +100,8 @@ LIMITS = [
     bug(
         "the longest wait is counted from the enqueue of a key that had to wait",
         "counts: the longest wait is that of the key that could have been started first",
-        ("memory", Edit("workqueue.ready:_Lane.add", "entry.not_before_us > entry.queued_us", "False")),
-        ("memory", Edit("workqueue.ready:ReadyIndex.add", "entry.not_before_us > entry.queued_us", "False")),
+        memory(READY + "_Lane.add", "entry.not_before_us > entry.queued_us", "False"),
+        memory(READY + "ReadyIndex.add", "entry.not_before_us > entry.queued_us", "False"),
         sqlite(SQL_READS + "_COUNT", "SELECT not_before_us FROM queued", "SELECT queued_us FROM queued"),
         redis("counts", "math.max(queued, not_before)", "queued"),
         redis("counts", "math.min(tonumber(due[2]), wall)", "0"),
@@ -104,7 +112,7 @@ LIMITS = [
     bug(  # a bucket's wait may return early, after its listing, so there the bug is not seen every time
         "an enqueue wakes nobody",
         "waiting: an enqueue wakes whoever waits",
-        ("memory", Edit("workqueue.waiters:Waiters.wake", "if not waiter.done():", "if False:")),
+        memory("workqueue.waiters:Waiters.wake", "if not waiter.done():", "if False:"),
         sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
         redis("enqueue", "store()\nwake()", "store()"),
     ),

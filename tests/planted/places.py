@@ -24,8 +24,13 @@ def bug(name: str, caught_by: str, *edits: tuple[str, Edit]) -> Bug:
     return Bug(name, caught_by, {family: [edit for f, edit in edits if f == family] for family in families})
 
 
-def memory(function: str, old: str, new: str) -> tuple[str, Edit]:
-    return "memory", Edit(MEMORY + function, old, new)
+def python(where: str, old: str, new: str) -> tuple[str, Edit]:
+    """In what memory, SQLite and GCS share."""
+    return "python", Edit(where, old, new)
+
+
+def memory(where: str, old: str, new: str) -> tuple[str, Edit]:
+    return "memory", Edit(where, old, new)
 
 
 def sqlite(where: str, old: str, new: str) -> tuple[str, Edit]:
@@ -48,7 +53,7 @@ LEASES = [
     bug(
         "the fence is down: anybody may settle",
         "leases: an owner whose key is another owners changes nothing [complete]",
-        memory("end_lease", "held is None or held.token != token", "held is None"),
+        memory(MEMORY + "end_lease", "held is None or held.token != token", "held is None"),
         sqlite(SQL + "Store.held", "return set(", "return set(tokens) or set("),
         redis("settle", "and token_of(running[i]) == ARGV", "and 'x' ~= ARGV"),
         record(RECORD + "RecordHandles._settle", " and record.held.token == owned.lease.token", ""),
@@ -57,7 +62,7 @@ LEASES = [
     bug(
         "a lease that is another's is renewed",
         "leases: an owner whose key was taken is told by its next renewal",
-        memory("_renew_one", "held is None or held.token != lease.token", "held is None"),
+        memory(MEMORY + "_renew_one", "held is None or held.token != lease.token", "held is None"),
         sqlite(SQL_LEASE + "renew", "return held", "return set(tokens)"),
         redis("renew", "running[i] and token_of(running[i]) == ", "running[i] and 'x' ~= "),
         record(RECORD + "renewing", "held is None or held.token != lease.token", "held is None"),
@@ -66,7 +71,7 @@ LEASES = [
     bug(
         "a settled key stays in progress and leaks its slot",
         "limits: every settle frees a slot [complete]",
-        memory("end_lease", "del self.in_progress[key]", "pass"),
+        memory(MEMORY + "end_lease", "del self.in_progress[key]", "pass"),
         sqlite(SQL + "_END", "WHERE", "WHERE FALSE AND"),
         redis("settle", "if #ended > 0 then", "if false then"),
         record(RECORD + "RecordHandles._settle", "replace(record, held=None)", "record"),
@@ -75,7 +80,7 @@ LEASES = [
     bug(
         "a started key stays queued and is started twice",
         "attempts: a completed key starts over",
-        memory("start", "del self.queued[key]", "pass"),
+        memory(MEMORY + "start", "del self.queued[key]", "pass"),
         sqlite(SQL_LEASE + "_STARTED", "WHERE", "WHERE FALSE AND"),
         redis("", "'ZPOPMIN', LANE .. priority, most)", "'ZRANGE', LANE .. priority, 0, most - 1, 'WITHSCORES')"),
         record(RECORD + "RecordHandles.start", "queued=None, held=held", "held=held"),
@@ -84,7 +89,7 @@ LEASES = [
     bug(  # SQLite cannot: a unique index holds one row for each key in progress
         "a twin can be started while its key is in progress",
         "handles: a twin is not started",
-        memory("startable", "and key not in self.in_progress ", ""),
+        memory(MEMORY + "startable", "and key not in self.in_progress ", ""),
         redis("start", "state.was == 'ready' and", "state.was and"),
         record(RECORD + "_eligible", " and record.held is None", ""),
         gcs(MOVES + "start", "(source, target, metadata)", "(source, target, metadata, fresh=False)"),
@@ -92,7 +97,7 @@ LEASES = [
     bug(
         "a key that changed since it was listed is started as it was",
         "handles: a key that changed since it was listed is not started",
-        memory("startable", "self.queued.get(key) is entry", "key in self.queued"),
+        memory(MEMORY + "startable", "self.queued.get(key) is entry", "key in self.queued"),
         sqlite(SQL_LEASE + "_ONE", "stamp = ?2", "?2 <> 0"),
         redis("start", "== ARGV[9] and record == ARGV[10]", "== ARGV[9]"),
         record(RECORD + "RecordHandles.start", "record.queued == queued.entry and ", ""),
@@ -101,7 +106,7 @@ LEASES = [
     bug(
         "a key is taken from an owner who renewed its lease since",
         "handles: a key whose lease was renewed since it was observed is left alone [requeue]",
-        memory("take", " or held.expires_us != expires_us", ""),
+        memory(MEMORY + "take", " or held.expires_us != expires_us", ""),
         sqlite(SQL_LEASE + "_OBSERVED", "expires_us = ?", "? <> 0"),
         redis("take", "if not expiry or int(tonumber(expiry)) ~= ARGV[7] then", "if not expiry then"),
         record(RECORD + "RecordHandles._take", "record.held == observed.version", "record.held"),
@@ -114,7 +119,7 @@ LEASES = [
     bug(
         "orphans are never recovered",
         "orphans: an orphan is queued again at once after its first attempt",
-        memory("lapsed", "if now_us < self._lapse_check_us:", "if True:"),
+        memory(MEMORY + "lapsed", "if now_us < self._lapse_check_us:", "if True:"),
         sqlite(SQL_LEASE + "lease", "if row[6]:", "if False:"),
         redis("", "'-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE", "'-inf', 0, 'LIMIT', 0, 1"),
         record(GENERIC + "_Completed.lease", "if observed.orphaned", "if False"),
@@ -126,7 +131,7 @@ TWINS = [
     bug(
         "a key enqueued while in progress is forgotten",
         "rerun: a key queued while in progress runs once more [complete]",
-        memory("enqueue", "existing = ", "if key in self.in_progress: return incoming, True\n    existing = "),
+        memory(MEMORY + "enqueue", "existing = ", "if key in self.in_progress: return incoming, True\n    existing = "),
         sqlite(SQL + "Store.put", "_merge(found, arrival)", "arrival.entry.key in running or _merge(found, arrival)"),
         redis("enqueue", "    enqueue(i, key)\n", "    if not running[i] then enqueue(i, key) end\n"),
         record(RECORD + "enqueuing", "queued=queued)", "queued=None if record.held else queued)"),
@@ -135,7 +140,7 @@ TWINS = [
     bug(
         "a completed key takes its twin along",
         "rerun: a key queued while in progress runs once more [complete]",
-        memory("complete", "if self.dead:", "self.queued.pop(entry.key, None)\n    if self.dead:"),
+        memory(MEMORY + "complete", "if self.dead:", "self.queued.pop(entry.key, None)\n    if self.dead:"),
         sqlite(SQL + "_FREE_TWINS", "SET place = CASE", "SET place = 1, not_before_us = 2 * ?3 + CASE"),
         redis("settle", "elseif any_dead then", "elseif true then put(state, nil)"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "replace(record, queued=None)"),
@@ -149,7 +154,7 @@ TWINS = [
     bug(
         "a dead-lettered key takes its twin along",
         "dead letters: dead lettering leaves a twin with a new budget",
-        memory("dead_letter", "self._replace(twin, replace(twin, attempts=0))", "self._take(twin)"),
+        memory(MEMORY + "dead_letter", "self._replace(twin, replace(twin, attempts=0))", "self._take(twin)"),
         sqlite(
             SQL + "_REFUND_TWIN",
             "UPDATE queued SET attempts = 0, stamp = ? WHERE",
@@ -170,7 +175,7 @@ LETTERS = [
     bug(
         "a completed key leaves its dead letter",
         "dead letters: completing a key deletes its dead letter",
-        memory("complete", "self.dead.pop(entry.key, None)", "pass"),
+        memory(MEMORY + "complete", "self.dead.pop(entry.key, None)", "pass"),
         sqlite(SQL + "_FORGET_LETTERS", "WHERE", "WHERE FALSE AND"),
         redis("settle", "state.unletter = true", "state.unletter = false"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "record"),
@@ -179,7 +184,7 @@ LETTERS = [
     bug(
         "a re-driven key leaves its dead letter",
         "redrive: a redriven key is queued as new",
-        memory("redrive", "not self.drop_dead(letter)", "self.dead.get(letter.entry.key) is not letter"),
+        memory(MEMORY + "redrive", "not self.drop_dead(letter)", "self.dead.get(letter.entry.key) is not letter"),
         sqlite(SQL + "Store.redrive", "self.drop_dead(row_id, stamp)", "pass"),
         redis("dead_verb", "state.unletter = true", "state.unletter = ARGV[7] == 'drop'"),
         record(RECORD + "RecordHandles.redrive", ", dead=None)", ")"),
@@ -188,7 +193,7 @@ LETTERS = [
     bug(
         "a dead letter that was replaced can be re-driven from an old listing",
         "redrive: a dead letter that was replaced is not redriven",
-        memory("drop_dead", "is not letter", "is None"),
+        memory(MEMORY + "drop_dead", "is not letter", "is None"),
         sqlite(SQL + "_LETTER", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.redrive", "record.dead != dead.letter", "record.dead is None"),
@@ -197,7 +202,7 @@ LETTERS = [
     bug(
         "a dead letter that was replaced can be dropped from an old listing",
         "drops: a dead letter that was replaced is not dropped",
-        memory("drop_dead", "is not letter", "is None"),
+        memory(MEMORY + "drop_dead", "is not letter", "is None"),
         sqlite(SQL + "_DROP_DEAD", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.drop_dead", "record.dead == dead.letter", "record.dead"),
@@ -207,7 +212,7 @@ LETTERS = [
         "a key that changed since it was listed is dropped with the news",
         "drops: a key that changed since it was listed is not dropped",
         memory(
-            "drop_queued",
+            MEMORY + "drop_queued",
             "if self.queued.get(entry.key) is not entry:\n        return False",
             "entry = self.queued[entry.key]",
         ),
@@ -222,7 +227,7 @@ ORDER = [
     bug(
         "a not-before is not waited for",
         "not before: a key is not started before its time",
-        memory("_make_eligible", "if entry.not_before_us and", "if False and"),
+        memory(MEMORY + "_make_eligible", "if entry.not_before_us and", "if False and"),
         sqlite(SQL + "Store._values", "DELAYED if entry.not_before_us > now_us else READY", "READY"),
         redis("", "return state.entry.n > wall and 'delayed' or 'ready'", "return 'ready'"),
         record(RECORD + "_eligible", "record.queued.not_before_us <= now_us", "now_us > 0"),
@@ -232,7 +237,7 @@ ORDER = [
     bug(  # a bucket is listed anew before long, so there it is only late
         "a key that came due is never looked at again",
         "not before: a key is not started before its time",
-        memory("promote", "while due and due[0][0] <= now_us:", "while False:"),
+        memory(MEMORY + "promote", "while due and due[0][0] <= now_us:", "while False:"),
         sqlite(SQL_LEASE + "lease", "if row[7] and promote(store)", "if False"),
         redis("", "if #due == 0 then return false end", "if true then return false end"),
         record(RECORD + "_eligible", "record.queued.not_before_us <= now_us", "record.queued.not_before_us == 0"),
@@ -240,17 +245,11 @@ ORDER = [
     bug(
         "the lowest priority starts first",
         "ordering: a higher priority starts first",
-        ("memory", Edit(READY + "ReadyIndex._file", "self._priorities, -entry", "self._priorities, entry")),
-        (
-            "memory",
-            Edit(READY + "ReadyIndex.peek", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
-        ),
-        ("memory", Edit(READY + "ReadyIndex.peek", "[-heapq.", "[heapq.")),
-        (
-            "memory",
-            Edit(READY + "ReadyIndex.pop", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
-        ),
-        ("memory", Edit(READY + "ReadyIndex.pop", "[-heapq.", "[heapq.")),
+        memory(READY + "ReadyIndex._file", "self._priorities, -entry", "self._priorities, entry"),
+        memory(READY + "ReadyIndex.peek", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
+        memory(READY + "ReadyIndex.peek", "[-heapq.", "[heapq."),
+        memory(READY + "ReadyIndex.pop", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
+        memory(READY + "ReadyIndex.pop", "[-heapq.", "[heapq."),
         sqlite(SQL_LEASE + "_NEXT", "priority DESC", "priority"),
         redis(
             "",
@@ -263,8 +262,8 @@ ORDER = [
     bug(
         "keys of one priority start by name, whoever waited longest",
         "ordering: of one priority the longest queued starts first",
-        ("memory", Edit(READY + "_Lane.add", "(entry.queued_us, entry.key)", "(0, entry.key)")),
-        ("memory", Edit(READY + "_place", "entry.queued_us, entry.key", "0, entry.key")),
+        memory(READY + "_Lane.add", "(entry.queued_us, entry.key)", "(0, entry.key)"),
+        memory(READY + "_place", "entry.queued_us, entry.key", "0, entry.key"),
         sqlite(SQL_LEASE + "_NEXT", "priority DESC, queued_us, key", "priority DESC, key"),
         redis(
             "",
@@ -277,7 +276,7 @@ ORDER = [
     bug(
         "twins take the place of eligible keys in a listing",
         "ordering: twins do not count towards the limit of a listing",
-        memory("_put", "if key in self.in_progress:", "if False:"),
+        memory(MEMORY + "_put", "if key in self.in_progress:", "if False:"),
         sqlite(SQL + "Store._values", "TWIN if entry.key in running else ", ""),
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
