@@ -20,7 +20,7 @@ from yarl import URL
 
 from workqueue.backends.gcs_address import GCSSettings
 from workqueue.backends.gcs_time import StoreTime
-from workqueue.errors import StoreUnavailableError, StoreUnusableError
+from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError
 
 __all__ = ["HTTP", "SCOPE", "Answer", "NotAllowedError", "Tokens"]
 
@@ -121,6 +121,7 @@ class HTTP:
         Raises:
             StoreUnavailableError: no try was answered, or the server is busy.
             StoreUnusableError: an operator must act; the message says what the server said.
+            QueueClosedError: `close` was called meanwhile.
         """
         resent, tried = False, 0
         while True:
@@ -142,7 +143,8 @@ class HTTP:
             await asyncio.sleep(_pause(self._settings.first_pause, tried))
 
     async def _send(self, method: str, path: str, body: bytes | None, content_type: str) -> tuple[int, bytes]:
-        assert self._session is not None
+        if self._session is None or self._session.closed:
+            raise QueueClosedError
         headers = {"Content-Type": content_type} if body is not None else {}
         if self._tokens is not None and not self._settings.anonymous:
             headers["Authorization"] = f"Bearer {await self._token()}"
