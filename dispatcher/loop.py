@@ -165,6 +165,7 @@ class Dispatcher:
         elif leased.started:
             self._outage.probe_started()
             self._attempts.start(leased.started)
+            await asyncio.sleep(0)  # they begin before this looks for more
         self._note_errors([*leased.errors, *self._attempts.take_errors()])
 
     def _note_errors(self, errors: Sequence[Exception]) -> None:

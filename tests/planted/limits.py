@@ -114,7 +114,7 @@ LIMITS = [
         "waiting: an enqueue wakes whoever waits",
         memory("workqueue.waiters:Waiters.wake", "if not waiter.done():", "if False:"),
         sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
-        redis("enqueue", "store()\nwake()", "store()"),
+        redis("enqueue", "end\n\nwake()", "end\n"),
     ),
 ]
 

@@ -133,7 +133,7 @@ TWINS = [
         "rerun: a key queued while in progress runs once more [complete]",
         memory(MEMORY + "enqueue", "existing = ", "if key in self.in_progress: return incoming, True\n    existing = "),
         sqlite(SQL + "Store.put", "_merge(found, arrival)", "arrival.entry.key in running or _merge(found, arrival)"),
-        redis("enqueue", "    enqueue(i, key)\n", "    if not running[i] then enqueue(i, key) end\n"),
+        redis("enqueue", "  enqueue(i, keys[i])\n", "  if not running[i] then enqueue(i, keys[i]) end\n"),
         record(RECORD + "enqueuing", "queued=queued)", "queued=None if record.held else queued)"),
         gcs(GCS + "_enqueue", "    now_us =", "    if key in self._bucket.listing.running.keys: return\n    now_us ="),
     ),

@@ -1,8 +1,9 @@
-"""Stages 1-6: the Lua scripts of the Redis backend: a file each in `redis_lua`, behind the parts that all share."""
+"""Stages 1-6: the Lua scripts of the Redis backend: a file each in `redis_lua`, with the parts that they share."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -16,7 +17,8 @@ Argument = bytes | str | int
 LAYOUT = 1
 """The version of what the scripts keep in Redis; prelude.lua refuses a newer one."""
 
-_USES = "-- uses "  # begins each script, and names the shared parts that it stands on, in order
+_USES = re.compile("^-- uses (.*)$", re.MULTILINE)
+"""Begins each script, and may come again further down: names the shared parts that are to stand there, in order."""
 
 
 class Script:
@@ -32,10 +34,8 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script in `redis_lua/<name>.lua`, behind the shared parts that it uses."""
-    own = _read(name)
-    parts = own.partition("\n")[0].removeprefix(_USES).split()
-    return Script(name, "\n".join([*map(_read, parts), own]))
+    """The script in `redis_lua/<name>.lua`, with the shared parts that it uses."""
+    return Script(name, _USES.sub(lambda uses: "\n".join(map(_read, uses[1].split())), _read(name)))
 
 
 def _read(name: str) -> str:

@@ -1,4 +1,4 @@
--- uses prelude entries rules lanes limits wake places
+-- uses prelude limits wake
 -- Store enqueues, each merged with the queued entry of its key if there is one.
 -- ARGV[5...]  a key as it is, or, with options: 1, floor, priority, not-before, length of the key, key, rest
 -- Returns: how many were new, how many were merged, then each wait until eligible that is not zero, in microseconds.
@@ -27,7 +27,7 @@ local records = call('HMGET', RECORDS, unpack(keys))
 local plain = call('ZMSCORE', LANE .. '0', unpack(keys))
 
 local answer = {0, 0}
-local fresh, fresh_keys = {}, {}
+local fresh, fresh_keys, others = {}, {}, {}
 
 local function count_enqueue(is_new, until_eligible)
   local i = is_new and 1 or 2
@@ -35,17 +35,9 @@ local function count_enqueue(is_new, until_eligible)
   if until_eligible > 0 then answer[#answer + 1] = until_eligible end
 end
 
-local function enqueue(i, key)
-  local state = state_of(key, running[i], records[i], plain[i])
-  local entry = incoming[i] or plain_entry(wall)
-  local existing = state.entry
-  put(state, existing and merge_incoming(existing, entry) or entry)
-  count_enqueue(not existing, state.entry.n > 0 and state.entry.n - wall or 0)
-end
-
 for i, key in ipairs(keys) do
   if running[i] or records[i] or with_options[key] then
-    enqueue(i, key)
+    others[#others + 1] = i
   elseif plain[i] or fresh[key] then
     count_enqueue(false, 0) -- the same again: nothing to write
   else
@@ -56,11 +48,30 @@ for i, key in ipairs(keys) do
   end
 end
 
+if #fresh_keys == 0 and #others == 0 then return answer end -- nothing is written, so that nothing can be refused
 if #fresh_keys > 0 then
-  fill_lane('0', fresh_keys)
-  counts.ready = counts.ready + #fresh_keys / 2
+  bulk('ZADD', LANE .. '0', fresh_keys, 2)
+  call('ZADD', LANES, 0, '0')
+  ready = call('HINCRBY', META, 'ready', #fresh_keys / 2)
 end
-if #fresh_keys == 0 and #touched == 0 then return answer end -- nothing is written, so that nothing can be refused
+
+-- What merging takes is defined only where it is needed: for a lone new key that would be a third of the time.
+if #others > 0 then
+-- uses entries rules lanes places
+
+local function enqueue(i, key)
+  local state = state_of(key, running[i], records[i], plain[i])
+  local entry = incoming[i] or plain_entry(wall)
+  local existing = state.entry
+  put(state, existing and merge_incoming(existing, entry) or entry)
+  count_enqueue(not existing, state.entry.n > 0 and state.entry.n - wall or 0)
+end
+
+for _, i in ipairs(others) do
+  enqueue(i, keys[i])
+end
 store()
+end
+
 wake()
 return keep(answer)

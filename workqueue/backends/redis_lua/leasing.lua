@@ -42,7 +42,7 @@ local function pop(most)
   for i = 1, #popped / 2 do
     keys[i] = popped[2 * i - 1]
   end
-  forget_empty_lane(priority)
+  if #keys < most then call('ZREM', LANES, priority) else forget_empty_lane(priority) end
   local records, recorded = call('HMGET', RECORDS, unpack(keys)), {}
   for i, key in ipairs(keys) do
     if records[i] then

@@ -14,6 +14,7 @@ end
 -- on when it leaves something (`lease` ends with this), so a thousand idle dispatchers are not all woken for one key.
 -- A waiter whose process died has no subscription any more; the next one is tried.
 local function wake()
+  if ready == 0 and delayed_from > LATEST_US then return end
   local waiter = call('ZREVRANGE', WAITERS, 0, 0, 'WITHSCORES')
   if waiter[1] and delayed_from <= LATEST_US then
     local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
