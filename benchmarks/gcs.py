@@ -1,6 +1,7 @@
 """The bucket backend against our emulator: requests a key, share of the emulator's own rate, a large backlog, memory.
 
-`python -m benchmarks.gcs` prints a table; the figures are ratios and counts, measured in one run on one machine.
+`python -m benchmarks.gcs` prints a table in some minutes; the figures are ratios and counts, measured in one run on one
+machine. BENCH_KEYS and BENCH_BACKLOG change its sizes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from workqueue.interface import LeaseRequest
 
 KEYS = int(os.environ.get("BENCH_KEYS", "10000"))
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "300000"))
-CONCURRENCY = 100
+CONCURRENCY, BATCH = 100, 25
 METADATA = {"priority": "00000000", "not-before": "0001-01-01T00:00:00Z", "queued-time": "2026-11-22T08:00:00.000000Z"}
 
 
@@ -163,7 +164,7 @@ async def lost_starts(server: GcsProcess, dispatchers: int, **changes: Any) -> t
     for queue in queues:
         await queue.__aenter__()
     loops = [
-        Dispatcher(queue, callback, DispatcherSettings(concurrency=CONCURRENCY, batch_size=25)) for queue in queues
+        Dispatcher(queue, callback, DispatcherSettings(concurrency=CONCURRENCY, batch_size=BATCH)) for queue in queues
     ]
     for loop in loops:
         await loop.__aenter__()
@@ -177,34 +178,51 @@ async def lost_starts(server: GcsProcess, dispatchers: int, **changes: Any) -> t
     return sum(entry["status"] != 200 for entry in copies) / len(copies), most
 
 
-def row(what: str, found: str, wanted: str) -> None:
-    print(f"{what:58} {found:>24}   {wanted}")
+def row(what: str, beside: str, found: str, wanted: str = "") -> None:
+    print(f"| {what} | {beside} | {found} | {wanted} |", flush=True)
+
+
+async def rates(server: GcsProcess) -> None:
+    """Draining by one dispatcher, beside a client that only sends."""
+    runs = [(await bare_rate(server), *await drain(server)) for _ in range(3)]
+    bare, rate, counts = sorted(runs, key=lambda run: run[1] / run[0])[1]
+    row(f"draining {KEYS:,} keys: requests a key", "counted", f"{sum(counts.values()) / KEYS:.2f}", "at most 5")
+    row("of which lists", "counted", f"{counts['list'] / KEYS:.3f}")
+    sent = f"a bare client, {bare:,.0f} requests/s; median of 3"
+    row("its request rate", sent, f"{rate / bare:.2f} times", "at least 0.5 times")
+    _, counts = await drain(server, exact=True)
+    row("draining with `exact=true`: requests a key", "counted", f"{sum(counts.values()) / KEYS:.2f}", "one pair more")
+
+
+async def races(server: GcsProcess) -> None:
+    """Several dispatchers on one bucket: starts that were lost, and how many callbacks ran at once."""
+    for dispatchers, exact in ((2, False), (4, False), (4, True)):
+        lost, most = await lost_starts(server, dispatchers, exact=exact)
+        counts = requests(server)
+        which = f"{dispatchers} dispatchers" + ", `exact=true`" * exact
+        row(f"{which}: starts lost to another", "counted", f"{lost:.1%}", "under 5 % with 4")
+        limit = CONCURRENCY if exact else CONCURRENCY + (dispatchers - 1) * BATCH
+        row("most callbacks at once", f"limit {CONCURRENCY}, batch {BATCH}", str(most), f"at most {limit}")
+        row("requests a key", "counted", f"{sum(counts.values()) / KEYS:.2f}")
+
+
+async def backlog(server: GcsProcess) -> None:
+    """A backlog that takes hundreds of pages to list."""
+    row("kept listing: bytes a key (24-byte names)", "the allocator", f"{bytes_a_key():.0f}", "under 200")
+    for when, refresh in (("", timedelta(hours=1)), (" while it is listed again", timedelta(seconds=1))):
+        listed, usual, most_s = await latency(server, refresh)
+        found = f"{usual * 1e3:.1f} ms, p95 {most_s * 1e3:.0f} ms"
+        row(f"{BACKLOG:,} keys queued: free slot to started key{when}", f"listing took {listed:.0f} s", found, "100 ms")
 
 
 async def main() -> None:
+    row("GCS", "beside what", "measured", "asked")
+    row("---", "---", "---", "---")
     with GcsProcess() as server:
-        runs = [(await bare_rate(server), *await drain(server)) for _ in range(3)]
-        bare, rate, counts = sorted(runs, key=lambda run: run[1] / run[0])[1]
-        row(f"draining {KEYS} keys: requests a key", f"{sum(counts.values()) / KEYS:.2f}", "at most 5")
-        row("  of which lists", f"{counts['list'] / KEYS:.3f}", "")
-        row("  request rate, share of a bare client's, median of 3", f"{rate / bare:.2f}", "at least 0.5")
-        row("  a second, bare and draining", f"{bare:,.0f} and {rate:,.0f}", "")
-        rate, counts = await drain(server, exact=True)
-        row("  the same with exact=true: requests a key", f"{sum(counts.values()) / KEYS:.2f}", "")
-        for dispatchers in (2, 4):
-            lost, called = await lost_starts(server, dispatchers)
-            row(f"{dispatchers} dispatchers: lost starts", f"{lost:.1%}", "under 5% with 4")
-            row(
-                f"  most callbacks at once, limit {CONCURRENCY}", str(called), f"{CONCURRENCY + (dispatchers - 1) * 25}"
-            )
-        lost, most = await lost_starts(server, 4, exact=True)
-        row("  4 dispatchers with exact=true: most callbacks at once", str(most), str(CONCURRENCY))
-        row("kept listing: bytes a key (24-byte names)", f"{bytes_a_key():.0f}", "under 200")
-        for when, refresh in (("", timedelta(hours=1)), (" while it is listed again", timedelta(seconds=1))):
-            listed, usual, most_s = await latency(server, refresh)
-            row(f"{BACKLOG} keys queued: first listing", f"{listed:.1f} s", "")
-            found = f"{usual * 1e3:.1f} and {most_s * 1e3:.0f} ms"
-            row(f"  slot to start, median and p95{when}", found, "under 100 ms")
+        for part in (rates, races, backlog):
+            began = time.perf_counter()
+            await part(server)
+            print(f"{part.__name__}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -178,14 +178,17 @@ def test_no_request_that_fails_loses_a_key(
         asyncio.run(fail(nth))
 
 
+@pytest.mark.parametrize("exact", [False, True], ids=["", "exact"])
 @pytest.mark.parametrize("lands", ["never", "late"])
 @pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=TRANSITIONS.keys())
-def test_no_process_that_dies_takes_a_key_along(server: GcsServer, transition: Transition, lands: str) -> None:
+def test_no_process_that_dies_takes_a_key_along(
+    server: GcsServer, transition: Transition, lands: str, exact: bool
+) -> None:
     """At every request of every transition; what it had sent last is lost, or is processed once another took over."""
 
     async def die(nth: int) -> None:
         clock = FakeClock()
-        queue = bucket_queue(server, clock)
+        queue = bucket_queue(server, clock, exact=exact)
         await queue.__aenter__()
         handle = await transition.prepare(queue, clock)
         fault = server.faults.add(Fault(nth=nth, hang="before", drop="before" if lands == "never" else ""))
@@ -195,16 +198,16 @@ def test_no_process_that_dies_takes_a_key_along(server: GcsServer, transition: T
         await asyncio.wait({dying})
         await queue.__aexit__(None, None, None)
         if lands == "late":
-            async with bucket_queue(server, clock) as other:
+            async with bucket_queue(server, clock, exact=exact) as other:
                 clock.freeze(timedelta(seconds=16))
                 await other.lease(LeaseRequest(0, 1))
         fault.release()
         await until(lambda: any(entry.fault for entry in server.log.entries))  # it has been carried out, or not
-        await check_the_key(server, clock, exact=False, must_run=transition.must_run and not transition.if_reported)
+        await check_the_key(server, clock, exact=exact, must_run=transition.must_run and not transition.if_reported)
         server.reset()
         server.store.remove("wq")
 
-    for nth in range(1, asyncio.run(requests_of(server, transition, False)) + 1):
+    for nth in range(1, asyncio.run(requests_of(server, transition, exact)) + 1):
         asyncio.run(die(nth))
 
 

@@ -105,9 +105,9 @@ def test_a_kept_key_takes_less_than_two_hundred_bytes(delayed: bool) -> None:
 
 def test_keys_left_to_others_are_taken_from_their_end_and_by_priority() -> None:
     kept = Kept(1000)
-    kept.passed = [
-        pack(*row(f"{priority}{number}", priority), listed=True) for priority in (1, 2) for number in range(3)
-    ]
+    for priority in (1, 2):
+        for number in range(3):
+            kept.pass_over(pack(*row(f"{priority}{number}", priority), listed=True), ahead=1)
     assert [unpack(record).key for record in kept.take_passed(2)] == ["21", "22"]
     assert [unpack(record).key for record in kept.take_passed(2)] == ["20"]
     assert [unpack(record).key for record in kept.take_passed(9)] == ["10", "11", "12"]

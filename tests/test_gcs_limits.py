@@ -170,12 +170,13 @@ def test_settings_that_make_no_sense_do_not_stop_the_queue(server: GcsServer, me
     asyncio.run(scenario())
 
 
-def test_several_dispatchers_hardly_ever_race_for_a_key(server: GcsServer) -> None:
+@pytest.mark.parametrize("exact", [False, True], ids=["soft", "exact"])
+def test_several_dispatchers_hardly_ever_race_for_a_key(server: GcsServer, exact: bool) -> None:
     server.store.fill("wq", [f"queued/{number:04}" for number in range(1200)])
 
     async def scenario() -> None:
         async with AsyncExitStack() as stack:
-            queues = await opened(stack, server, 4)
+            queues = await opened(stack, server, 4, exact=exact)
             running = [0, 0]
             await asyncio.gather(*(drain(server, queue, 40, running) for queue in queues))
 
@@ -185,6 +186,23 @@ def test_several_dispatchers_hardly_ever_race_for_a_key(server: GcsServer) -> No
     ]
     lost = sum(entry.status != 200 for entry in starts)
     assert lost / len(starts) < 0.05
+
+
+def test_dispatchers_that_see_the_same_slots_free_each_take_their_own(server: GcsServer) -> None:
+    server.store.fill("wq", [f"queued/{number:02}" for number in range(60)])
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            queues = await opened(stack, server, 2, FakeClock(), exact=True)
+            for queue in queues * 2:  # so that each has seen the other
+                assert len(await start_all(queue, limit=1)) == 1
+            server.reset()
+            started = await asyncio.gather(*(start_all(queue, limit=10, concurrency=34) for queue in queues))
+            assert all(started)
+
+    asyncio.run(scenario())
+    claims = [entry.status for entry in server.log.entries if entry.operation == "insert" and "slots" in entry.name]
+    assert claims.count(412) <= 4  # at most two meetings each
 
 
 def test_a_key_whose_dispatcher_is_gone_is_taken_by_another(server: GcsServer) -> None:

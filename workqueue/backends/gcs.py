@@ -211,7 +211,7 @@ class GCSQueue:
         kept = listing.kept
         in_progress = [attempts_of(seen.stored.metadata) for seen in running.keys.values()]
         return Counts(
-            queued=kept.ready + len(kept.passed),
+            queued=kept.ready + kept.passed,
             not_before=kept.delayed,
             twins=len(kept.aside),
             in_progress=len(running.keys),

@@ -114,7 +114,7 @@ class Kept:
         self._heads: list[tuple[bytes, list[bytes]]] = []  # heap: the head of each run, and the rest of it, best last
         self._due: list[bytes] = []  # heap of not-before + record
         self.aside: dict[str, bytes] = {}
-        self.passed: list[bytes] = []  # ready, too, but left to another dispatcher
+        self._passed: dict[int, list[bytes]] = {}  # ready, but left to others: by how many of them are ahead of us
         self.ready = 0
         self.forgotten = 0
         self.max_attempts = 0
@@ -165,13 +165,30 @@ class Kept:
         self.ready -= 1
         return record
 
+    @property
+    def passed(self) -> int:
+        """How many keys that may start are left to other dispatchers."""
+        return sum(map(len, self._passed.values()))
+
+    def pass_over(self, record: bytes, ahead: int) -> None:
+        """Leave a key to other dispatchers, of whom so many take it before this one."""
+        self._passed.setdefault(ahead, []).append(record)
+
     def take_passed(self, wanted: int) -> list[bytes]:
-        """Take out some of what was left to others: of the highest priority, from the end that they come to last."""
-        self.passed.sort()
-        first = self.passed[0][:_PRIORITY_BYTES] if self.passed else b""
-        end = bisect.bisect_right(self.passed, first, key=lambda record: record[:_PRIORITY_BYTES])
-        taken = self.passed[max(end - wanted, 0) : end]
-        del self.passed[max(end - wanted, 0) : end]
+        """Take out some of what was left to others: of the highest priority, from the end that they come to last.
+
+        Those first where the fewest are ahead of us: several dispatchers that run out of keys then do not race, either.
+        """
+        left = [self._passed[ahead] for ahead in sorted(self._passed) if self._passed[ahead]]
+        for records in left:
+            records.sort()
+        first = min((records[0][:_PRIORITY_BYTES] for records in left), default=b"")
+        taken: list[bytes] = []
+        for records in left:
+            end = bisect.bisect_right(records, first, key=lambda record: record[:_PRIORITY_BYTES])
+            begin = max(end - wanted + len(taken), 0)
+            taken += records[begin:end]
+            del records[begin:end]
         return taken
 
     def promote(self, now_us: int) -> None:

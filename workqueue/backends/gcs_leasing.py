@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import secrets
-import zlib
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from workqueue.backends.gcs_metadata import entry_of, lease_stamp
 from workqueue.backends.gcs_moves import Returning
 from workqueue.backends.gcs_objects import Pin
 from workqueue.backends.gcs_owned import Hold
+from workqueue.backends.gcs_peers import Peers
 from workqueue.backends.gcs_renewal import GCSLease
 from workqueue.backends.gcs_running import Running, Seen
 from workqueue.backends.gcs_slots import Slot
@@ -32,45 +33,9 @@ from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
 from workqueue.lease import LeaseRenewer
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 
-__all__ = ["Leasing", "Peers"]
+__all__ = ["Leasing"]
 
-_REMEMBERED_US = 60_000_000  # how long a dispatcher counts as there after its last key was seen in progress
-_LOOKS_UNTIL_ALONE = 3
 _T = TypeVar("_T")
-
-
-class Peers:
-    """The dispatchers that work on one bucket, as far as their keys in progress show, and which keys each prefers.
-
-    Args:
-        incarnation: this process.
-    """
-
-    def __init__(self, incarnation: str) -> None:
-        self._incarnation = incarnation
-        self._seen: dict[str, int] = {}
-        self._names: list[str] = []
-        self._looks = 0
-
-    def saw(self, incarnations: Iterable[str], now_us: int) -> None:
-        """These had keys in progress."""
-        self._looks += 1
-        self._seen.update(dict.fromkeys(incarnations, now_us))
-        self._seen = {name: seen_us for name, seen_us in self._seen.items() if now_us - seen_us <= _REMEMBERED_US}
-        self._seen[self._incarnation] = now_us
-        self._names = sorted(self._seen)
-
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else was seen for a while; at first, nobody can tell."""
-        return self._looks >= _LOOKS_UNTIL_ALONE and len(self._seen) == 1
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def prefers(self, key: str) -> bool:
-        """Whether `key` is among those that this process takes first."""
-        return self._names[zlib.crc32(key.encode()) % len(self._names)] == self._incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,19 +162,23 @@ class Leasing:
         if rate is not None and not stored.saved_up(running, rate):
             return
         await listing.fill(room)
-        wanted = min(room, listing.kept.ready + len(listing.kept.passed))
+        wanted = min(room, listing.kept.ready + listing.kept.passed)
         if rate is not None and wanted:
             wanted = await stored.spend(running, rate, wanted)
         slots = await self._slots(running, room, wanted, stamp := self._stamp())
         try:
-            while slots and (chosen := await self._choose(len(slots))):
+            while slots and (chosen := await self._choose(min(len(slots), self._peers.at_once))):
                 tickets, slots = slots[: len(chosen)], slots[len(chosen) :]
                 steps = [self._try(*each, stamp, slots) for each in zip(chosen, tickets, strict=True)]
                 owned, failed = await _all(steps)
                 begun += owned
                 errors += failed
-                if len(owned) + len(failed) < len(chosen):  # others are at it: see who, and what they have
+                lost = len(chosen) - len(owned) - len(failed)
+                self._peers.tried(len(chosen), lost)
+                if lost:  # others are at it: see who, and what they have
+                    listing.missed += lost
                     await self._look()
+                    await listing.fill(len(slots))
         finally:
             await self._free(slots)
 
@@ -256,13 +225,22 @@ class Leasing:
             await listing.fill(wanted - len(chosen))
             chosen += self._take(wanted - len(chosen))
         if len(chosen) < wanted and listing.is_fresh:
-            chosen += map(unpack, listing.kept.take_passed(wanted - len(chosen)))
+            half = -(-listing.kept.passed // 2)  # they are at the other half meanwhile
+            chosen += map(unpack, listing.kept.take_passed(min(wanted - len(chosen), half)))
         return chosen
 
     def _take(self, wanted: int) -> list[Candidate]:
+        """The next keys in order; while others get ahead of us there, some of the same priority from further on."""
         listing = self._bucket.listing
-        prefers = self._peers.prefers if self._bucket.settings.spread and len(self._peers) > 1 else None
-        return list(itertools.islice(iter(lambda: listing.take(prefers), None), wanted))
+        ahead = self._peers.ahead if self._bucket.settings.spread and len(self._peers) > 1 else None
+        near = list(itertools.islice(iter(lambda: listing.take(ahead), None), wanted * self._peers.reach))
+        if len(near) <= wanted:
+            return near
+        urgent = [number for number, each in enumerate(near) if each.entry.priority == near[0].entry.priority]
+        chosen = sorted(random.sample(urgent, min(wanted, len(urgent))))
+        for number in set(range(len(near))).difference(chosen):
+            listing.put_back(near[number])
+        return [near[number] for number in chosen]
 
     async def _hand_back_surplus(
         self, begun: list[Owned], request: LeaseRequest, errors: list[Exception]
@@ -286,7 +264,8 @@ class Leasing:
         """What it takes to start up to `wanted` keys: slots, or without an exact limit just tokens."""
         tokens = (self._token() for _ in itertools.count())
         if self._bucket.settings.exact:
-            return await self._bucket.slots.claim(running, room, wanted, tokens, stamp.text)
+            free = running.free_slots(room)
+            return await self._bucket.slots.claim(free, wanted, tokens, self._peers, stamp.text)
         return [Slot(Pin("", 0), token) for token in itertools.islice(tokens, wanted)]
 
     async def _free(self, slots: Sequence[Slot]) -> None:

@@ -72,6 +72,8 @@ class Listing:
         self.dead: dict[str, int] = {}  # key -> generation
         self.dead_is_complete = False
         self.pages = 0
+        self.missed = 0
+        """Keys of the list that others had started: once they are more than its pages, it is cheaper to list again."""
         self._listed_us: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._awaited = 0  # how many wait for the listing under way
@@ -114,7 +116,7 @@ class Listing:
         """See to it that there are `wanted` keys to start, as far as that is to be had soon."""
         self.kept.promote(self._clock.wall_us())
         is_dry = self.kept.ready < wanted and self._age_us() >= self._pace_us()
-        is_old = self._age_us() >= self._refresh_us
+        is_old = self._age_us() >= self._refresh_us or self.missed > self.pages
         if not self.known or (self.pages <= _FREE_PAGES and (is_dry or is_old)):
             if self.under_way:  # it may have passed by what was stored before we were asked
                 await self._wait_for(self._start(), _PATIENCE_SECONDS)
@@ -142,16 +144,16 @@ class Listing:
         else:
             self.kept.promote(self._clock.wall_us())
 
-    def take(self, prefers: Callable[[str], bool] | None = None) -> Candidate | None:
-        """Take out the next key that may start, as far as is known, passing over what the caller does not prefer."""
+    def take(self, ahead: Callable[[str], int] | None = None) -> Candidate | None:
+        """Take out the next key that may start, as far as is known, passing over those that others are `ahead` at."""
         while (record := self.kept.pop()) is not None:
             found = unpack(record)
             if self._changed.get(found.key, found.version) != found.version:
                 continue
             if found.key in self.running.keys:
                 self.kept.aside[found.key] = record
-            elif prefers is not None and not prefers(found.key):
-                self.kept.passed.append(record)
+            elif ahead is not None and (others := ahead(found.key)):
+                self.kept.pass_over(record, others)
             else:
                 return found
         return None
@@ -257,7 +259,7 @@ class Listing:
             self._since = None
             raise
         self.kept, self.dead, self.dead_is_complete = kept, dead, is_complete
-        self.pages, self._listed_us = pages + dead_pages, began_us
+        self.pages, self.missed, self._listed_us = pages + dead_pages, 0, began_us
         self._take_over(self._since)
         self._metrics.enumerated(self._clock.steady_us() - began_us)
         if kept.forgotten:

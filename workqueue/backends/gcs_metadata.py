@@ -100,9 +100,9 @@ def lease_expiry_us(metadata: Mapping[str, str]) -> int:
     return parse_time(metadata.get("lease-expiration", "")) or 0
 
 
-def incarnation_of(metadata: Mapping[str, str]) -> str:
-    """Which of our processes started the key; empty if none of ours did."""
-    return metadata.get("lease-token", "").partition("-")[0]
+def incarnation_of(token: str) -> str:
+    """Which of our processes has the lease of this token; empty if none of ours does."""
+    return token.partition("-")[0]
 
 
 @lru_cache(maxsize=2048)  # a listing shows thousands of objects of the same few seconds

@@ -60,13 +60,17 @@ class Running:
         live = [seen for seen in self.keys.values() if seen.expires_us > now_us]
         return len(live) + len(tokens - {seen.token for seen in live})
 
+    def free_slots(self, room: int) -> list[int]:
+        """The lowest free numbers, no more of them than there is room: so a limit holds while it is lowered, too."""
+        return [number for number in range(room + len(self.slots)) if number not in self.slots][:room]
+
     def slot_of(self, token: str) -> Stored | None:
         """The slot that a lease holds."""
         return next((seen.stored for seen in self.slots.values() if token and seen.token == token), None)
 
     def incarnations(self) -> set[str]:
-        """Which of our processes have keys in progress."""
-        return {incarnation_of(seen.stored.metadata) for seen in self.keys.values()} - {""}
+        """Which of our processes have keys in progress, or slots, which they take before they choose keys."""
+        return {incarnation_of(seen.token) for each in (self.keys, self.slots) for seen in each.values()} - {""}
 
     def next_lapse_us(self) -> int | None:
         """When the first lease lapses."""

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from workqueue.backends.gcs_address import Place
 from workqueue.backends.gcs_objects import Objects, Pin, Stored
+from workqueue.backends.gcs_peers import Peers
 from workqueue.backends.gcs_running import Running
 from workqueue.errors import StoreError
 
 __all__ = ["Slot", "Slots"]
 
 log = logging.getLogger(__name__)
+
+_MEETINGS = 2  # in a row, and we leave what is still free to the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +53,35 @@ class Slots:
             await self._objects.delete(seen.stored.pin)
             del running.slots[number]
 
-    async def claim(self, running: Running, room: int, wanted: int, tokens: Iterable[str], stamp: str) -> list[Slot]:
-        """Take up to `wanted` slots, given that there is `room` for so many.
+    async def claim(
+        self, free: Sequence[int], wanted: int, tokens: Iterator[str], peers: Peers, stamp: str
+    ) -> list[Slot]:
+        """Take up to `wanted` slots.
+
+        Others who look at the same moment see the same slots free. So each takes its own ones at once, and feels its
+        way through those of others, until it meets somebody there; then it keeps to its own for a while.
 
         Args:
-            running: the listing that showed how much room there is.
-            room: how many more leases may live.
-            wanted: how many slots are asked for, at most `room`.
+            free: which numbers may be taken.
+            wanted: how many slots are asked for.
             tokens: gives each slot the token of the lease it is for.
+            peers: says which slots are whose.
             stamp: when that lease lapses.
         """
-        free = [number for number in range(room + len(running.slots)) if number not in running.slots][:room]
-        random.shuffle(free)  # within the free ones any will do, and others are choosing, too
-        slots: list[Slot] = []
-        while free and len(slots) < wanted:
-            tries, free = free[: wanted - len(slots)], free[wanted - len(slots) :]
-            claims = [self._claim(number, token, stamp) for number, token in zip(tries, tokens, strict=False)]
-            for claimed in await asyncio.gather(*claims, return_exceptions=True):
-                if isinstance(claimed, Slot):
-                    slots.append(claimed)
-                elif isinstance(claimed, BaseException) and not isinstance(claimed, StoreError):
-                    raise claimed
-        return slots
+        shuffled = random.sample(free, len(free))  # a peer that does not know of us has other ideas of what is its own
+        own = [number for number in shuffled if not peers.ahead(str(number))]
+        others = [number for number in shuffled if peers.ahead(str(number))]
+
+        def claim(number: int) -> Awaitable[Slot | None]:
+            return self._claim(number, next(tokens), stamp)
+
+        slots, _ = await _claim_some(claim, own, wanted, at_once=len(own))
+        if slots and peers.crowded:
+            return slots
+        more, met = await _claim_some(claim, others, wanted - len(slots), at_once=1)
+        if met:
+            peers.met()
+        return slots + more
 
     async def _claim(self, number: int, token: str, stamp: str) -> Slot | None:
         name = f"{self._place.slots}{number:06d}"
@@ -91,3 +101,21 @@ class Slots:
             await self._objects.delete(pin)
         except StoreError as error:
             log.warning("a slot could not be freed, it is once its lease lapses: %s", error)
+
+
+async def _claim_some(
+    claim: Callable[[int], Awaitable[Slot | None]], free: list[int], wanted: int, at_once: int
+) -> tuple[list[Slot], bool]:
+    """Take slots, first `at_once`, then twice as many; also returns whether somebody else is at them, too."""
+    slots: list[Slot] = []
+    met = 0
+    while free and len(slots) < wanted and met < _MEETINGS:
+        width = min(at_once, wanted - len(slots))
+        tries, free = free[:width], free[width:]
+        claims = await asyncio.gather(*map(claim, tries), return_exceptions=True)
+        slots += [each for each in claims if isinstance(each, Slot)]
+        for each in claims:
+            if isinstance(each, BaseException) and not isinstance(each, StoreError):
+                raise each
+        at_once, met = (2 * at_once, 0) if all(isinstance(each, Slot) for each in claims) else (1, met + 1)
+    return slots, met == _MEETINGS
