@@ -144,7 +144,7 @@ class Dispatcher:
             elif not self._startable():
                 await self._sleep_full()
             elif len(leased.started) < request.limit:
-                await self._nap(self.setup.queue.wait(self.setup.settings.poll_period, request.concurrency))
+                await self._wait(request.concurrency)
         except StoreError as error:
             await self._pause(error)
 
@@ -183,6 +183,12 @@ class Dispatcher:
         probe_us = self._outage.probe_in_us(self.setup.clock.steady_us()) if self._room else None
         await self._attempts.change(poll_seconds if probe_us is None else min(poll_seconds, probe_us / 1e6))
 
+    async def _wait(self, concurrency: int) -> None:
+        """Until there may be a key to start."""
+        cut_short = await self._nap(self.setup.queue.wait(self.setup.settings.poll_period, concurrency))
+        if self._over and not cut_short:  # woken, perhaps alone, for a key that is not for us any more
+            await lease_keys(self.setup, 0)  # which ends with waking somebody else
+
     async def _pause(self, error: Exception) -> None:
         """The store failed: running attempts go on, starts wait, longer each time."""
         self.health.store_failed(error)
@@ -193,21 +199,24 @@ class Dispatcher:
         log.error("the store failed, next try in %.0f s: %s", self._pause_seconds, error, extra=self._extra)
         await self._nap(self.setup.clock.sleep(self._pause_seconds))
 
-    async def _nap(self, waiting: Coroutine[Any, Any, None]) -> None:
-        """Await what may be cancelled without harm, and is when the loop is to end.
+    async def _nap(self, waiting: Coroutine[Any, Any, None]) -> bool:
+        """Await what may be cancelled without harm, and is when the loop is to end; returns whether it was.
 
         Here and not in a task of its own, which would come between a wake-up and the start that it is for.
         """
         if self._over:
-            return waiting.close()
+            waiting.close()
+            return False
         try:
             async with asyncio.timeout(None) as self._napping:
                 await waiting
         except TimeoutError:
             if self._napping is None or not self._napping.expired():
                 raise
+            return True
         finally:
             self._napping = None
+        return False
 
     def _wake(self) -> None:
         self._attempts.poke()

@@ -134,7 +134,7 @@ async def test_a_cluster_a_sentinel_and_a_single_server_are_not_taken_for_each_o
 @scenario
 async def test_a_read_only_replica_is_refused_and_one_that_became_one_heals(server: RedisServer) -> None:
     with RedisServer() as other:
-        async with opened(server.url(timeout="500ms")) as queue:
+        async with opened(server.url(timeout="2s")) as queue:
             server.ask("REPLICAOF", "127.0.0.1", other.port)
             with pytest.raises(StoreUnavailableError, match="is a read-only replica"):
                 await queue.queue("a")

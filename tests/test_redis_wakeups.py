@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from tests.dispatching import scenario
+from tests.dispatching import scenario, settle_down
 from tests.fakes.redis_server import RedisServer
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.redis_support import fresh_name, lease, opened, scripts_run, until
 from workqueue import Options
 from workqueue.backends.redis import RedisQueue
 from workqueue.testing import FakeClock
+from workqueue.throttle import Configuration
 
 HOUR = timedelta(hours=1)
 
@@ -192,6 +193,84 @@ async def test_a_listening_connection_that_breaks_is_made_again(server: RedisSer
         await producer.queue("a")
 
         await sleeping
+
+
+@scenario
+async def test_a_listening_connection_that_died_without_a_word_is_made_again(server: RedisServer) -> None:
+    with TcpProxy(server.port) as proxy:
+        url = server.url(timeout="1s").replace(str(server.port), str(proxy.port))
+        async with opened(url) as queue, opened(server.url()) as producer:
+
+            async def listens() -> bool:
+                await queue.wait(timedelta(milliseconds=50), 1)
+                return await unsubscribed(server, 1)
+
+            await until(listens)
+            proxy.hides_ends = True
+            server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            assert not await listens()
+            await until(listens)
+
+            sleeping = sleep(queue)
+            await asleep(server, 1)
+            await producer.queue("a")
+            await sleeping
+
+
+@scenario
+async def test_a_dispatcher_that_is_drained_as_it_is_woken_leaves_the_key_to_another(server: RedisServer) -> None:
+    async with opened(server.url()) as leaving, opened(server.url()) as staying:
+        wait = leaving.wait
+
+        async def wait_and_drain(timeout: timedelta, concurrency: int) -> None:
+            await wait(timeout, concurrency)
+            dispatcher.begin_drain()
+
+        leaving.wait = wait_and_drain  # type: ignore[method-assign]
+        dispatcher = Dispatcher(leaving, nothing, DispatcherSettings(concurrency=100, poll_period=HOUR))
+        async with dispatcher:
+            await asleep(server, 1)
+            sleeping = sleep(staying, concurrency=10)
+            await asleep(server, 2)
+
+            await staying.queue("a")
+            await sleeping
+
+
+@scenario
+async def test_dispatchers_whom_the_rate_holds_up_do_not_keep_waking_each_other(server: RedisServer) -> None:
+    clock = FakeClock()
+    async with opened(server.url(), clock) as one, opened(server.url(), clock) as other:
+        await one.configure(Configuration(starts_per_second=1))
+        await one.queue("spends what is saved up")
+        await lease(one)
+        sleepers = {sleep(queue, concurrency=100): queue for queue in (one, other)}
+        await asleep(server, 2)
+
+        await one.queue("a")
+        (woken,), (asleep_still,) = await asyncio.wait(sleepers, return_when=asyncio.FIRST_COMPLETED)
+
+        assert (await lease(sleepers[woken])).started == []
+        assert waiting(server) == 1
+        asleep_still.cancel()
+
+
+@scenario
+async def test_a_sleeper_that_had_no_room_is_up_when_a_key_comes_due(server: RedisServer) -> None:
+    clock = FakeClock()
+    async with opened(server.url(), clock) as queue, opened(server.url(), clock) as idle:
+        await queue.queue("a")
+        (owned,) = (await lease(queue, concurrency=1)).started
+        await queue.queue("later", Options(not_before=moment(clock.wall_us() / 1e6 + 5)))
+        sleeping = sleep(idle, concurrency=1)
+        await asleep(server, 1)
+
+        await owned.complete()
+        await settle_down()
+        clock.advance(timedelta(seconds=6))
+
+        await sleeping
+        assert [started.key for started in (await lease(idle)).started] == ["later"]
 
 
 @scenario

@@ -43,6 +43,8 @@ class TcpProxy:
         self._last: list[bytes] = []
         self.lost_answers = 0
         self.is_refusing = False
+        self.hides_ends = False
+        """Whether clients are not told that the server closed a connection, as by a firewall that has forgotten it."""
         self.accepted = 0
 
     def __enter__(self) -> Self:
@@ -114,7 +116,8 @@ class TcpProxy:
                     self.lost_answers += 1
                     break
                 client.sendall(self._rewrite(answer))
-        self._end(client, server)
+        if not self.hides_ends:
+            self._end(client, server)
 
     def _end(self, *pair: socket.socket) -> None:
         for connection in pair:

@@ -105,8 +105,8 @@ class RedisQueue:
     async def __aexit__(self, *exc_info: object) -> None:
         self.renewer.close()
         self._wakeups.close()
-        await self._turns.__aexit__()
         self._renewal.close()
+        await self._turns.__aexit__()
 
     # enqueue
 

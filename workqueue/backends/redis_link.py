@@ -20,7 +20,7 @@ __all__ = ["Command", "Done", "Link", "connect"]
 log = logging.getLogger(__name__)
 
 Done = Callable[[list[Reply], Exception | None], None]
-"""Receives the replies, an error reply as a ResponseError, and why the rest of them is missing."""
+"""Receives the replies, an error reply as a ResponseError, and why there are no more, or no better ones."""
 
 _OLDEST = (6, 2)  # ZMSCORE, and scripts whose effects are replicated
 
@@ -43,7 +43,8 @@ class Link:
         self._wire: Wire | None = None
         self._loaded: set[str] = set()
         self._replies: list[Reply] = []
-        self._ignored = 0  # replies still to come that nobody asked for: to SCRIPT LOAD
+        self._loading = 0  # replies still to come that nobody asked for: to SCRIPT LOAD
+        self._refused: Exception | None = None  # what one of them said
         self._expected = 0
         self._done: Done | None = None
         self._was_master = False
@@ -67,11 +68,12 @@ class Link:
         self._loaded.clear()
         connection = await connect(self._settings, self.address, timeout)
         try:
-            await self._inspect(connection)
+            async with asyncio.timeout(timeout):
+                await self._inspect(connection)
+            self._wire = Wire(connection, self._take, self._lose)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self._wire = Wire(connection, self._take, self._lose)
 
     def drop(self) -> None:
         """Close the connection; the next `open` looks for the master again. What is under way is not told."""
@@ -105,19 +107,21 @@ class Link:
         if self._wire is None:
             raise ConnectionError("not connected")
         packed: list[bytes] = []
-        self._ignored = self._load_missing(commands, packed)
+        self._loading, self._refused = self._load_missing(commands, packed), None
         packed += [pack("EVALSHA", command.script.sha, *command.arguments()) for command in commands]
         packed += [pack(*command) for command in after]
-        self._replies, self._expected, self._done = [], len(packed) - self._ignored, done
+        self._replies, self._expected, self._done = [], len(packed) - self._loading, done
         self._wire.write(b"".join(packed))
 
     def _take(self, reply: Reply) -> None:
-        if self._ignored:
-            self._ignored -= 1
+        if self._loading:
+            self._loading -= 1
+            if isinstance(reply, Exception):
+                self._refused = reply
             return
         self._replies.append(reply)
         if len(self._replies) == self._expected:
-            self._end(None)
+            self._end(self._refused)
 
     def _lose(self, error: Exception) -> None:
         self._wire = None

@@ -64,11 +64,13 @@ class Turns:
 
     async def __aexit__(self, *exc_info: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._carrier.close(QueueClosedError())
-        self.expire(float("inf"), QueueClosedError())
+        try:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        finally:  # however often we are cancelled, nobody is to wait for ever
+            self._carrier.close(QueueClosedError())
+            self.expire(float("inf"), QueueClosedError())
 
     @property
     def address(self) -> Address:

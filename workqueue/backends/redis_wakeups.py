@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from redis.asyncio.connection import Connection
 from redis.exceptions import NoPermissionError, ResponseError
 
 from workqueue.backends.redis_address import Address, RedisSettings
@@ -35,23 +34,25 @@ class Wakeups:
         self._timeout = settings.timeout.total_seconds() / 2
         self._wire: Wire | None = None
         self._address: Address | None = None
+        self._heard = 0.0  # when, by the loop's time, the connection last gave a sign of life
+        self._asked: float | None = None  # since when it is asked for one
         self._sleeper: asyncio.Future[None] | None = None
         self._was_woken = False
         self._is_closed = False
 
     async def listen(self, address: Address) -> bool:
         """Make sure that messages from `address` arrive from now on; False = they cannot, so poll."""
-        if self._wire is not None and self._address == address:
+        if self._wire is not None and self._address == address and self._is_alive(self._wire):
             return True
         self._drop()
         try:
-            connection = await self._subscribe(address)
+            self._wire = await self._subscribe(address)
         except (*CONNECTION_ERRORS, ResponseError) as error:
             level = logging.WARNING if isinstance(error, NoPermissionError) else logging.DEBUG
             log.log(level, "no wake-ups, polling instead: %s", typed_error(error, str(address)))
             return False
         self._address = address
-        self._wire = Wire(connection, self._take, self._lose)
+        self._hear()
         return True
 
     def expect(self) -> asyncio.Future[None]:
@@ -67,6 +68,22 @@ class Wakeups:
         self._wake()
         self._drop()
 
+    def _is_alive(self, wire: Wire) -> bool:
+        """Whether the connection still carries messages, as far as is known; a silent one is asked.
+
+        Nothing comes over it for hours, so that a firewall may forget it, or its node be gone: without an error then.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._asked is not None:
+            return now - self._asked < self._timeout
+        if now - self._heard >= self._timeout:
+            self._asked = now
+            wire.write(pack("PING"))
+        return True
+
+    def _hear(self) -> None:
+        self._heard, self._asked = asyncio.get_running_loop().time(), None
+
     def _drop(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
@@ -78,7 +95,7 @@ class Wakeups:
         if sleeper is not None and not sleeper.done():
             sleeper.set_result(None)
 
-    async def _subscribe(self, address: Address) -> Connection:
+    async def _subscribe(self, address: Address) -> Wire:
         connection = await connect(self._settings, address, self._timeout)
         try:
             await connection.send_packed_command(pack("SUBSCRIBE", self._channel), check_health=False)
@@ -86,12 +103,13 @@ class Wakeups:
                 await connection.read_response()
             if self._is_closed:  # meanwhile: nobody would close this connection
                 raise QueueClosedError
+            return Wire(connection, self._take, self._lose)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        return connection
 
     def _take(self, message: Reply) -> None:
+        self._hear()
         if isinstance(message, list) and message[0] == b"message":
             self._wake()
 

@@ -25,9 +25,13 @@ local function answer(again, recovered, keys, started_)
   return {again and 1 or 0, wall, recovered, started_, {}}
 end
 
+local function slots()
+  return math.min(LIMIT, limit_for(CONCURRENCY) - call('ZCARD', LEASES))
+end
+
 local function room()
   if paused then return 0 end
-  local free = math.min(LIMIT, limit_for(CONCURRENCY) - call('ZCARD', LEASES))
+  local free = slots()
   if not rate then return free end
   local saved, clock_went_back = saved_starts()
   if clock_went_back then save_starts(saved) end
@@ -100,7 +104,9 @@ local function lease(recovered)
   if free > 0 then keys, started_ = start(free) end
   if rate and #keys > 0 then save_starts(saved_starts() - #keys) end
   write_counts()
-  wake()
+  -- An asker whom only the rate holds up sleeps until the next start is saved up. To pass the wake-up on would make idle
+  -- dispatchers wake each other without end, since none of them may start what is there.
+  if not (rate and #keys < LIMIT and slots() > 0 and saved_starts() < 1) then wake() end
   return answer(#keys > 0 and #keys < free and ready > 0, recovered, keys, started_)
 end
 

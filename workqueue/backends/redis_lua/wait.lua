@@ -6,11 +6,15 @@
 
 local CONCURRENCY = tonumber(ARGV[6])
 
+local function until_due()
+  local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+  return head[1] and tonumber(head[2]) - wall
+end
+
 local function until_start()
-  if ready == 0 then
-    local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
-    return head[1] and tonumber(head[2]) - wall
-  end
+  -- Whether there is room now or not: there may be by then, and who makes it wakes nobody for a key that is not due.
+  if ready == 0 then return until_due() end
+  if call('ZCARD', LEASES) >= limit_for(CONCURRENCY) then return nil end
   if not rate then return 0 end
   local saved = saved_starts()
   return saved >= 1 and 0 or math.floor((1 - saved) * 1000000 / rate) + 1
@@ -21,7 +25,7 @@ write_counts()
 
 local lapse = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
 local wait = lapse[1] and tonumber(lapse[2]) - steady
-if not paused and call('ZCARD', LEASES) < limit_for(CONCURRENCY) then
+if not paused then
   local start = until_start()
   wait = wait and start and math.min(wait, start) or wait or start
 end
