@@ -19,10 +19,12 @@ async def test_a_redis_that_falls_silent_after_the_login_fails_calls_in_time() -
     def swallow(answer: bytes) -> bytes:
         return b"" if b"redis_version" in answer else answer
 
-    with TcpProxy(shared_server().port, rewrite=swallow) as proxy:
-        with pytest.raises(StoreUnavailableError, match="does not answer: not in time"):
-            async with opened(f"redis://127.0.0.1:{proxy.port}?timeout=300ms"):
-                pass
+    with (
+        TcpProxy(shared_server().port, rewrite=swallow) as proxy,
+        pytest.raises(StoreUnavailableError, match="does not answer: not in time"),
+    ):
+        async with opened(f"redis://127.0.0.1:{proxy.port}?timeout=300ms"):
+            pass
 
 
 @scenario
