@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dispatcher import Attempt, Dispatcher, DispatcherSettings
+from dispatcher import Attempt, Callback, Dispatcher, DispatcherSettings
 from tests.dispatching import scenario, settle_down
 from tests.fakes.redis_server import RedisServer
 from tests.fakes.tcp_proxy import TcpProxy
 from tests.redis_support import fresh_name, lease, opened, scripts_run, until
 from workqueue import Options
 from workqueue.backends.redis import RedisQueue
+from workqueue.backends.redis_scripts import script
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 
@@ -129,6 +130,49 @@ async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: Re
         await enqueued
 
         await second
+
+
+@scenario
+async def test_a_key_is_started_once_though_a_dispatcher_is_told_twice_to_end_as_it_comes(server: RedisServer) -> None:
+    started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def note(key: str, attempt: Attempt) -> None:
+        started.set_result(f"{key} at attempt {attempt.attempts}")
+
+    async with opened(server.url()) as leaving, opened(server.url()) as staying:
+        ended = asyncio.ensure_future((first := patient(leaving, note, 100)).run())  # would be woken first
+        await asleep(server, 1)
+        async with patient(staying, note, 10):
+            await asleep(server, 2)
+            enqueued = asyncio.ensure_future(staying.queue("a"))
+            first.begin_drain()
+            first.stop()  # a second signal, before the first has had its effect
+            await asyncio.gather(enqueued, ended)
+
+            assert await started == "a at attempt 1"
+
+
+def patient(queue: RedisQueue, callback: Callback, concurrency: int) -> Dispatcher:
+    """A dispatcher that starts nothing for an hour unless it is woken."""
+    return Dispatcher(queue, callback, DispatcherSettings(concurrency=concurrency, poll_period=HOUR))
+
+
+@scenario
+async def test_a_connection_that_breaks_as_its_dispatcher_is_woken_starts_the_key_once(server: RedisServer) -> None:
+    started: list[tuple[str, int]] = []
+
+    async def note(key: str, attempt: Attempt) -> None:
+        started.append((key, attempt.attempts))
+
+    with TcpProxy(server.port) as proxy:
+        url = server.url().replace(str(server.port), str(proxy.port))
+        async with opened(url) as queue, opened(server.url()) as producer, patient(queue, note, 10):
+            await asleep(server, 1)
+            proxy.lose_answer_to(script("lease").sha)
+            await producer.queue("a")
+            await until(lambda: is_empty(producer))
+
+    assert (proxy.lost_answers, started) == (1, [("a", 1)])
 
 
 @scenario
