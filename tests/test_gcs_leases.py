@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from tests.dispatching import until
 from tests.fakes.gcs_faults import Fault
 from tests.fakes.gcs_server import GcsServer
 from tests.gcs_support import bucket_queue, emulator, names, operations, start_all, start_one
@@ -97,6 +98,21 @@ def test_a_settle_that_fails_is_found_out_about_by_the_next_one(server: GcsServe
 
     asyncio.run(scenario())
     assert names(server) == []
+
+
+def test_a_settle_that_was_cancelled_is_found_out_about_by_the_next_one(server: GcsServer) -> None:
+    async def scenario() -> None:
+        async with bucket_queue(server, FakeClock()) as queue:
+            owned = await start_one(queue)
+            fault = server.faults.add(Fault("delete", hang="after"))
+            settling = asyncio.ensure_future(owned.complete())
+            await fault.wait_async()
+            await until(lambda: names(server) == [])
+            settling.cancel()
+            await asyncio.wait((settling,))
+            assert await owned.complete()
+
+    asyncio.run(scenario())
 
 
 def test_a_lease_lives_on_while_its_settle_is_tried_again(server: GcsServer) -> None:

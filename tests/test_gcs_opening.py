@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from gcloud.aio.auth import token as google
 
 from tests.fakes.gcs_faults import Fault
 from tests.fakes.gcs_public import PublicEmulator
@@ -288,6 +289,39 @@ def test_the_ambient_credentials_open_the_bucket(
 
     asyncio.run(scenario())
     assert [grant.flow for grant in server.tokens.granted] == flows
+
+
+def metadata_server(server: GcsServer, folder: Path) -> Path:
+    """A machine of Google's, whose metadata server is the emulator's; it has no key file."""
+    return folder / "none"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "flow"), [(service_account, "oauth"), (external_account, "sts"), (metadata_server, "metadata")]
+)
+@pytest.mark.parametrize("impersonate", ["", "other@example.test"])
+def test_a_service_account_named_in_the_url_is_acted_as(
+    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flow: str, impersonate: str
+) -> None:
+    path = credentials(server, tmp_path)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    if path.exists():
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    account = "/v1/projects/-/serviceAccounts/{service_account}:generateAccessToken"  # addresses that no setting moves
+    monkeypatch.setattr(google, "GCLOUD_ENDPOINT_GENERATE_ACCESS_TOKEN", server.url + account)
+    monkeypatch.setattr(google, "GCE_ENDPOINT_TOKEN", f"{server.url}/computeMetadata/v1/instance/token")
+    server.tokens.required = ""
+    url = f"gs://wq?endpoint={server.url}" + (f"&impersonate={impersonate}" if impersonate else "")
+
+    async def scenario() -> None:
+        async with open_queue(url) as queue:
+            await queue.queue("a")
+
+    asyncio.run(scenario())
+    flows = [(grant.flow, grant.subject) for grant in server.tokens.granted]
+    assert [each for each, _ in flows] == [flow] + ["impersonation"] * bool(impersonate)
+    assert flows[-1][1] == impersonate or not impersonate
 
 
 def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,17 +8,19 @@ https://cloud.google.com/compute/docs/metadata/overview (`/computeMetadata`).
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from tests.fakes.gcs_clock import ServerClock, rfc3339
-from tests.fakes.gcs_errors import invalid, invalid_credentials, login_required, no_such_path
+from tests.fakes.gcs_errors import ApiError, invalid, invalid_credentials, login_required, no_such_path
 
 LIFETIME_S = 3600
 IMPERSONATE = "/v1/projects/-/serviceAccounts/"
 METADATA = "/computeMetadata/v1"
+MAY_IMPERSONATE = ("/auth/iam", "/auth/cloud-platform")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Grant:
     flow: str
     subject: str
     token: str
+    scope: str = ""
 
 
 class TokenDesk:
@@ -78,13 +81,20 @@ class TokenDesk:
         if path in ("/token", "/v1/token"):
             return "application/json", json.dumps(self._exchange(path, body)).encode()
         if path.startswith(IMPERSONATE) and path.endswith(":generateAccessToken"):
-            self.check(headers.get("Authorization"))
+            self._check_may_impersonate(headers.get("Authorization"))
             account = path.removeprefix(IMPERSONATE).partition(":")[0]
             return "application/json", json.dumps(self._impersonate(account)).encode()
         raise no_such_path()
 
-    def _grant(self, flow: str, subject: str) -> str:
-        grant = Grant(flow, subject, f"ya29.{flow}-{len(self.granted) + 1}")
+    def _check_may_impersonate(self, authorization: str | None) -> None:
+        """Real tokens that were asked for with a storage scope alone are refused, whatever their owner may do."""
+        self.check(authorization)
+        for grant in self.granted:
+            if authorization == f"Bearer {grant.token}" and not grant.scope.endswith(MAY_IMPERSONATE):
+                raise ApiError(403, "ACCESS_TOKEN_SCOPE_INSUFFICIENT", "Request had insufficient scopes.")
+
+    def _grant(self, flow: str, subject: str, scope: str = "") -> str:
+        grant = Grant(flow, subject, f"ya29.{flow}-{len(self.granted) + 1}", scope)
         self.granted.append(grant)
         self._valid.add(grant.token)
         return grant.token
@@ -95,7 +105,7 @@ class TokenDesk:
         grant_type = form["grant_type"][0] if "grant_type" in form else str(document.get("grant_type", ""))
         flow = "sts" if path == "/v1/token" else "oauth"
         answer: dict[str, object] = {
-            "access_token": self._grant(flow, grant_type),
+            "access_token": self._grant(flow, grant_type, scope_of(form)),
             "expires_in": LIFETIME_S,
             "token_type": "Bearer",
         }
@@ -111,10 +121,23 @@ class TokenDesk:
         if headers.get("Metadata-Flavor") != "Google":
             raise invalid("Missing required header: Metadata-Flavor")
         if path.endswith("/token"):
-            token = {"access_token": self._grant("metadata", path), "expires_in": LIFETIME_S, "token_type": "Bearer"}
+            token = {
+                "access_token": self._grant("metadata", path, MAY_IMPERSONATE[1]),
+                "expires_in": LIFETIME_S,
+                "token_type": "Bearer",
+            }
             return "application/json", json.dumps(token).encode()
         if path.endswith("/email"):
             return "application/text", b"tester@example.iam.gserviceaccount.com"
         if path == f"{METADATA}/project/project-id":
             return "application/text", b"test-project"
         return "application/text", b"computeMetadata/\n"
+
+
+def scope_of(form: Mapping[str, list[str]]) -> str:
+    """The scope that a token is asked for with: a field of the form, or a claim of the assertion in it."""
+    assertion = form.get("assertion", [""])[0].split(".")
+    if len(assertion) != 3:
+        return form.get("scope", [""])[0]
+    claims = json.loads(base64.urlsafe_b64decode(assertion[1] + "=="))
+    return str(claims.get("scope", ""))

@@ -163,6 +163,9 @@ class Handles:
                 if not hold.abandoned:
                     self._renewer.keep(lease)
                 raise
+            except asyncio.CancelledError:
+                hold.unsure = True  # and not kept: whoever cancels may be gone for good
+                raise
             hold.over = True
         applied = deleted.by_us or (deleted is Deleted.GONE and hold.unsure)
         if not applied:

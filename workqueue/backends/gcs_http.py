@@ -27,6 +27,7 @@ __all__ = ["HTTP", "SCOPE", "Answer", "NotAllowedError", "Tokens"]
 log = logging.getLogger(__name__)
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
+_SCOPE_TO_ACT_AS_ANOTHER = "https://www.googleapis.com/auth/cloud-platform"  # who may only use storage may not do that
 
 _THROTTLED = HTTPStatus.TOO_MANY_REQUESTS
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
@@ -188,8 +189,9 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
 def _ambient(impersonate: str, session: aiohttp.ClientSession) -> Tokens:
     from gcloud.aio.auth import Token  # half a second that an emulator does not need
 
+    scope = _SCOPE_TO_ACT_AS_ANOTHER if impersonate else SCOPE
     try:
-        tokens: Tokens = Token(session=session, scopes=[SCOPE], target_principal=impersonate or None)
+        tokens: Tokens = Token(session=session, scopes=[scope], target_principal=impersonate or None)
     except Exception as error:
         raise StoreUnusableError(f"the credentials cannot be read: {_line(error)}") from error
     return tokens
