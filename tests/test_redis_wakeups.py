@@ -334,6 +334,16 @@ async def is_empty(queue: RedisQueue) -> bool:
 
 
 @scenario
+async def test_many_large_payloads_do_not_go_in_one_call_that_holds_up_everybody(server: RedisServer) -> None:
+    async with opened(server.url()) as queue:
+        before = scripts_run(server)
+        await queue.queue_many((f"key-{number}", Options(payload=b"x" * 200_000)) for number in range(50))
+
+        assert scripts_run(server) - before >= 5
+        assert (await queue.counts()).queued == 50
+
+
+@scenario
 async def test_concurrent_calls_travel_together(server: RedisServer) -> None:
     async with opened(server.url(fresh_name())) as queue:
         before = scripts_run(server)

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Self
 
 from workqueue.backends.redis_address import Locator, RedisSettings
+from workqueue.backends.redis_calls import portions
 from workqueue.backends.redis_listing import Listing
 from workqueue.backends.redis_records import key_bytes, key_text, pack_enqueue, unpack_entry
 from workqueue.backends.redis_renewal import Renewal
@@ -127,10 +128,11 @@ class RedisQueue:
         under_way: deque[asyncio.Future[None]] = deque()
         for start in range(0, len(checked), ENQUEUES_IN_ONE_CALL):
             chunk = checked[start : start + ENQUEUES_IN_ONE_CALL]
-            under_way.append(self._turns.enqueue([pack_enqueue(key, options) for key, options in chunk]))
-            under_way[-1].add_done_callback(_ignore)  # one error is raised; the others say the same
-            if len(under_way) > _CALLS_AHEAD:
-                await under_way.popleft()
+            for portion in portions([pack_enqueue(key, options) for key, options in chunk]):
+                under_way.append(self._turns.enqueue(portion))
+                under_way[-1].add_done_callback(_ignore)  # one error is raised; the others say the same
+                if len(under_way) > _CALLS_AHEAD:
+                    await under_way.popleft()
         await asyncio.gather(*under_way)
 
     def _count_enqueues(self, reply: list[int]) -> None:

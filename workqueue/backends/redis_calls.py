@@ -10,9 +10,9 @@ from typing import Any
 from workqueue.backends.redis_scripts import Argument, Script, script
 from workqueue.backends.redis_wire import Reply
 
-__all__ = ["Call", "Waiting", "fail", "fail_each"]
+__all__ = ["Call", "Waiting", "fail", "fail_each", "portions"]
 
-_BYTES_IN_ONE_CALL = 1024 * 1024
+_BYTES_IN_ONE_CALL = 1024 * 1024  # as with their number, so that nobody else waits for long; renewals least of all
 
 # Scripts that change nothing, or nothing that a second time would change again: no answer is kept.
 _REPEATABLE = frozenset({"configure", "counts", "get", "later", "leave", "letters", "snapshot", "wait"})
@@ -85,6 +85,14 @@ class Waiting:
         """Fail the requests whose time is up."""
         while self.requests and self.requests[0][2] <= now:
             fail(self.requests.popleft()[1], error)
+
+
+def portions(items: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """`items`, in order, so that no portion of more than one item has more bytes than go in one call."""
+    if len(items) == 1 or sum(map(len, items)) <= _BYTES_IN_ONE_CALL:
+        return [items]
+    middle = len(items) // 2
+    return portions(items[:middle]) + portions(items[middle:])
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
