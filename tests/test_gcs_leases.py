@@ -12,6 +12,7 @@ import pytest
 
 from tests.dispatching import until
 from tests.fakes.gcs_faults import Fault
+from tests.fakes.gcs_requests import Call
 from tests.fakes.gcs_server import GcsServer
 from tests.gcs_support import bucket_queue, emulator, names, operations, start_all, start_one
 from workqueue.backends.gcs_time import StoreTime
@@ -100,17 +101,44 @@ def test_a_settle_that_fails_is_found_out_about_by_the_next_one(server: GcsServe
     assert names(server) == []
 
 
-def test_a_settle_that_was_cancelled_is_found_out_about_by_the_next_one(server: GcsServer) -> None:
+@pytest.mark.parametrize("cut", ["in-progress/", "in-progress-slots/"])
+def test_a_settle_that_was_cancelled_is_found_out_about_by_the_next_one(server: GcsServer, cut: str) -> None:
     async def scenario() -> None:
-        async with bucket_queue(server, FakeClock()) as queue:
+        async with bucket_queue(server, FakeClock(), exact=True) as queue:
             owned = await start_one(queue)
-            fault = server.faults.add(Fault("delete", hang="after"))
+            fault = server.faults.add(Fault("delete", prefix=cut, hang="after"))
             settling = asyncio.ensure_future(owned.complete())
             await fault.wait_async()
-            await until(lambda: names(server) == [])
+            await until(lambda: not any(name.startswith(cut) for name in names(server)))
             settling.cancel()
             await asyncio.wait((settling,))
             assert await owned.complete()
+            assert names(server) == ["in-progress-settings"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("answers_lost", [1, 3])
+def test_a_settle_whose_answer_is_lost_was_applied_though_the_key_runs_again(
+    server: GcsServer, answers_lost: int
+) -> None:
+    """Where the object was, there is another attempt's by the time that the delete is sent again."""
+
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
+            owned, current = await start_one(queue), []
+
+            async def start_again(call: Call) -> None:
+                current.extend(await start_all(other))
+
+            server.faults.add(Fault("delete", prefix="in-progress/", drop="after", after=start_again))
+            server.faults.add(Fault("delete", prefix="in-progress/", drop="after", nth=2, times=answers_lost - 1))
+            if answers_lost == 3:  # every try there is
+                with pytest.raises(StoreUnavailableError):
+                    await owned.release()
+            assert await owned.release()
+            assert [await each.complete() for each in current] == [True]
 
     asyncio.run(scenario())
 

@@ -158,6 +158,7 @@ class Handles:
             self._renewer.drop(lease)
             try:
                 deleted = await move(lease, hold)
+                await self._bucket.slots.free(lease.slot)
             except StoreError:
                 hold.unsure = True
                 if not hold.abandoned:
@@ -167,10 +168,11 @@ class Handles:
                 hold.unsure = True  # and not kept: whoever cancels may be gone for good
                 raise
             hold.over = True
-        applied = deleted.by_us or (deleted is Deleted.GONE and hold.unsure)
+        # While the lease lives nobody else takes the object away: what is there now was started after our settle.
+        alive = self._bucket.time.steady_us() < lease.deadline_us
+        applied = deleted.by_us or (hold.unsure and (alive or deleted is Deleted.GONE))
         if not applied:
             lease.lost.set()
-        await self._bucket.slots.free(lease.slot)
         self._left(lease.key)
         return applied
 

@@ -157,7 +157,8 @@ class Objects:
         if answer.ok:
             return Deleted.DONE
         if answer.status == HTTPStatus.PRECONDITION_FAILED:
-            return Deleted.CHANGED
+            # Pinned to a generation alone: it is gone, and what is there now may have come after our first try.
+            return Deleted.RESENT if answer.resent and not pin.metageneration else Deleted.CHANGED
         return Deleted.RESENT if answer.resent else Deleted.GONE
 
     async def page(self, prefix: str, token: str = "", *, names_only: bool = False) -> Page:
