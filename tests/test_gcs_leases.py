@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import formatdate
@@ -18,6 +19,7 @@ from tests.gcs_support import bucket_queue, emulator, names, operations, start_a
 from workqueue.backends.gcs_time import StoreTime
 from workqueue.errors import StoreUnavailableError
 from workqueue.interface import LeaseRequest
+from workqueue.options import Options
 from workqueue.testing import FakeClock
 
 
@@ -56,6 +58,39 @@ def test_a_renewal_whose_answer_is_lost_costs_no_lease(server: GcsServer, drop: 
             assert await owned.complete()
 
     asyncio.run(scenario())
+
+
+def test_leases_are_renewed_while_a_bulk_enqueue_waits_for_every_connection(server: GcsServer) -> None:
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with bucket_queue(server, clock, connections=8) as queue:
+            owned = await start_one(queue)
+            stuck = server.faults.add(Fault("insert", hang="before", times=None))
+            storing = asyncio.ensure_future(queue.queue_many((f"{number}", Options()) for number in range(100)))
+            await until(lambda: stuck.seen >= 8)
+            clock.advance(timedelta(seconds=60))
+            assert not owned.lost.is_set()
+            stuck.release()
+            await storing
+            assert await owned.complete()
+            assert len(names(server)) == 100
+
+    asyncio.run(scenario())
+
+
+def test_a_renewal_that_is_not_allowed_says_so_in_one_line(server: GcsServer, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with bucket_queue(server, clock) as queue:
+            await queue.queue_many((key, Options()) for key in "abc")
+            await start_all(queue)
+            server.store.denied = {"storage.objects.update"}
+            clock.freeze(timedelta(seconds=5))
+
+    asyncio.run(scenario())
+    (line,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "storage.objects.update" in line
+    assert "\n" not in line
 
 
 def test_an_owner_that_cannot_renew_is_told_before_its_lease_lapses(server: GcsServer) -> None:

@@ -33,6 +33,7 @@ from workqueue.errors import (
     WorkQueueError,
 )
 from workqueue.interface import LeaseRequest
+from workqueue.options import Options
 
 DAY = 86_400
 
@@ -128,9 +129,14 @@ async def enqueue(queue: GCSQueue) -> None:
     await queue.queue("a")
 
 
+async def enqueue_again(queue: GCSQueue) -> None:
+    await queue.queue("a")
+    await queue.queue("a", Options(priority=1))
+
+
 async def start(queue: GCSQueue) -> None:
     await queue.queue("a")
-    raise (await queue.lease(LeaseRequest(1, 1))).errors[0]  # the queued object could not be deleted
+    raise (await queue.lease(LeaseRequest(1, 1))).errors[0]  # the queued object could not be copied, or deleted
 
 
 Use = Callable[[GCSQueue], Awaitable[None]]
@@ -142,6 +148,9 @@ Use = Callable[[GCSQueue], Awaitable[None]]
         ("storage.objects.create", enqueue),
         ("storage.objects.list", lease),
         ("storage.objects.delete", start),
+        ("storage.objects.get", start),
+        ("storage.objects.get", enqueue_again),
+        ("storage.objects.update", enqueue_again),
     ],
 )
 def test_a_permission_that_is_missing_is_named(server: GcsServer, denied: str, use: Use) -> None:
