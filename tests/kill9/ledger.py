@@ -16,7 +16,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Line:
-    """`what` is accepted, begin, end or violation; `how` says how an attempt ended, or what was violated."""
+    """`what` is accepted, begin, end, told, unavailable or violation; `how` says how it ended, or what went wrong."""
 
     what: str
     key: str

@@ -11,19 +11,22 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings, ErrorEvent
 from tests.kill9.ledger import Ledger
 from tests.kill9.stages import FatalQueue, KillPoint
-from workqueue import Options, Outcome, QueueKey, QueueKeys, RequeueAfter, open_queue
+from workqueue import Options, Outcome, QueueKey, QueueKeys, RequeueAfter, StoreUnavailableError, open_queue
 from workqueue.generic import FullQueue
 from workqueue.metrics import EventResult
 
 CONCURRENCY = 4
+_TRIES = 6  # to reach the store; each takes as long as its `timeout`
+_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
@@ -99,7 +102,7 @@ async def live(workspace: Path, point: KillPoint, keys: int) -> None:
         settings = DispatcherSettings(concurrency=CONCURRENCY, backoff=lambda _: timedelta(milliseconds=20))
         async with Dispatcher(queue, Reconciler(ledger, point), settings, errors=Errors(ledger, point)):
             await produce(queue, ledger, keys)
-            while await left(opened):  # noqa: ASYNC110 - nobody tells when another life's keys are done
+            while await patiently(ledger, partial(left, opened)):  # noqa: ASYNC110 - another life's keys are awaited too
                 await asyncio.sleep(0.02)
 
 
@@ -108,8 +111,18 @@ async def produce(queue: Any, ledger: Ledger, keys: int) -> None:
     accepted = {line.key for line in ledger.read() if line.what == "accepted"}
     for key in (f"key-{number}" for number in range(keys)):
         if key not in accepted:
-            await queue.queue(key, Options())
+            await patiently(ledger, partial(queue.queue, key, Options()))
             ledger.write("accepted", key)
+
+
+async def patiently(ledger: Ledger, step: Callable[[], Awaitable[_T]]) -> _T:
+    """`step`, again while the store is unavailable, which the ledger notes: the test says whether it may be."""
+    for _ in range(_TRIES - 1):
+        try:
+            return await step()
+        except StoreUnavailableError as error:
+            ledger.write("unavailable", "", how=str(error))
+    return await step()
 
 
 async def left(queue: FullQueue) -> int:

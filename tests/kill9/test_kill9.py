@@ -36,7 +36,9 @@ def two_lives(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, int, int]]
 
 def wrong(workspace: Path, first: int, second: int) -> list[str]:
     """What went wrong in one workspace."""
-    found = faults(Ledger(workspace).read())
+    lines = Ledger(workspace).read()
+    found = faults(lines)
+    found += [f"the store was not there: {line.how}" for line in lines if line.what == "unavailable"]
     if first != -signal.SIGKILL:
         found.append(f"the first life ended with {first}: it did not reach its kill point")
     if second != 0:
