@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from tests.dispatching import scenario
-from tests.fakes.redis_server import RedisSentinels, RedisServer
-from tests.redis_support import eligible, fresh_name, lease, lease_one, opened
+from tests.fakes.redis_server import HOST, RedisSentinels, RedisServer
+from tests.redis_support import eligible, fresh_name, lease, lease_one, opened, until
 from workqueue import StoreUnavailableError
 from workqueue.backends.redis import RedisQueue
 from workqueue.errors import StoreUnusableError
@@ -105,6 +105,40 @@ async def test_a_key_that_was_queued_already_is_waited_for_too() -> None:
             await hasty.queue("a")
             with pytest.raises(StoreUnavailableError, match="only 0 of 1 replicas"):
                 await careful.queue("a")
+
+
+@scenario
+async def test_an_enqueue_outlives_that_its_master_is_made_a_replica_while_it_waits_for_one() -> None:
+    with RedisServer(repl_diskless_sync_delay=0) as server, RedisServer() as other:
+
+        async def is_waiting() -> bool:
+            return int(server.ask("INFO", "clients")["blocked_clients"]) == 1
+
+        async with opened(server.url(wait_replicas=1, timeout="60s")) as queue:
+            enqueued = asyncio.ensure_future(queue.queue("a"))
+            await until(is_waiting)
+            server.ask("REPLICAOF", HOST, other.port)
+            server.ask("REPLICAOF", "NO", "ONE")
+            other.ask("REPLICAOF", HOST, server.port)
+
+            await enqueued
+
+            assert await eligible(queue) == ["a"]
+
+
+@scenario
+async def test_a_master_that_its_replicas_have_left_is_left_too(sentinels: RedisSentinels) -> None:
+    _, second, third = sentinels.servers
+    async with opened(sentinels.url(wait_replicas=1, timeout="8s")) as queue:
+        second.ask("REPLICAOF", "NO", "ONE")
+        third.ask("REPLICAOF", HOST, second.port)
+        sentinels.watch(second)  # the first one still takes the queue's writes, for nobody
+
+        with pytest.raises(StoreUnavailableError, match="only 0 of 1 replicas"):
+            await queue.queue("a")
+        await queue.queue("a")
+
+        assert second.ask("ZCARD", "{wq:default}:lane:0") == 1
 
 
 @scenario

@@ -191,6 +191,8 @@ class Carrier:
                 call.fail(_unreplicated(replicas, self._replicas))
             else:
                 call.succeed(reply)
+        if replicas is not None and replicas < self._replicas:
+            self.link.drop()  # perhaps its replicas follow another master by now: look for it
         self._under_way = left + turn[len(replies) :]
         return trouble
 

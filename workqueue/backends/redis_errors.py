@@ -29,6 +29,7 @@ _UNAVAILABLE = {
     "ASK": "is giving this queue's slot to another node",
     "TRYAGAIN": "is giving this queue's slot to another node",
     "MASTERDOWN": "is a replica that has lost its master",
+    "UNBLOCKED": "was made a replica while it waited for its own",
     "CLUSTERDOWN": "belongs to a cluster that is down",
     "OOM": "is out of memory (maxmemory): nothing was stored; drain keys or give it more",
     "BUSY": "is busy with somebody's slow script",
