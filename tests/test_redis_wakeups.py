@@ -133,6 +133,30 @@ async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: Re
 
 
 @scenario
+async def test_all_who_sleep_on_one_handle_are_woken_though_one_of_them_looks_or_leaves(server: RedisServer) -> None:
+    async with opened(server.url()) as queue:
+        sleepers = [sleep(queue, 3)]
+        await asleep(server, 1)
+        sleepers += [sleep(queue, 1), sleep(queue, 2)]
+        await carried_out(queue)
+
+        await lease(queue)
+        sleepers.pop().cancel()
+        await carried_out(queue)
+
+        assert server.ask("ZRANGE", "{wq:default}:waiters", 0, -1, "WITHSCORES")[1] == b"3"
+        async with opened(server.url()) as producer:
+            await producer.queue("a")
+        await asyncio.gather(*sleepers)
+
+
+async def carried_out(queue: RedisQueue) -> None:
+    """What tasks that can run now will ask: the second of these goes after it."""
+    await queue.counts()
+    await queue.counts()
+
+
+@scenario
 async def test_a_key_is_started_once_though_a_dispatcher_is_told_twice_to_end_as_it_comes(server: RedisServer) -> None:
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

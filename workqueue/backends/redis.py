@@ -192,7 +192,7 @@ class RedisQueue:
     async def _lease_step(self, request: LeaseRequest, limit: int, plan: Sequence[Argument]) -> _Step:
         prefix = self._token_prefix()
         sent_us = self.clock.steady_us()
-        waiter = self._turns.incarnation
+        waiter = "" if self._wakeups.is_expected else self._turns.incarnation  # others, too, sleep under this name
         again, now_us, recovered, rows, waiting = await self._turns.call(
             "recover" if plan else "lease",
             *(prefix, self.owner, max(limit, 0), request.concurrency, self.lease_times.duration_us),
@@ -231,11 +231,16 @@ class RedisQueue:
             if seconds > 0:
                 await wait_first(self.clock, woken, seconds)
         except asyncio.CancelledError:
+            woken.cancel()
             self._leave(waiter)
             raise
+        finally:
+            woken.cancel()
 
     def _leave(self, waiter: str) -> None:
         """Nobody looks at the queue after this wait: pass a wake-up on that may have come."""
+        if self._wakeups.is_expected:  # by somebody else, who had the same wake-up
+            return
         try:
             self._turns.call("leave", waiter).add_done_callback(_ignore)
         except QueueClosedError:

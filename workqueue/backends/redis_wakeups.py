@@ -32,16 +32,21 @@ class Wakeups:
         self._settings = settings
         self._channel = settings.meta_key.removesuffix("meta") + "wake:" + waiter
         self._timeout = settings.timeout.total_seconds() / 2
+        self._connecting = asyncio.Lock()
         self._wire: Wire | None = None
         self._address: Address | None = None
         self._heard = 0.0  # when, by the loop's time, the connection last gave a sign of life
         self._asked: float | None = None  # since when it is asked for one
-        self._sleeper: asyncio.Future[None] | None = None
+        self._sleepers: set[asyncio.Future[None]] = set()
         self._was_woken = False
         self._is_closed = False
 
     async def listen(self, address: Address) -> bool:
         """Make sure that messages from `address` arrive from now on; False = they cannot, so poll."""
+        async with self._connecting:  # several may ask, for one connection
+            return await self._listen(address)
+
+    async def _listen(self, address: Address) -> bool:
         if self._wire is not None and self._address == address and self._is_alive(self._wire):
             return True
         self._drop()
@@ -56,11 +61,17 @@ class Wakeups:
         return True
 
     def expect(self) -> asyncio.Future[None]:
-        """What is done with the next message, or at once if one came since the last `expect`."""
-        self._sleeper = asyncio.get_running_loop().create_future()
+        """What is done with the next message, or at once if one came that nobody expected; cancel it when awake."""
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers = {other for other in self._sleepers if not other.done()} | {sleeper}
         if self._was_woken:
             self._wake()
-        return self._sleeper
+        return sleeper
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether somebody sleeps until a message comes."""
+        return any(not sleeper.done() for sleeper in self._sleepers)
 
     def close(self) -> None:
         """Stop listening for good, and wake who sleeps."""
@@ -90,10 +101,10 @@ class Wakeups:
             wire.close()
 
     def _wake(self) -> None:
-        sleeper = self._sleeper
-        self._was_woken = sleeper is None or sleeper.done()
-        if sleeper is not None and not sleeper.done():
-            sleeper.set_result(None)
+        self._was_woken = not self.is_expected
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
 
     async def _subscribe(self, address: Address) -> Wire:
         connection = await connect(self._settings, address, self._timeout)
