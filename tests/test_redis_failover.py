@@ -80,6 +80,30 @@ async def test_a_sleeping_dispatcher_is_woken_by_the_new_master(sentinels: Redis
         assert await sleeping == ["a"]
 
 
+@scenario
+async def test_a_dispatcher_that_goes_to_sleep_as_its_master_freezes_hears_the_new_one(
+    sentinels: RedisSentinels,
+) -> None:
+    first, second, _ = sentinels.servers
+    url = sentinels.url(fresh_name(), timeout="6s")
+    async with opened(url) as sleeper:
+        await sleeper.wait(timedelta(milliseconds=1), 1)  # from now on it hears the first master
+        first.freeze()
+        sleeping = asyncio.ensure_future(sleep_for_good(sleeper))
+        second.ask("REPLICAOF", "NO", "ONE")
+        sentinels.watch(second)
+        async with opened(url) as producer:
+            await until(lambda: is_heard(second))
+            await producer.queue("a")
+
+            assert await sleeping == ["a"]
+
+
+async def is_heard(server: RedisServer) -> bool:
+    """Whether somebody listens for wake-ups from `server`."""
+    return bool(server.ask("PUBSUB", "CHANNELS", "*:wake:*"))
+
+
 async def sleep_for_good(queue: RedisQueue) -> list[str]:
     """Wait and look, as a dispatcher does, until there is a key."""
     while True:

@@ -221,14 +221,15 @@ class RedisQueue:
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
-        is_listening = await self._wakeups.listen(self._turns.address)
+        address = self._turns.address
+        is_listening = await self._wakeups.listen(address)
         woken = self._wakeups.expect()
         waiter = self._turns.incarnation
         try:
             wait_us = await self._turns.call("wait", waiter, concurrency)
             longest = timeout.total_seconds() if is_listening else min(timeout.total_seconds(), _POLL_SECONDS)
             seconds = longest if wait_us < 0 else min(wait_us / 1e6, longest)
-            if seconds > 0:
+            if seconds > 0 and self._turns.address == address:  # else a new master has it, whom nobody hears yet
                 await wait_first(self.clock, woken, seconds)
         except asyncio.CancelledError:
             woken.cancel()
