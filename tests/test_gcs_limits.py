@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from dispatcher.loop import Dispatcher
+from dispatcher.settings import DispatcherSettings
+from tests.dispatching import until
 from tests.fakes.gcs_faults import Fault
 from tests.fakes.gcs_requests import Call
 from tests.fakes.gcs_server import GcsServer
 from tests.gcs_support import bucket_queue, emulator, names, start_all, start_one
+from workqueue.attempt import Attempt
 from workqueue.backends.gcs import GCSQueue
 from workqueue.clock import Clock
 from workqueue.errors import StoreUnusableError
@@ -203,6 +207,49 @@ def test_dispatchers_that_see_the_same_slots_free_each_take_their_own(server: Gc
     asyncio.run(scenario())
     claims = [entry.status for entry in server.log.entries if entry.operation == "insert" and "slots" in entry.name]
     assert claims.count(412) <= 4  # at most two meetings each
+
+
+@pytest.mark.parametrize(("dispatchers", "left"), [(2, 2), (2, 1), (3, 3), (4, 4), (4, 2)])
+def test_dispatchers_with_a_backlog_use_the_exact_limit_to_the_full(
+    server: GcsServer, dispatchers: int, left: int
+) -> None:
+    """Within a few steps each: at first, and again when those who know each other's slots are fewer."""
+    server.store.fill("wq", [f"queued/{number:03}" for number in range(300)])
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            queues = await opened(stack, server, dispatchers, FakeClock(), exact=True)
+            for active in (queues, queues, queues[:left]):
+                running: list[OwnedInProgressKey] = []
+                for _ in range(4):
+                    started = await asyncio.gather(*(start_all(queue, 40, concurrency=40) for queue in active))
+                    running += [owned for each in started for owned in each]
+                assert len(running) == 40
+                await asyncio.gather(*(owned.complete() for owned in running))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("dispatchers", [2, 3, 4])
+def test_callbacks_that_wait_become_as_many_as_the_exact_limit(server: GcsServer, dispatchers: int) -> None:
+    server.store.fill("wq", [f"queued/{number:03}" for number in range(300)])
+    settings = DispatcherSettings(concurrency=40)
+
+    async def scenario() -> None:
+        running, go_on = set(), asyncio.Event()
+
+        async def callback(key: str, attempt: Attempt) -> None:
+            running.add(key)
+            await go_on.wait()
+
+        async with AsyncExitStack() as stack:
+            for queue in await opened(stack, server, dispatchers, exact=True):
+                await stack.enter_async_context(Dispatcher(queue, callback, settings))
+            await until(lambda: len(running) == 40)
+            assert live(server) == 40
+            go_on.set()
+
+    asyncio.run(scenario())
 
 
 def test_a_key_whose_dispatcher_is_gone_is_taken_by_another(server: GcsServer) -> None:
