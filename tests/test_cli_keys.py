@@ -208,8 +208,17 @@ def test_a_line_without_end_is_no_key(url: str) -> None:
     assert "a line of more than 65536 bytes" in ended.err
 
 
+# A shell that runs these tests in the background has SIGINT ignored, by them and by what they start.
+_IN_THE_FOREGROUND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from workqueue.cli import main
+main()
+"""
+
+
 def test_lines_are_enqueued_as_they_come_in_until_the_command_is_interrupted(url: str) -> None:
-    command = [sys.executable, "-m", "workqueue.cli", "enqueue", "--stdin"]
+    command = [sys.executable, "-c", _IN_THE_FOREGROUND, "enqueue", "--stdin"]
     with subprocess.Popen(
         command, env=clean_environment({"WORKQUEUE_URL": url}), stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as it:
