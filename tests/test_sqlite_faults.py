@@ -14,7 +14,7 @@ from tests.sqlite_support import eligible, lease, locked, python, shell, sqlite_
 from workqueue import Configuration, KeyStatus, Options, StoreUnavailableError
 from workqueue.backends.sqlite import SqliteQueue
 from workqueue.errors import StoreUnusableError
-from workqueue.interface import LeaseRequest
+from workqueue.interface import LeaseRequest, OwnedInProgressKey
 from workqueue.testing import FakeClock
 
 FULL_DISK = """
@@ -87,14 +87,20 @@ async def test_a_key_started_after_a_wait_longer_than_a_lease_is_kept(tmp_path: 
         assert await owned.complete()
 
 
+async def whose_settle_failed(queue: SqliteQueue, file: Path) -> OwnedInProgressKey:
+    """The owned key of an attempt that could not be completed because the file was locked."""
+    await queue.queue("a")
+    (owned,) = (await lease(queue)).started
+    with locked(file), pytest.raises(StoreUnavailableError):
+        await owned.complete()
+    return owned
+
+
 @scenario
 async def test_a_lease_is_renewed_on_after_a_settle_that_failed(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock, busy_timeout="10ms") as queue:
-        await queue.queue("a")
-        (owned,) = (await lease(queue)).started
-        with locked(tmp_path / "q.db"), pytest.raises(StoreUnavailableError):
-            await owned.complete()
+        owned = await whose_settle_failed(queue, tmp_path / "q.db")
 
         clock.advance(timedelta(minutes=1))
 
@@ -106,10 +112,7 @@ async def test_a_lease_is_renewed_on_after_a_settle_that_failed(tmp_path: Path) 
 async def test_a_settle_that_fails_until_its_lease_is_over_is_lost(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock, busy_timeout="10ms") as queue:
-        await queue.queue("a")
-        (owned,) = (await lease(queue)).started
-        with locked(tmp_path / "q.db"), pytest.raises(StoreUnavailableError):
-            await owned.complete()
+        owned = await whose_settle_failed(queue, tmp_path / "q.db")
         with locked(tmp_path / "q.db"):
             clock.advance(timedelta(seconds=14))
 
