@@ -13,17 +13,14 @@ from arq import create_pool
 from arq.connections import RedisSettings
 from arq.worker import Worker
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import REDIS_URL, run_async
 
 ASYNC = True
 SETTINGS = RedisSettings.from_dsn(REDIS_URL)
 
 
 async def noop(ctx: Any, number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        await asyncio.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
+    await run_async(number)
 
 
 @asynccontextmanager

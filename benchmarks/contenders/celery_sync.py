@@ -4,14 +4,13 @@
 # What it imports is installed in an environment of its own.
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import PAUSE_SECONDS, REDIS_URL, run
 
 ASYNC = False
 THREADS = 4  # more are slower
@@ -20,13 +19,6 @@ app.conf.task_ignore_result = True
 app.conf.worker_hijack_root_logger = False
 if not PAUSE_SECONDS:  # 4 by default; its optimizing guide says 64 or 128 for many short tasks
     app.conf.worker_prefetch_multiplier = 64
-
-
-def run(number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        time.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
 
 
 noop: Any = app.task(name="noop")(run)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import PAUSE_SECONDS, REDIS_URL, run
 
 ASYNC = False
 THREADS = 16  # it has no call for many: a group is sent one by one too
@@ -22,12 +21,7 @@ broker: Any = RedisBroker(url=REDIS_URL)
 dramatiq.set_broker(broker)
 
 
-@dramatiq.actor
-def noop(number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        time.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
+noop: Any = dramatiq.actor(run)
 
 
 @contextmanager

@@ -4,7 +4,6 @@
 # What it imports is installed in an environment of its own.
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,19 +11,14 @@ from typing import Any
 from huey import RedisHuey
 from huey.consumer_options import ConsumerConfig
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import REDIS_URL, run
 
 ASYNC = False
 THREADS = 16  # it has no call for many; from one thread it is 3 times slower, since it waits for each answer
 huey: Any = RedisHuey("bench", url=REDIS_URL, results=False)
 
 
-@huey.task()
-def noop(number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        time.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
+noop: Any = huey.task()(run)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ Needs nothing but the standard library, since each contender runs in a virtual e
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 import time
 from pathlib import Path
 
-__all__ = ["AGAIN", "ENDED", "PAUSE_SECONDS", "REDIS_URL", "Entry", "read", "write"]
+__all__ = ["AGAIN", "ENDED", "PAUSE_SECONDS", "REDIS_URL", "Entry", "read", "run", "run_async", "write"]
 
 _ENTRY = struct.Struct("=QQ")
 ENDED = 1 << 63
@@ -31,6 +32,22 @@ _file = os.open(os.environ.get("BENCHMARK_JOURNAL", os.devnull), os.O_WRONLY | o
 def write(number: int) -> None:
     """This one begins, or ends, now."""
     os.write(_file, _ENTRY.pack(number, time.monotonic_ns()))
+
+
+def run(number: int) -> None:
+    """What a contender's function does, in a thread."""
+    write(number)
+    if PAUSE_SECONDS:
+        time.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
+
+
+async def run_async(number: int) -> None:
+    """The same on an event loop."""
+    write(number)
+    if PAUSE_SECONDS:
+        await asyncio.sleep(PAUSE_SECONDS)
+        write(number | ENDED)
 
 
 def read(path: Path) -> list[Entry]:

@@ -4,7 +4,6 @@
 # What it imports is installed in an environment of its own.
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,17 +12,10 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.exceptions import DuplicateJobError
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import REDIS_URL, run
 
 ASYNC = False
 THREADS = 16
-
-
-def noop(number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        time.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
 
 
 @contextmanager
@@ -33,17 +25,17 @@ def opened() -> Iterator[Any]:
 
 
 def one(queue: Any, number: int) -> None:
-    queue.enqueue(noop, number, result_ttl=0)
+    queue.enqueue(run, number, result_ttl=0)
 
 
 def duplicate(queue: Any, number: int) -> None:
     with suppress(DuplicateJobError):
-        queue.enqueue(noop, number, result_ttl=0, job_id=f"key-{number:020}", unique=True)
+        queue.enqueue(run, number, result_ttl=0, job_id=f"key-{number:020}", unique=True)
 
 
 def bulk(queue: Any, numbers: Sequence[int]) -> None:
     for first in range(0, len(numbers), 1000):
-        queue.enqueue_many([Queue.prepare_data(noop, (n,), result_ttl=0) for n in numbers[first : first + 1000]])
+        queue.enqueue_many([Queue.prepare_data(run, (n,), result_ttl=0) for n in numbers[first : first + 1000]])
 
 
 def work() -> None:

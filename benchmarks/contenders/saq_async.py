@@ -4,24 +4,20 @@
 # What it imports is installed in an environment of its own.
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from saq import Queue, Worker
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import REDIS_URL, run_async
 
 ASYNC = True
 MAX_CONCURRENT_OPS = 100  # 20 by default, fewer than there are producers
 
 
 async def noop(ctx: Any, *, number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        await asyncio.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
+    await run_async(number)
 
 
 @asynccontextmanager

@@ -9,12 +9,12 @@ from typing import Any
 from taskiq_redis import ListQueueBroker
 
 from benchmarks.contenders import taskiq_stream
-from benchmarks.contenders.journal import REDIS_URL
+from benchmarks.contenders.journal import REDIS_URL, run_async
 
 ASYNC = True
 # It waits in BRPOP without limit, which redis-py 8 takes for a dead connection after 5 s unless told otherwise.
 broker: Any = ListQueueBroker(REDIS_URL, socket_timeout=None)
-noop = broker.task(taskiq_stream.run)
+noop = broker.task(run_async)
 taskiq_stream.broker, taskiq_stream.noop = broker, noop
 opened, one = taskiq_stream.opened, taskiq_stream.one
 

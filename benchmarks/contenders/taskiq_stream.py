@@ -4,7 +4,6 @@
 # What it imports is installed in an environment of its own.
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -13,20 +12,13 @@ from typing import Any
 
 from taskiq_redis import RedisStreamBroker
 
-from benchmarks.contenders.journal import ENDED, PAUSE_SECONDS, REDIS_URL, write
+from benchmarks.contenders.journal import REDIS_URL, run_async
 
 ASYNC = True
 broker: Any = RedisStreamBroker(REDIS_URL, consumer_id="0")
 
 
-async def run(number: int) -> None:
-    write(number)
-    if PAUSE_SECONDS:
-        await asyncio.sleep(PAUSE_SECONDS)
-        write(number | ENDED)
-
-
-noop = broker.task(run)
+noop = broker.task(run_async)
 
 
 @asynccontextmanager
