@@ -25,7 +25,7 @@ from yarl import URL
 
 from dispatcher.loop import Dispatcher
 from dispatcher.settings import DispatcherSettings
-from tests.fakes.gcs_process import GcsProcess
+from tests.fakes.gcs.process import GcsProcess
 from workqueue.attempt import Attempt
 from workqueue.backends.gcs import GCSQueue
 from workqueue.backends.gcs_address import GCSSettings

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backends import BACKENDS, Backend
+from tests.support.backends import BACKENDS, Backend
 from workqueue.conformance import Target
 
 

@@ -10,11 +10,11 @@ SETTLE = "dispatcher.settle:Settling."
 OUTCOME = "dispatcher.outcome:"
 ATTEMPT = "dispatcher.attempt:Attempts."
 OUTAGE = "dispatcher.outage:Outage."
-ROUND = "tests.test_dispatcher_round:test_"
-LOOP = "tests.test_dispatcher_loop:test_"
-RUN_TIME = "tests.test_dispatcher_run_time:test_"
-OUTAGES = "tests.test_dispatcher_outage:test_"
-CANCELLATION = "tests.test_dispatcher_cancellation:test_"
+ROUND = "tests.dispatcher.test_round:test_"
+LOOP = "tests.dispatcher.test_loop:test_"
+RUN_TIME = "tests.dispatcher.test_run_time:test_"
+OUTAGES = "tests.dispatcher.test_outage:test_"
+CANCELLATION = "tests.dispatcher.test_cancellation:test_"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ DISPATCH_BUGS = [
     ),
     DispatchBug(
         "a key that is out of attempts is dropped in silence when its error is final",
-        "tests.test_dispatcher_outcomes:test_the_retry_budget_is_checked_before_an_error_is_taken_as_final",
+        "tests.dispatcher.test_decision:test_the_retry_budget_is_checked_before_an_error_is_taken_as_final",
         (
             Edit(
                 OUTCOME + "_failed",
@@ -135,7 +135,7 @@ DISPATCH_BUGS = [
     ),
     DispatchBug(
         "every trigger gets a round",
-        "tests.test_dispatcher_trigger:test_triggers_beyond_one_in_a_period_are_shed",
+        "tests.dispatcher.test_trigger:test_triggers_beyond_one_in_a_period_are_shed",
         (Edit("dispatcher.trigger:Trigger._due_us", "max(self._period_us - since_us, 0)", "0"),),
     ),
 ]

@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 from types import FunctionType
 from typing import Any
 
-from tests.backends import Backend
+from tests.support.backends import Backend
 from workqueue import backends
 from workqueue.backends.redis_scripts import script
 

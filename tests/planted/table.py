@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.backends import BACKENDS
 from tests.planted.dispatching import DISPATCH_BUGS
 from tests.planted.limits import LIMIT_BUGS
 from tests.planted.places import PLACE_BUGS
 from tests.planted.planting import FAMILIES, Bug
 from tests.planted.rules import RULE_BUGS
+from tests.support.backends import BACKENDS
 from workqueue.conformance import all_scenarios
 
 __all__ = ["PAGE", "page"]

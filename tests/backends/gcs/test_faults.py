@@ -1,0 +1,238 @@
+"""Every request of every transition fails, in every way in turn; a fresh process then finds the key neither lost nor
+stuck, and nobody has it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.fakes.gcs.faults import Fault
+from tests.fakes.gcs.server import GcsServer
+from tests.support.dispatching import until
+from tests.support.gcs import bucket_queue, emulator, names, operations, run_everything, start_all, start_one
+from workqueue.backends.gcs import GCSQueue
+from workqueue.errors import StartLostError, StoreError
+from workqueue.interface import LeaseRequest
+from workqueue.options import Options
+from workqueue.testing import FakeClock
+
+Prepare = Callable[[GCSQueue, FakeClock], Awaitable[Any]]
+Act = Callable[[GCSQueue, Any], Awaitable[Any]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GcsServer]:
+    with emulator() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def emptied(server: GcsServer) -> None:
+    server.reset()
+    server.store.remove("wq")
+
+
+async def nothing(queue: GCSQueue, clock: FakeClock) -> None:
+    """The bucket is empty."""
+
+
+async def queued(queue: GCSQueue, clock: FakeClock) -> None:
+    await queue.queue("a", Options(payload=b"p"))
+
+
+async def listed(queue: GCSQueue, clock: FakeClock) -> Any:
+    await queue.queue("a", Options(payload=b"p"))
+    return (await queue.enumerate(1)).queued[0]
+
+
+async def running(queue: GCSQueue, clock: FakeClock) -> Any:
+    await queue.queue("a", Options(payload=b"p", priority=3))
+    return (await start_all(queue))[0]
+
+
+async def running_with_twin(queue: GCSQueue, clock: FakeClock) -> Any:
+    owned = await running(queue, clock)
+    await queue.queue("a", Options(priority=7))
+    return owned
+
+
+async def failed_before(queue: GCSQueue, clock: FakeClock) -> Any:
+    await (await running(queue, clock)).dead_letter("first")
+    return await running(queue, clock)
+
+
+async def orphaned(queue: GCSQueue, clock: FakeClock) -> None:
+    (await running_with_twin(queue, clock)).abandon()
+    clock.freeze(timedelta(seconds=16))
+
+
+async def dead(queue: GCSQueue, clock: FakeClock) -> Any:
+    await (await running(queue, clock)).dead_letter("boom")
+    return (await queue.find("a")).dead_letter
+
+
+async def dead_and_queued(queue: GCSQueue, clock: FakeClock) -> Any:
+    letter = await dead(queue, clock)
+    await queue.queue("a")
+    return letter
+
+
+@dataclass(frozen=True)
+class Transition:
+    """How to get there, what is done, and whether the key must run afterwards: even if the transition was reported as
+    done, or else if it was reported at all.
+    """
+
+    prepare: Prepare
+    act: Act
+    must_run: bool = True
+    if_reported: bool = False
+
+
+TRANSITIONS = {
+    "enqueue": Transition(nothing, lambda queue, _: queue.queue("a", Options(payload=b"q")), if_reported=True),
+    "merge": Transition(queued, lambda queue, _: queue.queue("a", Options(priority=5))),
+    "merge a payload": Transition(queued, lambda queue, _: queue.queue("a", Options(payload=b"q"))),
+    "lease": Transition(queued, lambda queue, _: queue.lease(LeaseRequest(1, 1))),
+    "start": Transition(listed, lambda queue, handle: handle.start()),
+    "complete": Transition(running, lambda queue, owned: owned.complete(), must_run=False),
+    "complete with a dead letter": Transition(failed_before, lambda queue, owned: owned.complete(), must_run=False),
+    "complete with a twin": Transition(running_with_twin, lambda queue, owned: owned.complete()),
+    "requeue": Transition(running, lambda queue, owned: owned.requeue()),
+    "requeue with a delay": Transition(running, lambda queue, owned: owned.requeue(delay=timedelta(seconds=30))),
+    "requeue into a twin": Transition(running_with_twin, lambda queue, owned: owned.requeue()),
+    "release": Transition(running, lambda queue, owned: owned.release()),
+    "release into a twin": Transition(running_with_twin, lambda queue, owned: owned.release()),
+    "dead-letter": Transition(running, lambda queue, owned: owned.dead_letter("boom"), must_run=False),
+    "dead-letter with a twin": Transition(running_with_twin, lambda queue, owned: owned.dead_letter("boom")),
+    "recover": Transition(orphaned, lambda queue, _: queue.lease(LeaseRequest(0, 1))),
+    "give up an orphan": Transition(orphaned, lambda queue, _: queue.lease(LeaseRequest(0, 1, max_retry=1))),
+    "re-drive": Transition(dead, lambda queue, letter: letter.requeue()),
+    "re-drive into the queue": Transition(dead_and_queued, lambda queue, letter: letter.requeue()),
+}
+
+TROUBLE: dict[str, dict[str, Any]] = {
+    "refused before it is processed": {"drop": "before"},
+    "processed and the answer lost": {"drop": "after"},
+    "throttled": {"status": 429},
+    "busy": {"status": 503},
+    "unavailable from there on": {"status": 503, "times": None},
+    "lost from there on": {"drop": "after", "times": None},
+}
+
+
+async def requests_of(server: GcsServer, transition: Transition, exact: bool) -> int:
+    """How many requests the transition takes when nothing goes wrong."""
+    clock = FakeClock()
+    async with bucket_queue(server, clock, exact=exact) as queue:
+        handle = await transition.prepare(queue, clock)
+        server.log.reset()
+        await transition.act(queue, handle)
+        count = len(operations(server))
+    server.store.remove("wq")
+    return count
+
+
+async def check_the_key(server: GcsServer, clock: FakeClock, exact: bool, must_run: bool) -> None:
+    """A fresh process finds the key, once, and can run it to its end."""
+    async with bucket_queue(server, clock, exact=exact) as fresh:
+        letters = [letter.key async for letter in (await fresh.enumerate(0)).dead_letters]
+        done = await run_everything(fresh, clock)
+    assert set(done) <= {"a"}
+    assert done or letters or not must_run
+    assert [name for name in names(server) if not name.endswith(("-settings", "dead-letter/a"))] == []
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["", "exact"])
+@pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE.keys())
+@pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=TRANSITIONS.keys())
+def test_no_request_that_fails_loses_a_key(
+    server: GcsServer, transition: Transition, trouble: dict[str, Any], exact: bool
+) -> None:
+    async def fail(nth: int) -> None:
+        clock = FakeClock()
+        async with bucket_queue(server, clock, exact=exact) as queue:
+            handle = await transition.prepare(queue, clock)
+            fault = server.faults.add(Fault(nth=nth, **trouble))
+            applied: Any = None
+            reported = False
+            with contextlib.suppress(StoreError, StartLostError):
+                applied = await transition.act(queue, handle)
+                reported = True
+            assert fault.seen >= nth
+            server.faults.clear()
+            if applied is None and hasattr(handle, "complete"):  # as a dispatcher does whose settle failed
+                applied = await transition.act(queue, handle)
+            assert applied is not False
+        await check_the_key(server, clock, exact, transition.must_run and (reported or not transition.if_reported))
+        server.store.remove("wq")
+
+    for nth in range(1, asyncio.run(requests_of(server, transition, exact)) + 1):
+        asyncio.run(fail(nth))
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["", "exact"])
+@pytest.mark.parametrize("lands", ["never", "late"])
+@pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=TRANSITIONS.keys())
+def test_no_process_that_dies_takes_a_key_along(
+    server: GcsServer, transition: Transition, lands: str, exact: bool
+) -> None:
+    """At every request of every transition; what it had sent last is lost, or is processed once another took over."""
+
+    async def die(nth: int) -> None:
+        clock = FakeClock()
+        queue = bucket_queue(server, clock, exact=exact)
+        await queue.__aenter__()
+        handle = await transition.prepare(queue, clock)
+        fault = server.faults.add(Fault(nth=nth, hang="before", drop="before" if lands == "never" else ""))
+        dying = asyncio.ensure_future(transition.act(queue, handle))
+        await fault.wait_async()
+        dying.cancel()
+        await asyncio.wait({dying})
+        await queue.__aexit__(None, None, None)
+        if lands == "late":
+            async with bucket_queue(server, clock, exact=exact) as other:
+                clock.freeze(timedelta(seconds=16))
+                await other.lease(LeaseRequest(0, 1))
+        fault.release()
+        await until(lambda: any(entry.fault for entry in server.log.entries))  # it has been carried out, or not
+        await check_the_key(server, clock, exact=exact, must_run=transition.must_run and not transition.if_reported)
+        server.reset()
+        server.store.remove("wq")
+
+    for nth in range(1, asyncio.run(requests_of(server, transition, exact)) + 1):
+        asyncio.run(die(nth))
+
+
+def test_an_owner_that_was_overtaken_changes_nothing_at_any_request(server: GcsServer) -> None:
+    """While its settle is under way another process recovers the key and starts it again."""
+
+    async def overtake(verb: Act, nth: int) -> None:
+        clock = FakeClock()
+        async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
+            owned = await start_one(queue)
+            fault = server.faults.add(Fault(nth=nth, hang="before"))
+            settling = asyncio.ensure_future(verb(queue, owned))
+            await fault.wait_async()
+            clock.freeze(timedelta(seconds=16))
+            await other.lease(LeaseRequest(0, 1))
+            clock.freeze(timedelta(minutes=1))
+            current = await start_all(other)
+            fault.release()
+            assert await settling is False
+            for each in current:
+                assert await each.complete()
+        server.reset()
+        server.store.remove("wq")
+
+    for name in ("complete", "requeue", "release", "dead-letter"):
+        count = asyncio.run(requests_of(server, TRANSITIONS[name], False))
+        for nth in range(1, count + 1):
+            asyncio.run(overtake(TRANSITIONS[name].act, nth))

@@ -1,0 +1,397 @@
+"""Opening a bucket: URLs and settings, credentials, one clear line for what is wrong, warnings about bills."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from gcloud.aio.auth import token as google
+
+from tests.fakes.gcs.faults import Fault
+from tests.fakes.gcs.public import PublicEmulator
+from tests.fakes.gcs.server import GcsServer
+from tests.support.gcs import bucket_queue, emulator, start_all
+from workqueue.backends import open_queue
+from workqueue.backends.gcs import GCSQueue
+from workqueue.backends.gcs_address import GCSSettings
+from workqueue.backends.gcs_bucket import warnings_about
+from workqueue.backends.url import QueueURL
+from workqueue.errors import (
+    InvalidKeyError,
+    InvalidSettingError,
+    QueueClosedError,
+    StoreUnavailableError,
+    StoreUnusableError,
+    WorkQueueError,
+)
+from workqueue.interface import LeaseRequest
+from workqueue.options import Options
+
+DAY = 86_400
+
+
+@pytest.fixture
+def server() -> Iterator[GcsServer]:
+    with emulator() as running:
+        yield running
+
+
+def settings(url: str, **environment: str) -> GCSSettings:
+    return GCSSettings.from_url(QueueURL.parse(url), environment)
+
+
+# URLs
+
+
+def test_the_url_says_where_the_bucket_is_and_how_to_work_it() -> None:
+    found = settings("gs://bucket/team/a?refresh=5s&keep=2000&spread=false&exact=true&impersonate=sa@p.test")
+    assert (found.bucket, found.prefix, found.refresh) == ("bucket", "team/a/", timedelta(seconds=5))
+    assert (found.keep, found.spread, found.exact, found.impersonate) == (2000, False, True, "sa@p.test")
+    assert (found.endpoint, found.anonymous) == ("https://storage.googleapis.com", False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:4443", "http://127.0.0.1:4443", "http://127.0.0.1:4443/"])
+def test_an_emulator_is_asked_without_credentials(host: str) -> None:
+    found = settings("gs://bucket", STORAGE_EMULATOR_HOST=host)
+    assert (found.endpoint, found.anonymous) == ("http://127.0.0.1:4443", True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "gs://",
+        "gs:///prefix",
+        "gs://UPPER",
+        "gs://bucket?refresh=soon",
+        "gs://bucket?keep=10",
+        "gs://bucket?exact=yes",
+        "gs://bucket?impersonate=nobody",
+        "gs://bucket?endpoint=nowhere/else",
+        "gs://bucket?unknown=1",
+        "gs://bucket?lease=10s&renew=8s",
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused(url: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        open_queue(url)
+
+
+@pytest.mark.parametrize("owner", ["x" * 256, "a\nb"])
+def test_an_owner_that_no_metadata_can_hold_is_refused(owner: str) -> None:
+    with pytest.raises(InvalidSettingError, match="owner"):
+        open_queue("gs://bucket", owner=owner)
+
+
+def test_a_prefix_is_a_queue_of_its_own_and_takes_from_the_length_of_keys(server: GcsServer) -> None:
+    async def scenario() -> None:
+        async with (
+            bucket_queue(server, None) as plain,
+            bucket_queue(server, None, prefix="some/longer/prefix/") as below,
+        ):
+            await below.queue("a" * 993)
+            with pytest.raises(InvalidKeyError, match="993"):
+                await below.queue("a" * 994)
+            await plain.queue("a" * 1000)
+            assert [len(owned.key) for owned in await start_all(below)] == [993]
+            assert [len(owned.key) for owned in await start_all(plain)] == [1000]
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_queue_says_so(server: GcsServer) -> None:
+    async def scenario() -> None:
+        async with bucket_queue(server, None) as queue:
+            await queue.queue("a")
+            (owned,) = await start_all(queue)
+        for verb in (queue.queue("b"), queue.counts(), owned.complete(), start_all(queue)):
+            with pytest.raises(QueueClosedError):
+                await verb
+
+    asyncio.run(scenario())
+
+
+# what is wrong, in one line
+
+
+async def lease(queue: GCSQueue) -> None:
+    await start_all(queue)
+
+
+async def enqueue(queue: GCSQueue) -> None:
+    await queue.queue("a")
+
+
+async def enqueue_again(queue: GCSQueue) -> None:
+    await queue.queue("a")
+    await queue.queue("a", Options(priority=1))
+
+
+async def start(queue: GCSQueue) -> None:
+    await queue.queue("a")
+    raise (await queue.lease(LeaseRequest(1, 1))).errors[0]  # the queued object could not be copied, or deleted
+
+
+Use = Callable[[GCSQueue], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    ("denied", "use"),
+    [
+        ("storage.objects.create", enqueue),
+        ("storage.objects.list", lease),
+        ("storage.objects.delete", start),
+        ("storage.objects.get", start),
+        ("storage.objects.get", enqueue_again),
+        ("storage.objects.update", enqueue_again),
+    ],
+)
+def test_a_permission_that_is_missing_is_named(server: GcsServer, denied: str, use: Use) -> None:
+    server.store.denied = {denied}
+
+    async def scenario() -> None:
+        async with bucket_queue(server, None) as queue:
+            await use(queue)
+
+    with pytest.raises(WorkQueueError, match=denied) as caught:
+        asyncio.run(scenario())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bucket_that_is_missing_is_found_out_at_once(server: GcsServer) -> None:
+    async def scenario() -> None:
+        async with bucket_queue(server, None, bucket="gone"):
+            raise AssertionError("opened")
+
+    with pytest.raises(StoreUnusableError, match="there is no bucket 'gone'"):
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("use", [enqueue, lease])
+def test_a_bucket_that_went_since_is_no_lost_key(server: GcsServer, use: Use) -> None:
+    server.store.denied = {"storage.buckets.get"}
+
+    async def scenario() -> None:
+        async with bucket_queue(server, None, bucket="gone") as queue:
+            await use(queue)
+
+    with pytest.raises(StoreUnusableError, match="there is no bucket 'gone'"):
+        asyncio.run(scenario())
+
+
+def test_a_project_that_may_not_be_billed_is_told_in_its_own_words(server: GcsServer) -> None:
+    async def scenario() -> None:
+        async with bucket_queue(server, None) as queue:
+            server.faults.add(Fault("insert", status=403))
+            await queue.queue("a")
+
+    with pytest.raises(StoreUnusableError, match="not allowed: "):
+        asyncio.run(scenario())
+
+
+def test_a_store_that_is_down_does_not_keep_a_process_from_starting() -> None:
+    async def scenario() -> None:
+        with emulator() as gone:
+            queue = bucket_queue(gone, None)
+        async with queue:
+            with pytest.raises(StoreUnavailableError, match="3 tries"):
+                await queue.queue("a")
+
+    asyncio.run(scenario())
+
+
+# credentials
+
+
+class Tokens:
+    """Hands out one token after the other."""
+
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = list(tokens)
+
+    async def get(self) -> str:
+        return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+
+
+def test_every_request_carries_a_token_renewals_included(server: GcsServer) -> None:
+    server.tokens.required = "secret"
+
+    async def scenario() -> None:
+        own = GCSSettings("wq", endpoint=server.url)
+        async with GCSQueue(own, tokens=Tokens("secret")) as queue:
+            await queue.queue("a")
+            (owned,) = await start_all(queue)
+            await asyncio.to_thread(queue.renewer.tick, queue.clock.steady_us() + 6_000_000)
+            assert not owned.lost.is_set()
+            await owned.complete()
+
+    asyncio.run(scenario())
+
+
+def test_credentials_that_are_not_accepted_are_told(server: GcsServer) -> None:
+    server.tokens.required = "secret"
+
+    async def scenario() -> None:
+        async with GCSQueue(GCSSettings("wq", endpoint=server.url), tokens=Tokens("other")):
+            raise AssertionError("opened")
+
+    with pytest.raises(StoreUnusableError, match="credentials are not accepted"):
+        asyncio.run(scenario())
+
+
+def service_account(server: GcsServer, folder: Path) -> Path:
+    """A key file whose token service is the emulator's."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    account = {"type": "service_account", "client_email": "sa@example.test", "private_key": text, "project_id": "p"}
+    path = folder / "key.json"
+    path.write_text(json.dumps(account | {"private_key_id": "1", "token_uri": f"{server.url}/token"}))
+    return path
+
+
+def external_account(server: GcsServer, folder: Path) -> Path:
+    """Workload identity: a token of somebody else's in a file, exchanged at the emulator's STS."""
+    (folder / "subject").write_text("their token")
+    account = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/p",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": f"{server.url}/v1/token",
+        "credential_source": {"file": str(folder / "subject")},
+    }
+    path = folder / "key.json"
+    path.write_text(json.dumps(account))
+    return path
+
+
+def impersonated(server: GcsServer, folder: Path) -> Path:
+    """Workload identity that acts as a service account."""
+    path = external_account(server, folder)
+    account = json.loads(path.read_text())
+    uri = f"{server.url}/v1/projects/-/serviceAccounts/other@example.test:generateAccessToken"
+    path.write_text(json.dumps(account | {"service_account_impersonation_url": uri}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("credentials", "flows"),
+    [(service_account, ["oauth"]), (external_account, ["sts"]), (impersonated, ["sts", "impersonation"])],
+)
+def test_the_ambient_credentials_open_the_bucket(
+    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flows: list[str]
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials(server, tmp_path)))
+    server.tokens.required = ""
+
+    async def scenario() -> None:
+        async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
+            await queue.queue("a")
+
+    asyncio.run(scenario())
+    assert [grant.flow for grant in server.tokens.granted] == flows
+
+
+def metadata_server(server: GcsServer, folder: Path) -> Path:
+    """A machine of Google's, whose metadata server is the emulator's; it has no key file."""
+    return folder / "none"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "flow"), [(service_account, "oauth"), (external_account, "sts"), (metadata_server, "metadata")]
+)
+@pytest.mark.parametrize("impersonate", ["", "other@example.test"])
+def test_a_service_account_named_in_the_url_is_acted_as(
+    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flow: str, impersonate: str
+) -> None:
+    path = credentials(server, tmp_path)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    if path.exists():
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    account = "/v1/projects/-/serviceAccounts/{service_account}:generateAccessToken"  # addresses that no setting moves
+    monkeypatch.setattr(google, "GCLOUD_ENDPOINT_GENERATE_ACCESS_TOKEN", server.url + account)
+    monkeypatch.setattr(google, "GCE_ENDPOINT_TOKEN", f"{server.url}/computeMetadata/v1/instance/token")
+    server.tokens.required = ""
+    url = f"gs://wq?endpoint={server.url}" + (f"&impersonate={impersonate}" if impersonate else "")
+
+    async def scenario() -> None:
+        async with open_queue(url) as queue:
+            await queue.queue("a")
+
+    asyncio.run(scenario())
+    flows = [(grant.flow, grant.subject) for grant in server.tokens.granted]
+    assert [each for each, _ in flows] == [flow] + ["impersonation"] * bool(impersonate)
+    assert flows[-1][1] == impersonate or not impersonate
+
+
+def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+
+    async def scenario() -> None:
+        async with open_queue("gs://bucket"):
+            raise AssertionError("opened")
+
+    with pytest.raises(StoreUnusableError, match=r"credentials cannot be read.*none\.json"):
+        asyncio.run(scenario())
+
+
+# buckets that break a queue, or bill it
+
+
+@pytest.mark.parametrize(
+    ("resource", "warning"),
+    [
+        ({}, None),
+        ({"softDeletePolicy": {"retentionDurationSeconds": "0"}}, None),
+        ({"softDeletePolicy": {"retentionDurationSeconds": str(7 * DAY)}}, "keeps deleted objects for 7 days"),
+        ({"retentionPolicy": {"retentionPeriod": "60"}}, "retains objects for 60 s"),
+        ({"defaultEventBasedHold": True}, "holds every new object"),
+        ({"versioning": {"enabled": True}}, "keeps a version"),
+        ({"lifecycle": {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 30}}]}}, "lifecycle rule"),
+        ({"lifecycle": {"rule": [{"action": {"type": "SetStorageClass"}}]}}, None),
+    ],
+)
+def test_a_bucket_that_breaks_or_bills_the_queue_is_warned_of(resource: dict[str, Any], warning: str | None) -> None:
+    warnings = warnings_about(resource)
+    assert len(warnings) == (warning is not None)
+    assert warning is None or warnings[0].startswith((warning, f"has a {warning}"))
+
+
+def test_the_warning_comes_when_the_bucket_is_opened(server: GcsServer, caplog: pytest.LogCaptureFixture) -> None:
+    server.store.create_bucket("kept", softDeletePolicy={"retentionDurationSeconds": str(7 * DAY)})
+
+    async def scenario() -> None:
+        async with bucket_queue(server, None, bucket="kept"):
+            pass
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+    assert [record.message for record in caplog.records] == [
+        "gs://kept keeps deleted objects for 7 days, each billed for so long: set soft delete to 0"
+    ]
+
+
+# the public emulator, for what it does right: creating if absent, paging, the paths of real clients
+
+
+def test_keys_are_queued_once_and_listed_in_pages_on_the_public_emulator() -> None:
+    async def scenario(url: str) -> None:
+        async with open_queue(f"gs://wq?endpoint={url}&anonymous=true") as queue:
+            await asyncio.gather(*(queue.queue(f"k/{number % 40}") for number in range(80)))
+            await queue.queue("é ..%2f?#")
+            assert len((await queue.enumerate(100)).queued) == 41
+            owned = await (await queue.enumerate(1)).queued[0].start()
+            assert await owned.complete()
+            assert (await queue.counts()).queued == 40
+
+    with PublicEmulator() as public:
+        asyncio.run(scenario(public.url))

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.error import HTTPError
+
+import pytest
+
+from tests.support.programs import Ended, Server, dispatcher, process, serving, workqueue
+
+ANY_PORTS = ["--grpc-port", "0", "--http-port", "0"]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/workqueue.db"
+
+
+def run(url: str, *args: str) -> Ended:
+    return workqueue(*args, env={"WORKQUEUE_URL": url})
+
+
+def status(port: int, path: str, token: str = "") -> int:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+        ) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+@pytest.fixture
+def gate() -> Iterator[socket.socket]:
+    """Where a callback `until_released` reports that it runs, its port being the key."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def key_of(gate: socket.socket) -> str:
+    return str(gate.getsockname()[1])
+
+
+def test_one_process_takes_keys_reconciles_them_and_drains(url: str) -> None:
+    with serving(
+        "dispatcher.cli", "serve", "--callback", "tests.support.reconcilers:complete", *ANY_PORTS, "--queue", url
+    ) as it:
+        http, grpc = it.port("trigger, probes and metrics on"), it.port("listening on")
+
+        assert workqueue("enqueue", "a", "b", "--queue", f"grpc://127.0.0.1:{grpc}").code == 0
+        assert [status(http, path) for path in ("/healthz", "/readyz", "/", "/metrics")] == [200] * 4
+
+        it.tell()
+        assert it.ended() == 0
+    assert run(url, "ls").out == "the queue is empty\n"
+
+
+def test_a_running_callback_may_finish_when_the_process_is_told_to_stop(url: str, gate: socket.socket) -> None:
+    run(url, "enqueue", key_of(gate))
+    with _waiting(url) as it:
+        running, _ = gate.accept()
+        it.tell()
+        it.logged("draining")
+        running.close()
+
+        assert it.ended() == 0
+    assert run(url, "get", key_of(gate)).code == 1
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_callback_that_does_not_finish_hands_its_key_back_unspent(
+    url: str, gate: socket.socket, signals: int
+) -> None:
+    run(url, "enqueue", key_of(gate))
+    with _waiting(url, "--drain-timeout", "0s" if signals == 1 else "1h") as it, gate.accept()[0]:
+        for _ in range(signals):
+            it.tell(signal.SIGINT)
+            it.logged("SIGINT")
+
+        assert it.ended() == 0
+    state = run(url, "get", key_of(gate), "--json").json
+    assert (state["status"], state["attempts"]) == ("queued", 0)
+
+
+def _waiting(url: str, *more: str) -> AbstractContextManager[Server]:
+    callback = ["--callback", "tests.support.reconcilers:until_released"]
+    return serving("dispatcher.cli", "run", *callback, "--http-port", "0", "--queue", url, *more)
+
+
+def test_once_runs_one_round_and_ends(url: str) -> None:
+    run(url, "enqueue", "a", "b", "c")
+    once = ["run", "--once", "--callback", "tests.support.reconcilers:complete", "--concurrency", "2", "--queue", url]
+
+    ended = process("dispatcher", *once)
+
+    assert ended.code == 0
+    assert "one round: 2 completed" in ended.err
+    assert run(url, "stats", "--json").json["queued"] == 1
+
+
+def test_a_round_that_is_told_to_stop_hands_its_keys_back(url: str, gate: socket.socket) -> None:
+    run(url, "enqueue", key_of(gate))
+    with _waiting(url, "--once", "--drain-timeout", "0s") as it, gate.accept()[0]:
+        it.tell()
+
+        assert it.ended() == 0
+    assert run(url, "get", key_of(gate), "--json").json["attempts"] == 0
+
+
+def test_the_go_dispatchers_variables_are_enough(tmp_path: Path) -> None:
+    env = {
+        "PORT": "0",
+        "WORKQUEUE_MODE": "inmem",
+        "WORKQUEUE_CONCURRENCY": "3",
+        "WORKQUEUE_BATCH_SIZE": "2",
+        "WORKQUEUE_MAX_RETRY": "5",
+        "WORKQUEUE_TARGET": "http://127.0.0.1:1",
+    }
+    with serving("dispatcher.cli", "serve", "--http-port", "0", env=env) as it:
+        assert it.logged("dispatching") == "dispatching, 3 at a time"
+
+        it.tell()
+        assert it.ended() == 0
+
+
+class Broker(HTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), BrokerRequest)
+        self.events: list[tuple[str | None, dict[str, object]]] = []
+
+
+class BrokerRequest(BaseHTTPRequestHandler):
+    server: Broker
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.events.append((self.headers["ce-source"], json.loads(body)))
+        self.send_response(202)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:  # stderr is for pytest
+        pass
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    with Broker() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_failures_are_told_to_the_broker_under_the_given_name(url: str, broker: Broker) -> None:
+    run(url, "enqueue", "bad")
+    env = {"ERROR_EVENT_INGRESS_URI": f"http://127.0.0.1:{broker.server_port}", "WORKQUEUE_NAME": "builds"}
+    once = ["run", "--once", "--callback", "tests.support.reconcilers:fail", "--max-retry", "1", "--queue", url]
+
+    assert process("dispatcher", *once, env=env).code == 0
+
+    [(source, data)] = broker.events
+    assert (source, data["key"], data["action"]) == ("builds", "bad", "dead-lettered")
+
+
+WRONG = [
+    ([], "--callback (WORKQUEUE_CALLBACK) or --target (WORKQUEUE_TARGET)"),
+    (["--callback", "a:b", "--target", "grpc://a:1"], "one of them says what is called"),
+    (["--callback", "json"], "--callback or WORKQUEUE_CALLBACK: it takes package.module:name"),
+    (["--callback", "nowhere:f"], "there is no module 'nowhere'"),
+    (["--callback", "json:nothing"], "json has no 'nothing'"),
+    (["--callback", "json:__name__"], "is a str, and cannot be called"),
+    (["--callback", "json:loads"], "json:loads is called as (key, attempt): too many positional arguments"),
+    (["--target", "grpc://a:1", "--backoff", "tests.support.reconcilers:complete"], "is called as (attempts): missing"),
+    (["--target", "somewhere"], "--target or WORKQUEUE_TARGET: 'somewhere'"),
+    (
+        ["--target", "grpc://a:1", "--concurrency", "0"],
+        "--concurrency or WORKQUEUE_CONCURRENCY: it takes a whole number",
+    ),
+    (
+        ["--target", "grpc://a:1", "--max-run-time", "0s"],
+        "--max-run-time or WORKQUEUE_MAX_RUN_TIME: it takes a duration",
+    ),
+    (["--target", "grpc://a:1", "--queue", "memory://"], "use it with dispatcher serve"),
+    (["--target", "grpc://a:1", "--events-url", "kafka://x"], "--events-url or WORKQUEUE_EVENTS_URL"),
+    (["--target", "grpc://a:1", "--host", "0.0.0.0"], "reachable from other machines"),
+    (["--target", "grpc://a:1", "--http-port", "65536"], "--http-port or WORKQUEUE_HTTP_PORT or PORT"),
+    (["--target", "grpc://a:1", "--tls-cert", "/c"], "--tls-key is missing"),
+    (["--target", "grpc://a:1", "--tls-cert", "/c", "--tls-key", "/k"], "cannot read /c"),
+    (["--target", "grpc://a:1", "--accept-tokens", "/t"], "cannot read the token file /t"),
+    (["--target", "grpc://a:1", "--oidc-issuer", "https://a"], "--oidc-audience is missing"),
+    (["--target", "grpcs://a:1", "--client-cert", "/c"], "--client-key is missing"),
+    (["--target", "grpc://a:1", "--log-level", "loud"], "it takes debug, info, warning or error"),
+]
+
+
+@pytest.mark.parametrize(("args", "says"), WRONG)
+def test_a_wrong_setting_stops_the_dispatcher_at_its_start(args: list[str], says: str, tmp_path: Path) -> None:
+    ended = dispatcher("run", "--queue", f"sqlite:///{tmp_path}/wq.db", *args)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.count("\n") == 1
+    assert says in ended.err
+
+
+def test_an_address_in_use_is_one_line(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = process(
+            "dispatcher", "run", "--callback", "tests.support.reconcilers:complete", "--http-port", port, "--queue", url
+        )
+
+    assert ended.code == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_tokens_guard_the_trigger_and_the_receiver_but_not_the_probes(url: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("open-sesame\n")
+    guarded = [
+        "--callback",
+        "tests.support.reconcilers:complete",
+        "--accept-tokens",
+        f"{tmp_path}/tokens",
+        "--queue",
+        url,
+    ]
+    with serving("dispatcher.cli", "serve", *guarded, *ANY_PORTS) as it:
+        http, grpc = it.port("trigger, probes and metrics on"), it.port("listening on")
+        place = ["--queue", f"grpc://127.0.0.1:{grpc}"]
+
+        assert [status(http, path) for path in ("/healthz", "/", "/metrics")] == [200, 401, 401]
+        assert status(http, "/", "open-sesame") == 200
+        assert workqueue("enqueue", "k", *place).code == 1
+        assert workqueue("enqueue", "k", *place, "--token-file", f"{tmp_path}/tokens").code == 0

@@ -1,0 +1,337 @@
+"""Reconcilers over real gRPC: what they are told, what their answers become, and what if they are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import dispatcher
+from dispatcher import Dispatcher, DispatcherSettings, ServiceCallback, service_callback
+from tests.support.dispatching import Recorder, dead_letters, memory, scenario, state, states, until
+from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
+from workqueue import RequeueNotBefore as NotBefore
+from workqueue.attempt import Attempt
+from workqueue.backends.memory import MemoryQueue
+from workqueue.errors import InvalidSettingError
+from workqueue.pb import workqueue_pb2 as pb
+from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
+from workqueue.reconciler import serve
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MINUTE = timedelta(minutes=1)
+
+Process = Callable[[pb.ProcessRequest, Any], Awaitable[pb.ProcessResponse]]
+
+
+class Reconciler(WorkqueueServiceServicer):
+    """A reconciler as anybody may write one, in any language."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.requests: list[pb.ProcessRequest] = []
+
+    async def Process(self, request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:  # noqa: N802
+        self.requests.append(request)
+        return await self.process(request, context)
+
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Any) -> pb.KeyState:  # noqa: N802
+        raise NotImplementedError
+
+
+class Server:
+    """A gRPC server that can be stopped hard and started again on its port."""
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self.reconciler = reconciler
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        add_WorkqueueServiceServicer_to_server(self.reconciler, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+
+@asynccontextmanager
+async def reconciler(process: Process) -> AsyncIterator[tuple[Server, ServiceCallback]]:
+    server = Server(Reconciler(process))
+    await server.start()
+    try:
+        async with service_callback(f"grpc://127.0.0.1:{server.port}") as callback:
+            yield server, callback
+    finally:
+        await server.stop()
+
+
+async def done(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+    return pb.ProcessResponse()
+
+
+def aborting(code: grpc.StatusCode, text: str = "no") -> Process:
+    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+        await context.abort(code, text)
+        raise AssertionError
+
+    return process
+
+
+@scenario
+async def test_a_reconciler_is_told_the_key_and_its_attempt() -> None:
+    queue = memory()
+    await queue.queue("a", Options(priority=7, payload=b"x", meta={"who": "me"}))
+
+    async with reconciler(done) as (server, callback):
+        await dispatcher.handle(queue, callback=callback)
+
+    expected = pb.ProcessRequest(key="a", priority=7, payload=b"x", attempts=1, meta={"who": "me"})
+    assert server.reconciler.requests == [expected]
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+@scenario
+async def test_a_call_has_the_remaining_run_time_as_its_deadline() -> None:
+    queue, left = memory(), []
+
+    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+        left.append(context.time_remaining())
+        return pb.ProcessResponse()
+
+    await queue.queue("a")
+    async with reconciler(process) as (_, callback):
+        await dispatcher.handle(queue, callback=callback, max_run_time=MINUTE)
+
+    assert 50 < left[0] < 61
+
+
+@scenario
+async def test_a_run_time_without_limit_is_no_deadline_that_has_passed() -> None:
+    queue = await queued_keys("a")
+
+    async with reconciler(done) as (_, callback):
+        await dispatcher.handle(queue, callback=callback, max_run_time=timedelta.max)
+
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+@pytest.mark.parametrize(
+    ("response", "queued"),
+    [
+        (pb.ProcessResponse(requeue_after_seconds=60), {"a": (False, True)}),
+        (pb.ProcessResponse(requeue_after_seconds=60, requeue_floor=True), {"a": (True, True)}),
+        (pb.ProcessResponse(requeue_floor=True), {}),
+        (pb.ProcessResponse(queue_keys=[pb.QueueKeyRequest(key="b", delay_seconds=5)]), {"b": (False, True)}),
+        (pb.ProcessResponse(requeue_after_seconds=60, queue_keys=[pb.QueueKeyRequest(key="b")]), {"a": (False, True)}),
+        (pb.ProcessResponse(requeue_after_seconds=-5), {}),
+    ],
+    ids=lambda value: str(value).replace("\n", " "),
+)
+@scenario
+async def test_an_answer_becomes_an_outcome(response: pb.ProcessResponse, queued: dict[str, tuple[bool, bool]]) -> None:
+    queue = memory()
+
+    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+        return response
+
+    await queue.queue("a")
+    async with reconciler(process) as (_, callback):
+        await dispatcher.handle(queue, callback=callback)
+    found = {key: await state(queue, key) for key in ("a", "b")}
+
+    assert {k: (s.floor, s.not_before is not None) for k, s in found.items() if s.status.name == "QUEUED"} == queued
+
+
+@scenario
+async def test_python_on_both_ends_is_as_if_there_were_no_wire() -> None:
+    outcomes: dict[str, object] = {
+        "none": None,
+        "after": RequeueAfter(MINUTE),
+        "floor": NotBefore(MINUTE),
+        "keys": QueueKeys(QueueKey("child", priority=2, payload=b"x")),
+        "final": NonRetriableError("no such customer"),
+        "outage": InfrastructureError("down"),
+        "error": ValueError("no"),
+    }
+
+    async def reconcile(key: str, attempt: Attempt) -> Any:
+        outcome = outcomes[key]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    queue, errors = await queued_keys(*outcomes), Recorder()
+    async with serve(reconcile, port=0) as server, service_callback(f"grpc://127.0.0.1:{server.port}") as callback:
+        await dispatcher.handle(queue, callback=callback, concurrency=20, errors=errors)
+
+    gone = {key for key, status in (await states(queue, *outcomes)).items() if status == "UNKNOWN"}
+    assert gone == {"none", "keys", "final"}
+    assert (await queue.get("child")).payload == b"x"
+    told = {
+        event.key: (event.failure.action, event.failure.reason, event.failure.infrastructure) for event in errors.events
+    }
+    assert told == {
+        "final": ("dropped", "no such customer", False),
+        "outage": ("requeued", "", True),
+        "error": ("requeued", "", False),
+    }
+
+
+async def queued_keys(*keys: str) -> MemoryQueue:
+    queue = memory()
+    for key in keys:
+        await queue.queue(key)
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("code", "infrastructure"),
+    [(grpc.StatusCode.INTERNAL, False), (grpc.StatusCode.UNAVAILABLE, True), (grpc.StatusCode.CANCELLED, False)],
+)
+@scenario
+async def test_an_error_status_fails_the_attempt(code: grpc.StatusCode, infrastructure: bool) -> None:
+    queue, errors = await queued_keys("a"), Recorder()
+
+    async with reconciler(aborting(code, "no luck")) as (_, callback):
+        await dispatcher.handle(queue, callback=callback, errors=errors, max_retry=1)
+
+    assert errors.events[0].failure.infrastructure is infrastructure
+    assert (await dead_letters(queue))["a"].endswith(f"{code.name}: no luck")
+
+
+@scenario
+async def test_an_answer_that_asks_for_an_impossible_key_fails_the_attempt() -> None:
+    queue, errors = await queued_keys("a"), Recorder()
+
+    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+        return pb.ProcessResponse(queue_keys=[pb.QueueKeyRequest(key="")])
+
+    async with reconciler(process) as (_, callback):
+        await dispatcher.handle(queue, callback=callback, errors=errors)
+
+    assert errors.told == [("a", "requeued")]
+
+
+@scenario
+async def test_stopping_the_dispatcher_cancels_the_call_at_the_reconciler() -> None:
+    queue, cancelled = await queued_keys("a"), asyncio.Event()
+
+    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return pb.ProcessResponse()
+
+    async with reconciler(process) as (server, callback), Dispatcher(queue, callback) as dispatching:
+        await until(lambda: bool(server.reconciler.requests))
+        dispatching.stop()
+        await cancelled.wait()
+
+    assert (await queue.get("a")).attempts == 0
+
+
+@scenario
+async def test_a_reconciler_that_goes_down_and_comes_back_costs_no_key_its_attempts() -> None:
+    queue = MemoryQueue()
+    settings = DispatcherSettings(concurrency=5, max_retry=2)
+
+    async with reconciler(done) as (server, callback), Dispatcher(queue, callback, settings) as dispatching:
+        await server.stop()
+        for number in range(20):
+            await queue.queue(f"k{number}")
+        await until(lambda: dispatching.metrics.outcomes["released"] >= 6)
+        counts = await queue.counts()
+        await server.start()
+        await until(lambda: dispatching.metrics.outcomes["completed"] == 20)
+
+    assert (counts.dead_lettered, counts.not_before) == (0, 0)
+    assert dispatching.metrics.outcomes["retried"] == 0
+
+
+FRAIL = """
+import asyncio, os, sys
+from workqueue.reconciler import serve
+
+async def reconcile(key, attempt):
+    if key == "poison":
+        os._exit(1)
+
+async def main():
+    async with serve(reconcile, port=int(sys.argv[1])) as server:
+        print(server.port, flush=True)
+        await server.wait()
+
+asyncio.run(main())
+"""
+
+
+async def frail_reconciler(port: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FRAIL, str(port), cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE
+    )
+
+
+async def port_of(process: asyncio.subprocess.Process) -> int:
+    assert process.stdout is not None
+    return int(await process.stdout.readline())
+
+
+async def keep_alive(process: asyncio.subprocess.Process, port: int) -> None:
+    """Start the reconciler again whenever it dies, as an orchestrator does."""
+    try:
+        while True:
+            await process.wait()
+            process = await frail_reconciler(port)
+            await port_of(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@scenario
+async def test_a_key_that_kills_its_reconciler_each_time_is_dead_lettered_in_the_end() -> None:
+    queue, process = MemoryQueue(), await frail_reconciler(0)
+    port = await port_of(process)
+    alive = asyncio.ensure_future(keep_alive(process, port))
+    await queue.queue("poison")
+    settings = DispatcherSettings(max_retry=2, backoff=lambda attempts: timedelta(milliseconds=1))
+
+    callback = service_callback(f"grpc://127.0.0.1:{port}")
+
+    try:
+        async with callback, Dispatcher(queue, callback, settings) as dispatching:
+            await until(lambda: dispatching.metrics.outcomes["dead-lettered"] == 1)
+    finally:
+        alive.cancel()
+        await asyncio.wait((alive,))
+
+    assert "UNAVAILABLE" in (await dead_letters(queue))["poison"]
+
+
+@scenario
+async def test_a_channel_of_ones_own_stays_open() -> None:
+    queue = await queued_keys("a", "b")
+
+    async with reconciler(done) as (server, _), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        async with service_callback(channel) as callback:
+            await dispatcher.handle(queue, callback=callback, batch_size=1)
+        await dispatcher.handle(queue, callback=service_callback(channel))
+
+    assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "UNKNOWN"}
+
+
+@pytest.mark.parametrize("target", ["", "localhost:8080", "ftp://localhost:1", "grpc://localhost", "grpc://h:99999"])
+def test_an_address_that_cannot_work_is_refused(target: str) -> None:
+    with pytest.raises(InvalidSettingError):
+        service_callback(target)

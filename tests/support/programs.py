@@ -1,0 +1,161 @@
+"""Run the programs in tests: in this process, which is quick, or as processes of their own."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from typer import Typer
+
+from dispatcher import cli as dispatcher_cli
+from workqueue import cli as workqueue_cli
+from workqueue.backends.memory import MemoryQueue
+from workqueue.conformance import Target, URLTarget
+from workqueue.handles import Queued
+from workqueue.interface import WorkQueue
+from workqueue.programs.ending import exit_code
+from workqueue.testing import FakeClock
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without the developer's own settings."""
+    ours = ("WORKQUEUE_", "DISPATCHER_", "PORT", "SHARD_URLS", "ERROR_EVENT_", "METRICS_PORT")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**kept, "GCE_METADATA_HOST": "127.0.0.1:9", "NO_GCE_CHECK": "true", **extra}
+
+
+def workqueue(*args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
+    """One `workqueue` command line, in this process."""
+    return _here(workqueue_cli.app, "workqueue", args, stdin, env or {})
+
+
+def dispatcher(*args: str, env: Mapping[str, str] | None = None) -> Ended:
+    """One `dispatcher` command line, in this process; for those that end by themselves."""
+    return _here(dispatcher_cli.app, "dispatcher", args, b"", env or {})
+
+
+def _here(app: Typer, name: str, args: Sequence[str], stdin: bytes, env: Mapping[str, str]) -> Ended:
+    out, err = io.StringIO(), io.StringIO()
+    source = io.TextIOWrapper(io.BytesIO(stdin))
+    environment = mock.patch.dict(os.environ, clean_environment(env), clear=True)
+    with _logging_kept(), environment, mock.patch("sys.stdin", source), redirect_stdout(out), redirect_stderr(err):
+        code = exit_code(app, name, args)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """A program configures logging for its process; here the process is that of all the other tests."""
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn")
+    kept = root.handlers[:], root.level, uvicorn.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept[0]
+        root.setLevel(kept[1])
+        uvicorn.setLevel(kept[2])
+
+
+def process(program: str, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
+    """One command line of `workqueue` or `dispatcher` as a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", f"{program}.cli", *args],
+        input=stdin,
+        env=clean_environment(env or {}),
+        cwd=REPOSITORY,
+        capture_output=True,
+        timeout=60,
+    )
+    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+
+class _ForgetfulQueue(MemoryQueue):
+    """Says that it drops a key, and keeps it."""
+
+    async def drop_queued(self, queued: Queued) -> bool:
+        return True
+
+
+class _Forgetful(URLTarget):
+    def open(self, name: str, *, clock: FakeClock | None, owner: str) -> WorkQueue:
+        opened = super().open(name, clock=clock, owner=owner)
+        opened.__class__ = _ForgetfulQueue  # so that its peers share its keys, as the target sees to
+        return opened
+
+
+def forgetful() -> Target:
+    return _Forgetful("memory://")
+
+
+class Server:
+    """A program that serves, as a process of its own; what it logs is read line by line."""
+
+    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--log-format", "json"],
+            env=clean_environment(env),
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+
+    def logged(self, text: str) -> str:
+        """The message of the next line that contains `text`; the program must not end before."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.lines.append(line)
+            if text in line:
+                return str(json.loads(line)["message"])
+        raise AssertionError(f"ended with {self._process.wait()} before it logged {text!r}: {self.lines}")
+
+    def port(self, text: str) -> int:
+        """The port in the next message that contains `text`."""
+        return int(self.logged(text).rpartition(":")[2])
+
+    def tell(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Its exit code, once it has one."""
+        assert self._process.stderr is not None
+        self.lines += self._process.stderr.readlines()
+        return self._process.wait(timeout=60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def serving(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`python -m COMMAND…` until the block ends, by its own will or ours."""
+    server = Server(*command, env=env or {})
+    try:
+        yield server
+    finally:
+        server.kill()

@@ -1,0 +1,69 @@
+"""What the SQLite tests share: URLs, a second program that holds the file's lock, and scripts run as processes."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.programs import REPOSITORY, clean_environment
+from workqueue.backends import open_queue
+from workqueue.backends.sqlite import SqliteQueue
+from workqueue.interface import Leased, LeaseRequest
+from workqueue.testing import FakeClock
+
+MANY = 1000
+
+
+def sqlite_url(path: Path, **settings: str) -> str:
+    query = "&".join(f"{name}={value}" for name, value in settings.items())
+    return f"sqlite:///{path}?{query}"
+
+
+def sqlite_queue(path: Path, clock: FakeClock | None = None, /, **settings: str) -> SqliteQueue:
+    queue = open_queue(sqlite_url(path, **settings), clock=clock)
+    assert isinstance(queue, SqliteQueue)
+    return queue
+
+
+async def lease(queue: SqliteQueue, limit: int = MANY) -> Leased:
+    return await queue.lease(LeaseRequest(limit, MANY))
+
+
+async def eligible(queue: SqliteQueue) -> list[str]:
+    return [queued.key for queued in (await queue.enumerate(MANY)).queued]
+
+
+@contextmanager
+def locked(path: Path, how: str = "IMMEDIATE") -> Iterator[None]:
+    """Meanwhile, another program is writing to the file, and takes its time."""
+    with shell(path) as other:
+        other.execute(f"BEGIN {how}")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def shell(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file as an operator sees it in the sqlite3 shell; every statement is committed."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def python(script: str, *args: Any) -> subprocess.CompletedProcess[str]:
+    """Run `script` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, args)],
+        cwd=REPOSITORY,
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
