@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 
 CONCURRENCY = 100
 KEYS = 30_000

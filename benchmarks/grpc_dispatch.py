@@ -20,7 +20,7 @@ import grpc
 
 from benchmarks.cycle import interleaved, runner, show
 from dispatcher import Dispatcher, DispatcherSettings, service_callback
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.pb import workqueue_pb2 as pb
 from workqueue.pb.workqueue_pb2_grpc import (
     WorkqueueServiceServicer,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import prometheus_client
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.entry import Entry
 from workqueue.exposition import Exposition
 from workqueue.handles import Owned

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 
 KEYS = 500_000
 IMPORTS = 9

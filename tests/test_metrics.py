@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.entry import Entry
 from workqueue.errors import StoreUnavailableError
@@ -267,7 +267,7 @@ def test_a_queue_keeps_its_metrics_behind_the_fallbacks() -> None:
 
 def test_importing_workqueue_imports_neither_prometheus_nor_opentelemetry() -> None:
     program = (
-        "import sys, workqueue, workqueue.metrics, workqueue.backends.memory, workqueue.gauges;"
+        "import sys, workqueue, workqueue.metrics, workqueue.backends.memory.backend, workqueue.gauges;"
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry'))])"
     )
 

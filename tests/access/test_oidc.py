@@ -13,7 +13,7 @@ import pytest
 from tests.support.grpc import client_of, on_loop
 from tests.support.oidc import Issuer, MetadataServer
 from workqueue import KeyStatus
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.bearer import StaticToken, TokenCheckUnavailableError, TokenRefusedError
 from workqueue.clock import to_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError

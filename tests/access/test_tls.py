@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.support.grpc import ONCE, QUICK, channel_to, client_of, on_loop, refused, stub_of
 from tests.support.tls import Authority, Pair
 from workqueue import KeyStatus
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.bearer import StaticToken, StaticTokens, TokenFile
 from workqueue.client import Retries, connect
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError

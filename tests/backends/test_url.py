@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from workqueue.backends import open_queue
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.backends.url import QueueURL, duration, size, switch
 from workqueue.errors import InvalidSettingError
 from workqueue.lease import LeaseTimes

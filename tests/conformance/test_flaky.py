@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.conformance import URLTarget, run_all
 from workqueue.errors import KeyNotFoundError, StoreUnavailableError
 from workqueue.interface import KeyStatus, LeaseRequest, WorkQueue

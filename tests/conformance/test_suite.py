@@ -13,7 +13,7 @@ import pytest
 from examples import three_verbs
 from tests.support.backends import Tables
 from workqueue.backends import open_queue
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.conformance import (
     Case,
     Need,

@@ -22,7 +22,7 @@ from tests.support.dispatching import (
     states,
 )
 from workqueue import Configuration, Options, RequeueAfter, StoreUnavailableError
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.errors import QueueClosedError
 from workqueue.interface import Leased, LeaseRequest

@@ -12,7 +12,7 @@ from datetime import timedelta
 from dispatcher import Attempt, Dispatcher, DispatcherSettings, TargetUnavailableError
 from dispatcher.outage import Outage
 from tests.support.dispatching import FragileQueue, Recorder, memory, pass_time, running, scenario, settle_down
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

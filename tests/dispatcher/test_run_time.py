@@ -21,7 +21,7 @@ from tests.support.dispatching import (
     states,
     until,
 )
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.interface import LeaseRequest
 from workqueue.lease import LeaseTimes
 

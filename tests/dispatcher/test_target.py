@@ -19,7 +19,7 @@ from tests.support.dispatching import Recorder, dead_letters, memory, scenario, 
 from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
 from workqueue import RequeueNotBefore as NotBefore
 from workqueue.attempt import Attempt
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
 from workqueue.pb import workqueue_pb2 as pb
 from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server

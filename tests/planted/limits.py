@@ -25,7 +25,7 @@ from tests.planted.planting import Bug
 from tests.planted.rules import rule
 
 THROTTLE = "workqueue.throttle:"
-STORED = "workqueue.backends.gcs_stored:"
+STORED = "workqueue.backends.gcs.limits:"
 
 LIMITS = [
     bug(
@@ -112,8 +112,8 @@ LIMITS = [
     bug(  # a bucket's wait may return early, after its listing, so there the bug is not seen every time
         "an enqueue wakes nobody",
         "waiting: an enqueue wakes whoever waits",
-        memory("workqueue.waiters:Waiters.wake", "if not waiter.done():", "if False:"),
-        sqlite("workqueue.backends.sqlite_wait:Waiting.tell", "list(self._waiters)", "()"),
+        memory("workqueue.backends.waiters:Waiters.wake", "if not waiter.done():", "if False:"),
+        sqlite("workqueue.backends.sqlite.waiting:Waiting.tell", "list(self._waiters)", "()"),
         redis("enqueue", "end\n\nwake()", "end\n"),
     ),
 ]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from tests.planted.planting import Bug, Edit
 
-MEMORY = "workqueue.backends.memory_store:MemoryStore."
-HEAPS = "workqueue.backends.memory:MemoryQueue."
-SQL = "workqueue.backends.sqlite_store:"
-SQL_LEASE = "workqueue.backends.sqlite_lease:"
-SQL_READS = "workqueue.backends.sqlite_reads:"
-GCS = "workqueue.backends.gcs:GCSQueue."
-MOVES = "workqueue.backends.gcs_moves:Moves."
-OBJECTS = "workqueue.backends.gcs_objects:Objects."
-KEPT = "workqueue.backends.gcs_kept:"
-LEASING = "workqueue.backends.gcs_leasing:Leasing."
+MEMORY = "workqueue.backends.memory.store:MemoryStore."
+HEAPS = "workqueue.backends.memory.backend:MemoryQueue."
+SQL = "workqueue.backends.sqlite.store:"
+SQL_LEASE = "workqueue.backends.sqlite.leasing:"
+SQL_READS = "workqueue.backends.sqlite.reads:"
+GCS = "workqueue.backends.gcs.backend:GCSQueue."
+MOVES = "workqueue.backends.gcs.moves:Moves."
+OBJECTS = "workqueue.backends.gcs.objects:Objects."
+KEPT = "workqueue.backends.gcs.kept:"
+LEASING = "workqueue.backends.gcs.leasing:Leasing."
 RECORD = "workqueue.record:"
 GENERIC = "workqueue.generic:"
-READY = "workqueue.ready:"
+READY = "workqueue.backends.memory.ready:"
 
 
 def bug(name: str, caught_by: str, *edits: tuple[str, Edit]) -> Bug:
@@ -111,7 +111,7 @@ LEASES = [
         redis("take", "if not expiry or int(tonumber(expiry)) ~= ARGV[7] then", "if not expiry then"),
         record(RECORD + "RecordHandles._take", "record.held == observed.version", "record.held"),
         gcs(
-            "workqueue.backends.gcs_handles:Handles.requeue_observed",
+            "workqueue.backends.gcs.handles:Handles.requeue_observed",
             "Returning(seen.stored.pin",
             "Returning(Pin(seen.stored.name, seen.stored.generation)",
         ),
@@ -123,7 +123,7 @@ LEASES = [
         sqlite(SQL_LEASE + "lease", "if row[6]:", "if False:"),
         redis("", "'-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE", "'-inf', 0, 'LIMIT', 0, 1"),
         record(GENERIC + "_Completed.lease", "if observed.orphaned", "if False"),
-        gcs("workqueue.backends.gcs_running:Running.orphans", "if seen.expires_us <= now_us", "if False"),
+        gcs("workqueue.backends.gcs.running:Running.orphans", "if seen.expires_us <= now_us", "if False"),
     ),
 ]
 
@@ -281,7 +281,7 @@ ORDER = [
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
         gcs(KEPT + "Kept.add_page", "if key in running:", "if False:"),
-        gcs("workqueue.backends.gcs_listing:Listing.take", "if found.key in self.running.keys:", "if False:"),
+        gcs("workqueue.backends.gcs.listing:Listing.take", "if found.key in self.running.keys:", "if False:"),
     ),
 ]
 

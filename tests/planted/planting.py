@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.support.backends import Backend
 from workqueue import backends
-from workqueue.backends.redis_scripts import script
+from workqueue.backends.redis.scripts import script
 
 OURS = ("workqueue", "dispatcher", "examples")
 
@@ -138,6 +138,6 @@ def _plant_script(where: str, changes: Sequence[tuple[str, str]]) -> Callable[[]
 
 def _script_names() -> list[str]:
     """The scripts by name; the parts that they share do not say what they use."""
-    folder = files("workqueue.backends") / "redis_lua"
+    folder = files("workqueue.backends.redis") / "lua"
     texts = {path.name.removesuffix(".lua"): path.read_text(encoding="utf-8") for path in folder.iterdir()}
     return [name for name, text in texts.items() if text.startswith("-- uses ")]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.grpc import ONCE, QUICK, FailingQueue, client_of, on_loop, received, refused, stub_of
 from workqueue import InvalidKeyError, InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.client import Retries, connect
 from workqueue.errors import (
     InvalidSettingError,

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.support.grpc import channel_to, client_of, on_loop, refused, stub_of
 from workqueue import KeyStatus
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.channel import Address, join_host_port
 from workqueue.errors import InvalidSettingError
 from workqueue.pb import workqueue_pb2 as pb

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.grpc import FailingQueue, client_of, on_loop, refused, stub_of
 from workqueue import InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.bearer import StaticTokens
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.hyperqueue import HASHES, by_fnv, by_rendezvous, fnv1a_32, route

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dispatcher import Attempt, Dispatcher, ErrorEvent
 from workqueue import KeyNotFoundError, KeyState, KeyStatus, StoreUnavailableError
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.entry import Requeue
 from workqueue.handles import Owned
 from workqueue.interface import Counts, Leased, LeaseRequest

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from tests.fakes.gcs.server import GcsServer
-from workqueue.backends.gcs import GCSQueue
-from workqueue.backends.gcs_address import GCSSettings
+from workqueue.backends.gcs.address import GCSSettings
+from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.clock import Clock
 from workqueue.interface import LeaseRequest, OwnedInProgressKey
 from workqueue.lease import LeaseTimes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import grpc
 import pytest
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.client import Client, Retries, connect
 from workqueue.errors import WorkQueueError
 from workqueue.options import Options

@@ -20,7 +20,7 @@ from typer import Typer
 
 from dispatcher import cli as dispatcher_cli
 from workqueue import cli as workqueue_cli
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.conformance import Target, URLTarget
 from workqueue.handles import Queued
 from workqueue.interface import WorkQueue

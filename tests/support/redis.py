@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.fakes.redis_server import RedisServer, shared_server
 from workqueue import open_queue
-from workqueue.backends.redis import RedisQueue
+from workqueue.backends.redis.backend import RedisQueue
 from workqueue.clock import Clock
 from workqueue.interface import Leased, LeaseRequest, OwnedInProgressKey
 

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
 from workqueue.exposition import Exposition, Identity, identity, serve_metrics
 from workqueue.gauges import GaugeRefresher

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, TraceState
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.interface import KeyState, KeyStatus, LeaseRequest
 from workqueue.options import MAX_META_BYTES, Options
 from workqueue.tracing import attempt_tracer, traced_meta, with_trace

@@ -20,13 +20,13 @@ __all__ = ["QueueURL", "duration", "open_queue", "size", "switch"]
 
 # scheme -> (module with `open_url(url, *, clock, owner)`, the extra that brings its driver)
 _BACKENDS = {
-    "memory": ("workqueue.backends.memory", ""),
-    "sqlite": ("workqueue.backends.sqlite", ""),
-    "redis": ("workqueue.backends.redis", "redis"),
-    "rediss": ("workqueue.backends.redis", "redis"),
-    "redis+sentinel": ("workqueue.backends.redis", "redis"),
-    "redis+cluster": ("workqueue.backends.redis", "redis"),
-    "gs": ("workqueue.backends.gcs", "gcs"),
+    "memory": ("workqueue.backends.memory.backend", ""),
+    "sqlite": ("workqueue.backends.sqlite.backend", ""),
+    "redis": ("workqueue.backends.redis.backend", "redis"),
+    "rediss": ("workqueue.backends.redis.backend", "redis"),
+    "redis+sentinel": ("workqueue.backends.redis.backend", "redis"),
+    "redis+cluster": ("workqueue.backends.redis.backend", "redis"),
+    "gs": ("workqueue.backends.gcs.backend", "gcs"),
 }
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 from workqueue.backends import open_queue
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.backends.url import QueueURL
 from workqueue.interface import WorkQueue
 from workqueue.testing import FakeClock

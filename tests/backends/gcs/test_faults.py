@@ -17,7 +17,7 @@ from tests.fakes.gcs.faults import Fault
 from tests.fakes.gcs.server import GcsServer
 from tests.support.dispatching import until
 from tests.support.gcs import bucket_queue, emulator, names, operations, run_everything, start_all, start_one
-from workqueue.backends.gcs import GCSQueue
+from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.errors import StartLostError, StoreError
 from workqueue.interface import LeaseRequest
 from workqueue.options import Options

@@ -12,7 +12,7 @@ from tests.backends.gcs.go_peer import LEASE_SECONDS, GoPeer, stamp
 from tests.fakes.gcs.raw import RawClient
 from tests.fakes.gcs.server import GcsServer
 from tests.support.gcs import bucket_queue, emulator, names, start_all
-from workqueue.backends.gcs import GCSQueue
+from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.interface import LeaseRequest
 from workqueue.options import Options
 

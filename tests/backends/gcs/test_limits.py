@@ -19,7 +19,7 @@ from tests.fakes.gcs.server import GcsServer
 from tests.support.dispatching import until
 from tests.support.gcs import bucket_queue, emulator, names, start_all, start_one
 from workqueue.attempt import Attempt
-from workqueue.backends.gcs import GCSQueue
+from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.clock import Clock
 from workqueue.errors import StoreUnusableError
 from workqueue.interface import LeaseRequest, OwnedInProgressKey

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.fakes.gcs.objects import check_metadata
 from tests.fakes.gcs.server import GcsServer
 from tests.support.gcs import bucket_queue, emulator, start_all
-from workqueue.backends.gcs_metadata import (
+from workqueue.backends.gcs.metadata import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
     changes,

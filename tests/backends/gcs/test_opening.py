@@ -20,9 +20,9 @@ from tests.fakes.gcs.public import PublicEmulator
 from tests.fakes.gcs.server import GcsServer
 from tests.support.gcs import bucket_queue, emulator, start_all
 from workqueue.backends import open_queue
-from workqueue.backends.gcs import GCSQueue
-from workqueue.backends.gcs_address import GCSSettings
-from workqueue.backends.gcs_bucket import warnings_about
+from workqueue.backends.gcs.address import GCSSettings
+from workqueue.backends.gcs.backend import GCSQueue
+from workqueue.backends.gcs.bucket import warnings_about
 from workqueue.backends.url import QueueURL
 from workqueue.errors import (
     InvalidKeyError,

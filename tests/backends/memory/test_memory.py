@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.interface import LeaseRequest
 from workqueue.options import Options

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workqueue.backends.memory.ready import ReadyIndex
 from workqueue.entry import Entry
-from workqueue.ready import ReadyIndex
 
 ENTRIES = st.builds(
     Entry,

@@ -12,7 +12,7 @@ from tests.fakes.redis_server import RedisServer, shared_server
 from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from workqueue import Configuration, KeyStatus, Options, open_queue
-from workqueue.backends.redis import RedisQueue
+from workqueue.backends.redis.backend import RedisQueue
 from workqueue.errors import InvalidSettingError
 from workqueue.testing import FakeClock
 

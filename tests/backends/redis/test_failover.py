@@ -12,7 +12,7 @@ from tests.fakes.redis_server import HOST, RedisSentinels, RedisServer
 from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened, until
 from workqueue import StoreUnavailableError
-from workqueue.backends.redis import RedisQueue
+from workqueue.backends.redis.backend import RedisQueue
 from workqueue.errors import StoreUnusableError
 from workqueue.testing import FakeClock
 

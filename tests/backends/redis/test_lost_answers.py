@@ -14,8 +14,8 @@ from tests.fakes.tcp_proxy import TcpProxy
 from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened, until
 from workqueue import Options, StoreUnavailableError
-from workqueue.backends.redis import RedisQueue
-from workqueue.backends.redis_scripts import script
+from workqueue.backends.redis.backend import RedisQueue
+from workqueue.backends.redis.scripts import script
 from workqueue.interface import OwnedInProgressKey
 from workqueue.testing import FakeClock
 

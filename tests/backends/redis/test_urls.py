@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from workqueue import open_queue
-from workqueue.backends.redis_address import Address, RedisSettings
+from workqueue.backends.redis.address import Address, RedisSettings
 from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError
 

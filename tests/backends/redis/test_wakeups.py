@@ -15,8 +15,8 @@ from tests.fakes.tcp_proxy import TcpProxy
 from tests.support.dispatching import scenario, settle_down
 from tests.support.redis import fresh_name, lease, opened, scripts_run, until
 from workqueue import Options
-from workqueue.backends.redis import RedisQueue
-from workqueue.backends.redis_scripts import script
+from workqueue.backends.redis.backend import RedisQueue
+from workqueue.backends.redis.scripts import script
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.dispatching import scenario
 from tests.support.sqlite import MANY, lease, locked, sqlite_queue
 from workqueue import Configuration, Options
-from workqueue.backends.memory import MemoryQueue
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.generic import FullQueue
 from workqueue.interface import LeaseRequest
 from workqueue.testing import FakeClock

@@ -13,8 +13,8 @@ import pytest
 from tests.support.dispatching import scenario, until
 from tests.support.sqlite import MANY, eligible, lease, locked, shell, sqlite_queue
 from workqueue import KeyStatus, Options, StoreUnavailableError
-from workqueue.backends.sqlite import SqliteQueue
-from workqueue.backends.sqlite_store import Ask
+from workqueue.backends.sqlite.backend import SqliteQueue
+from workqueue.backends.sqlite.store import Ask
 from workqueue.errors import QueueClosedError, StoreUnusableError
 from workqueue.interface import LeaseRequest
 from workqueue.testing import FakeClock

@@ -12,7 +12,7 @@ import pytest
 from tests.support.dispatching import scenario
 from tests.support.sqlite import eligible, lease, locked, python, shell, sqlite_queue
 from workqueue import Configuration, KeyStatus, Options, StoreUnavailableError
-from workqueue.backends.sqlite import SqliteQueue
+from workqueue.backends.sqlite.backend import SqliteQueue
 from workqueue.errors import StoreUnusableError
 from workqueue.interface import LeaseRequest, OwnedInProgressKey
 from workqueue.testing import FakeClock

@@ -16,7 +16,7 @@ import pytest
 from tests.support.dispatching import scenario
 from tests.support.programs import REPOSITORY, clean_environment
 from tests.support.sqlite import lease, sqlite_queue, sqlite_url
-from workqueue.backends.sqlite import SqliteQueue
+from workqueue.backends.sqlite.backend import SqliteQueue
 from workqueue.interface import LeaseRequest
 
 KEYS = 60

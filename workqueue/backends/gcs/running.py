@@ -1,0 +1,81 @@
+"""Stage 3: what one listing of everything below `in-progress` said: keys, leases, slots, stored settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from workqueue.backends.gcs.address import Place
+from workqueue.backends.gcs.metadata import incarnation_of, lease_expiry_us
+from workqueue.backends.gcs.objects import Stored
+
+__all__ = ["Running", "Seen"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A key in progress, or a slot: the object, when its lease lapses by the store's clock, and its token."""
+
+    stored: Stored
+    expires_us: int
+    token: str
+
+    @classmethod
+    def of(cls, stored: Stored) -> Seen:
+        """What an object says."""
+        return cls(stored, lease_expiry_us(stored.metadata), stored.metadata.get("lease-token", ""))
+
+
+@dataclass(slots=True)
+class Running:
+    """One listing. `keys` by key, `slots` by number; `settings` and `starts` are None while there are none."""
+
+    keys: dict[str, Seen] = field(default_factory=dict)
+    slots: dict[int, Seen] = field(default_factory=dict)
+    settings: Stored | None = None
+    starts: Stored | None = None
+
+    def add(self, place: Place, items: Iterable[Stored]) -> None:
+        """File a page; what has a name that nobody gave it is left alone."""
+        folder, slots = place.in_progress, place.slots
+        for stored in items:
+            name = stored.name
+            if name.startswith(folder):
+                self.keys[name[len(folder) :]] = Seen.of(stored)
+            elif name.startswith(slots) and name[len(slots) :].isdigit():
+                self.slots[int(name[len(slots) :])] = Seen.of(stored)
+            elif name == place.settings:
+                self.settings = stored
+            elif name == place.starts:
+                self.starts = stored
+
+    def orphans(self, now_us: int) -> dict[str, Seen]:
+        """The keys whose leases have lapsed."""
+        return {key: seen for key, seen in self.keys.items() if seen.expires_us <= now_us}
+
+    def live(self, now_us: int) -> int:
+        """How many leases live; a slot whose key is not seen (yet, or any more) counts as one."""
+        tokens = {seen.token for seen in self.slots.values() if seen.expires_us > now_us}
+        live = [seen for seen in self.keys.values() if seen.expires_us > now_us]
+        return len(live) + len(tokens - {seen.token for seen in live})
+
+    def free_slots(self, room: int) -> list[int]:
+        """The lowest free numbers, no more of them than there is room: so a limit holds while it is lowered, too."""
+        return [number for number in range(room + len(self.slots)) if number not in self.slots][:room]
+
+    def slot_of(self, token: str) -> Stored | None:
+        """The slot that a lease holds."""
+        return next((seen.stored for seen in self.slots.values() if token and seen.token == token), None)
+
+    def incarnations(self) -> set[str]:
+        """Which of our processes have keys in progress, or slots, which they take before they choose keys."""
+        return {incarnation_of(seen.token) for each in (self.keys, self.slots) for seen in each.values()} - {""}
+
+    def next_lapse_us(self) -> int | None:
+        """When the first lease lapses."""
+        return min((seen.expires_us for seen in self.keys.values()), default=None)
+
+    def by_owner(self) -> Mapping[str, int]:
+        """How many keys each owner has in progress."""
+        return Counter(seen.stored.metadata.get("owner", "") for seen in self.keys.values())

@@ -1,0 +1,121 @@
+"""Stage 4, `exact=true`: slots, so that no two dispatchers can start beyond the limit together.
+
+A slot is an object with a number below the limit, created only if there is none of that number; who has it may start
+one key, and its lease is renewed with the key's. Everybody tries the lowest free numbers and no more of them than there
+is room, so that the limit holds while it is being lowered, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from workqueue.backends.gcs.address import Place
+from workqueue.backends.gcs.objects import Objects, Pin, Stored
+from workqueue.backends.gcs.peers import Peers
+from workqueue.backends.gcs.running import Running
+from workqueue.errors import StoreError
+
+__all__ = ["Slot", "Slots"]
+
+log = logging.getLogger(__name__)
+
+_MEETINGS = 2  # in a row, and we leave what is still free to the others
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot that this process has: the object, and the token of the lease that it is for."""
+
+    pin: Pin
+    token: str
+
+
+class Slots:
+    """The slots of one bucket.
+
+    Args:
+        objects: the bucket.
+        place: the names in it.
+    """
+
+    def __init__(self, objects: Objects, place: Place) -> None:
+        self._objects = objects
+        self._place = place
+
+    async def sweep(self, running: Running, now_us: int) -> None:
+        """Free the slots whose leases lapsed: their keys' leases, renewed after theirs, have lapsed, too."""
+        lapsed = {number: seen for number, seen in running.slots.items() if seen.expires_us <= now_us}
+        for number, seen in lapsed.items():
+            await self._objects.delete(seen.stored.pin)
+            del running.slots[number]
+
+    async def claim(
+        self, free: Sequence[int], wanted: int, tokens: Iterator[str], peers: Peers, stamp: str
+    ) -> list[Slot]:
+        """Take up to `wanted` slots.
+
+        Others who look at the same moment see the same slots free. So each takes its own ones at once, and feels its
+        way through those of others, until it meets somebody there; then it keeps to its own for a while.
+
+        Args:
+            free: which numbers may be taken.
+            wanted: how many slots are asked for.
+            tokens: gives each slot the token of the lease it is for.
+            peers: says which slots are whose.
+            stamp: when that lease lapses.
+        """
+        shuffled = random.sample(free, len(free))  # a peer that does not know of us has other ideas of what is its own
+        own = [number for number in shuffled if not peers.ahead(str(number))]
+        others = [number for number in shuffled if peers.ahead(str(number))]
+
+        def claim(number: int) -> Awaitable[Slot | None]:
+            return self._claim(number, next(tokens), stamp)
+
+        slots, _ = await _claim_some(claim, own, wanted, at_once=len(own))
+        if slots and peers.crowded:
+            return slots
+        more, met = await _claim_some(claim, others, wanted - len(slots), at_once=1)
+        if met:
+            peers.met()
+        return slots + more
+
+    async def _claim(self, number: int, token: str, stamp: str) -> Slot | None:
+        name = f"{self._place.slots}{number:06d}"
+        copied = await self._objects.create(name, {"lease-token": token, "lease-expiration": stamp})
+        made = copied.made or (await self._with_token(name, token) if copied.resent else None)
+        return Slot(Pin(name, made.generation), token) if made is not None else None
+
+    async def _with_token(self, name: str, token: str) -> Stored | None:
+        found = await self._objects.read(name)
+        return found if found is not None and found.metadata.get("lease-token") == token else None
+
+    async def free(self, pin: Pin | None) -> None:
+        """Give a slot back; one that cannot be given back now lapses with its lease."""
+        if pin is None:
+            return
+        try:
+            await self._objects.delete(pin)
+        except StoreError as error:
+            log.warning("a slot could not be freed, it is once its lease lapses: %s", error)
+
+
+async def _claim_some(
+    claim: Callable[[int], Awaitable[Slot | None]], free: list[int], wanted: int, at_once: int
+) -> tuple[list[Slot], bool]:
+    """Take slots, first `at_once`, then twice as many; also returns whether somebody else is at them, too."""
+    slots: list[Slot] = []
+    met = 0
+    while free and len(slots) < wanted and met < _MEETINGS:
+        width = min(at_once, wanted - len(slots))
+        tries, free = free[:width], free[width:]
+        claims = await asyncio.gather(*map(claim, tries), return_exceptions=True)
+        slots += [each for each in claims if isinstance(each, Slot)]
+        for each in claims:
+            if isinstance(each, BaseException) and not isinstance(each, StoreError):
+                raise each
+        at_once, met = (2 * at_once, 0) if all(isinstance(each, Slot) for each in claims) else (1, met + 1)
+    return slots, met == _MEETINGS

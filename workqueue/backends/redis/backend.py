@@ -1,0 +1,384 @@
+"""Stage 2: the queue in Redis (6.2 or later, Valkey too): exact limits over any number of dispatchers, and wake-ups.
+
+Every step is one Lua script (`lua/`), atomic on the server and judged by its clock; this file is what goes around
+them. Requests travel in turns (`turns`), leases are renewed from a thread of their own (`renewal`), and an
+idle dispatcher sleeps until it is told (`wakeups`). docs/backends.md says how the data is laid out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any, Self
+
+from workqueue.backends.redis.address import Locator, RedisSettings
+from workqueue.backends.redis.calls import portions
+from workqueue.backends.redis.listing import Listing
+from workqueue.backends.redis.records import key_bytes, key_text, pack_enqueue, unpack_entry
+from workqueue.backends.redis.renewal import Renewal
+from workqueue.backends.redis.scripts import Argument
+from workqueue.backends.redis.turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
+from workqueue.backends.redis.wakeups import Wakeups
+from workqueue.backends.url import QueueURL
+from workqueue.clock import Clock, SystemClock, duration_us, from_us, wait_first
+from workqueue.entry import Requeue, started
+from workqueue.errors import InvalidSettingError, QueueClosedError, StartLostError, StoreError
+from workqueue.handles import Dead, Observed, Owned, Queued
+from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
+from workqueue.key import validate_key
+from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
+from workqueue.metrics import QueueMetrics
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.throttle import Configuration
+
+__all__ = ["RedisQueue", "open_url"]
+
+log = logging.getLogger(__name__)
+
+_DEFAULT = Options()
+_POLL_SECONDS = 1.0  # how often to look when no wake-ups can be had
+_CALLS_AHEAD = 3  # of `queue_many`: the next are packed while Redis works on one
+_GIVE_UP = -1  # in place of an orphan's wait
+
+
+class RedisQueue:
+    """A queue in Redis; every handle on it, in any process, is opened by the same URL.
+
+    Args:
+        settings: where Redis is and how to talk to it.
+        name: which queue there.
+        clock: where time comes from instead of the server; for tests.
+        owner: recorded with the keys that this handle starts, at most 255 bytes.
+        lease: how long a lease lasts and how often it is renewed.
+        max_payload: the largest payload accepted, in bytes.
+
+    Raises:
+        InvalidSettingError: `owner` is too long.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        name: str = "default",
+        *,
+        clock: Clock | None = None,
+        owner: str = "",
+        lease: LeaseTimes = DEFAULT_LEASE,
+        max_payload: int = MAX_PAYLOAD_BYTES,
+    ) -> None:
+        if len(owner.encode()) > 255:
+            raise InvalidSettingError(f"owner has at most 255 bytes, not {len(owner.encode())}")
+        self.name = name
+        self.clock: Clock = clock or SystemClock()
+        self.owner = owner
+        self.lease_times = lease
+        self.max_payload = max_payload
+        self.metrics = QueueMetrics(name)
+        locator = Locator(settings)
+        self._turns = Turns(settings, locator, clock, self._count_enqueues)
+        self._listing = Listing(self, self._turns)
+        self._wakeups = Wakeups(settings, self._turns.incarnation)
+        self._renewal = Renewal(settings, locator, clock, lease.duration_us)
+        self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
+        self._requests = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect, so that a Redis that cannot be used is refused here and not by the first key.
+
+        Raises:
+            StoreUnusableError: wrong password, certificate, version, role, or a newer layout.
+            StoreUnavailableError: it did not answer within `timeout`.
+        """
+        await self._turns.__aenter__()
+        try:
+            await self.configuration()
+        except BaseException:
+            await self._turns.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.renewer.close()
+        self._wakeups.close()
+        self._renewal.close()
+        await self._turns.__aexit__()
+
+    # enqueue
+
+    async def queue(self, key: str, options: Options = _DEFAULT) -> None:
+        """Store `key` (see `WorkQueue.queue`)."""
+        validate_key(key)
+        if options is _DEFAULT:
+            return await self._turns.enqueue((key,))
+        check_payload(options.payload, self.max_payload)
+        return await self._turns.enqueue((pack_enqueue(key, options),))
+
+    async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
+        """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
+        checked = list(items)
+        for key, options in checked:
+            validate_key(key)
+            check_payload(options.payload, self.max_payload)
+        under_way: deque[asyncio.Future[None]] = deque()
+        for start in range(0, len(checked), ENQUEUES_IN_ONE_CALL):
+            chunk = checked[start : start + ENQUEUES_IN_ONE_CALL]
+            for portion in portions([pack_enqueue(key, options) for key, options in chunk]):
+                under_way.append(self._turns.enqueue(portion))
+                under_way[-1].add_done_callback(_ignore)  # one error is raised; the others say the same
+                if len(under_way) > _CALLS_AHEAD:
+                    await under_way.popleft()
+        await asyncio.gather(*under_way)
+
+    def _count_enqueues(self, reply: list[int]) -> None:
+        added, deduped, *waits = reply
+        waits += [0] * (added + deduped - len(waits))
+        for number, wait_us in enumerate(waits):
+            self.metrics.enqueued(wait_us, deduped=number < deduped)
+
+    # enumerate
+
+    async def enumerate(self, limit: int = 100) -> Snapshot:
+        """What is where, in pages (see `WorkQueue.enumerate`)."""
+        asked_us = self.clock.steady_us()
+        snapshot = await self._listing.snapshot(limit)
+        self.metrics.enumerated(self.clock.steady_us() - asked_us)
+        return snapshot
+
+    async def get(self, key: str) -> KeyState:
+        """The state of one key (see `WorkQueue.get`)."""
+        return await self._listing.state(key)
+
+    async def find(self, key: str) -> Found:
+        """The handles of one key (see `SearchableQueue.find`)."""
+        return await self._listing.find(key)
+
+    async def delayed(self, limit: int = 100) -> Sequence[Queued]:
+        """The next keys to come due (see `SearchableQueue.delayed`)."""
+        return await self._listing.delayed(limit)
+
+    async def counts(self) -> Counts:
+        """The gauges (see `CountingQueue.counts`)."""
+        return await self._listing.counts()
+
+    # lease
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        """Recover orphans and start keys (see `LeasingQueue.lease`).
+
+        One atomic step. It is repeated while there is more than one step may do, so that no step takes long.
+        """
+        begun: list[Owned] = []
+        recovered: list[RecoveredOrphan] = []
+        plan: Sequence[Argument] = ()
+        try:
+            while True:
+                step = await self._lease_step(request, request.limit - len(begun), plan)
+                recovered += step.recovered
+                begun += step.started
+                plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
+                if not step.again:
+                    return Leased(begun, recovered)
+        except StoreError as error:
+            if not begun and not recovered:
+                raise
+            return Leased(begun, recovered, [error])  # what the steps before it started is the caller's
+
+    async def _lease_step(self, request: LeaseRequest, limit: int, plan: Sequence[Argument]) -> _Step:
+        prefix = self._token_prefix()
+        sent_us = self.clock.steady_us()
+        waiter = "" if self._wakeups.is_expected else self._turns.incarnation  # others, too, sleep under this name
+        again, now_us, recovered, rows, waiting = await self._turns.call(
+            "recover" if plan else "lease",
+            *(prefix, self.owner, max(limit, 0), request.concurrency, self.lease_times.duration_us),
+            *(waiter, *plan),
+        )
+        begun = [
+            self._hold(rows[i], rows[i + 1], f"{prefix}{i // 2 + 1}", sent_us, now_us)
+            for i in range(0, len(rows), 2)
+            if rows[i + 1] is not None
+        ]
+        if recovered:
+            self.metrics.expired(len(recovered) // 6)
+        return _Step(bool(again), _recovered(recovered), begun, waiting)
+
+    def _hold(self, raw: bytes, record: bytes, token: str, sent_us: int, now_us: int) -> Owned:
+        key = key_text(raw)
+        entry = unpack_entry(key, record)
+        lease = Lease(key, token)
+        self.renewer.hold(lease, sent_us)
+        self.metrics.started(entry, now_us)
+        return Owned(self, started(entry), lease, raw)
+
+    def _token_prefix(self) -> str:
+        self._requests += 1
+        return f"{self._turns.incarnation}.{self._requests}."
+
+    async def wait(self, timeout: timedelta, concurrency: int) -> None:
+        """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
+        address = self._turns.address
+        is_listening = await self._wakeups.listen(address)
+        woken = self._wakeups.expect()
+        waiter = self._turns.incarnation
+        try:
+            wait_us = await self._turns.call("wait", waiter, concurrency)
+            longest = timeout.total_seconds() if is_listening else min(timeout.total_seconds(), _POLL_SECONDS)
+            seconds = longest if wait_us < 0 else min(wait_us / 1e6, longest)
+            if seconds > 0 and self._turns.address == address:  # else a new master has it, whom nobody hears yet
+                await wait_first(self.clock, woken, seconds)
+        except asyncio.CancelledError:
+            woken.cancel()
+            self._leave(waiter)
+            raise
+        finally:
+            woken.cancel()
+
+    def _leave(self, waiter: str) -> None:
+        """Nobody looks at the queue after this wait: pass a wake-up on that may have come."""
+        if self._wakeups.is_expected:  # by somebody else, who had the same wake-up
+            return
+        try:
+            self._turns.call("leave", waiter).add_done_callback(_ignore)
+        except QueueClosedError:
+            log.debug("closed while waiting")
+
+    # configure
+
+    async def configure(self, configuration: Configuration) -> None:
+        """Replace the stored settings (see `ConfigurableQueue.configure`)."""
+        c = configuration
+        rate = "" if c.starts_per_second is None else repr(float(c.starts_per_second))
+        await self._turns.call("configure", "write", c.concurrency or "", int(c.paused), rate)
+
+    async def configuration(self) -> Configuration:
+        """The stored settings."""
+        stored: bytes = await self._turns.call("configure", "read")
+        concurrency, paused, rate = (stored or b";;").split(b";")
+        return Configuration(int(concurrency) if concurrency else None, paused == b"1", float(rate) if rate else None)
+
+    # the verbs of handles (see `HandleStore`)
+
+    async def start(self, queued: Queued) -> Owned:
+        raw, token, sent_us = key_bytes(queued.key), self._token_prefix() + "1", self.clock.steady_us()
+        lease_us, entry = self.lease_times.duration_us, queued.entry
+        now_us = await self._turns.call(
+            "start", token, self.owner, lease_us, raw, entry.queued_us, queued.version or b""
+        )
+        if now_us is None:
+            raise StartLostError()
+        lease = Lease(queued.key, token)
+        self.renewer.hold(lease, sent_us)
+        self.metrics.started(entry, now_us)
+        return Owned(self, started(entry), lease, raw)
+
+    async def drop_queued(self, queued: Queued) -> bool:
+        key, queued_us = key_bytes(queued.key), queued.entry.queued_us
+        return bool(await self._turns.call("drop", key, queued_us, queued.version or b""))
+
+    async def complete(self, owned: Owned) -> bool:
+        return await self._settle(owned, b"c") != LOST
+
+    async def requeue(self, owned: Owned, how: Requeue) -> bool:
+        wait_us = await self._settle(owned, _requeue_verb(how))
+        if wait_us != LOST:
+            self.metrics.requeued(wait_us)
+        return wait_us != LOST
+
+    async def dead_letter(self, owned: Owned, error: str) -> bool:
+        return await self._settle(owned, _dead_letter_verb(error)) != LOST
+
+    async def release(self, owned: Owned) -> bool:
+        return await self._settle(owned, b"l") != LOST
+
+    def abandon(self, owned: Owned) -> None:
+        self.renewer.drop(owned.lease)
+
+    async def _settle(self, owned: Owned, verb: bytes) -> int:
+        lease = owned.lease
+        if lease.lost.is_set():
+            return LOST
+        self.renewer.drop(lease)
+        try:
+            answer = await self._turns.settle(owned.version, lease.token, verb)
+        except StoreError:
+            self.renewer.keep(lease)
+            raise
+        if answer == LOST:
+            lease.lost.set()
+        return answer
+
+    async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
+        return await self._take(observed, _requeue_verb(how))
+
+    async def dead_letter_observed(self, observed: Observed, error: str) -> bool:
+        return await self._take(observed, _dead_letter_verb(error))
+
+    async def _take(self, observed: Observed, verb: bytes) -> bool:
+        token, expiry = observed.version
+        return bool(await self._turns.call("take", key_bytes(observed.key), token, expiry, verb))
+
+    async def redrive(self, dead: Dead) -> bool:
+        return bool(await self._turns.call("dead_verb", key_bytes(dead.key), dead.version, "redrive"))
+
+    async def drop_dead(self, dead: Dead) -> bool:
+        return bool(await self._turns.call("dead_verb", key_bytes(dead.key), dead.version, "drop"))
+
+
+class _Step:
+    """What one lease step answered."""
+
+    __slots__ = ("again", "recovered", "started", "waiting")
+
+    def __init__(
+        self, again: bool, recovered: list[RecoveredOrphan], started_: list[Owned], waiting: Sequence[Any]
+    ) -> None:
+        self.again = again
+        self.recovered = recovered
+        self.started = started_
+        self.waiting = waiting  # orphans whose wait must be known before anything is done: key, attempts
+
+
+def _waits(orphans: Sequence[Any], request: LeaseRequest) -> Iterable[Argument]:
+    for i in range(0, len(orphans), 2):
+        wait = orphan_wait(orphans[i + 1], request.max_retry, request.backoff)
+        yield orphans[i]
+        yield _GIVE_UP if wait is None else duration_us(wait)
+
+
+def _recovered(rows: Sequence[Any]) -> list[RecoveredOrphan]:
+    return [_recovered_one(*rows[i : i + 6]) for i in range(0, len(rows), 6)]
+
+
+def _recovered_one(
+    raw: bytes, attempts: int, owner: bytes, priority: int, first_us: int, is_dead: int
+) -> RecoveredOrphan:
+    return RecoveredOrphan(key_text(raw), attempts, owner.decode(), priority, from_us(first_us), bool(is_dead))
+
+
+def _requeue_verb(how: Requeue) -> bytes:
+    if how.delay is not None:
+        return b"r%s%d" % (b"f" if how.floor else b"d", duration_us(how.delay))
+    return b"ro%d" % duration_us(how.backoff) if how.backoff is not None else b"rb0"
+
+
+def _dead_letter_verb(error: str) -> bytes:
+    return b"d" + error.encode("utf-8", "replace")
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()  # looked at, so that asyncio does not report it
+
+
+def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> RedisQueue:
+    """`redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`; docs/backends.md lists the settings."""
+    name = url.name()
+    settings = RedisSettings.from_url(url, name)
+    queue = RedisQueue(settings, name, clock=clock, owner=owner, lease=url.lease_times(), max_payload=url.max_payload())
+    url.finish()
+    return queue

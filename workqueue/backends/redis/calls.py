@@ -1,0 +1,107 @@
+"""Stages 1-6: what a turn is made of: script calls, and the requests that wait to share one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from workqueue.backends.redis.scripts import Argument, Script, script
+from workqueue.backends.redis.wire import Reply
+
+__all__ = ["Call", "Waiting", "fail", "fail_each", "portions"]
+
+_BYTES_IN_ONE_CALL = 1024 * 1024  # as with their number, so that nobody else waits for long; renewals least of all
+
+# Scripts that change nothing, or nothing that a second time would change again: no answer is kept.
+_REPEATABLE = frozenset({"configure", "counts", "get", "later", "leave", "letters", "snapshot", "wait"})
+
+
+class Call:
+    """One script call: sent until it is answered or its time is up.
+
+    Args:
+        name: the script.
+        arguments: its own ones.
+        deadline: the loop's time until which it is worth sending.
+        succeed, fail: receive the reply or the error; one of them is called, once.
+    """
+
+    __slots__ = ("_arguments", "deadline", "fail", "header", "is_durable", "number", "script", "slot", "succeed")
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[Argument],
+        deadline: float,
+        succeed: Callable[[Reply], None],
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self.script: Script = script(name)
+        self._arguments = arguments
+        self.deadline = deadline
+        self.succeed = succeed
+        self.fail = fail
+        self.is_durable = name == "enqueue"
+        self.slot = ""
+        self.number = 0
+        self.header: tuple[Argument, ...] = ()
+
+    def assign(self, number: int, asker: str) -> None:
+        """Make this request `number` of `asker`, who is given the kept answer if he asks again."""
+        self.number = number
+        self.slot = "" if self.script.name in _REPEATABLE else asker
+
+    def arguments(self) -> Sequence[Argument]:
+        """What follows the script: number of keys, keys, and arguments as prelude.lua takes them."""
+        return (*self.header, self.slot, self.number, *self._arguments)
+
+
+class Waiting:
+    """Enqueues or settles that wait to go together: arguments and the future of each request."""
+
+    __slots__ = ("requests",)
+
+    def __init__(self) -> None:
+        self.requests: deque[tuple[Sequence[Argument], asyncio.Future[Any], float]] = deque()
+
+    def take(self, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
+        """Arguments, futures and earliest deadline of a call: at most `most` arguments, and about 1 MiB."""
+        arguments: list[Argument] = []
+        futures: list[asyncio.Future[Any]] = []
+        room = _BYTES_IN_ONE_CALL
+        deadline = self.requests[0][2]
+        while self.requests and room > 0:
+            if arguments and len(arguments) + len(self.requests[0][0]) > most:
+                break
+            taken, future, _ = self.requests.popleft()
+            arguments.extend(taken)
+            futures.append(future)
+            room -= sum(len(argument) for argument in taken if not isinstance(argument, int))
+        return arguments, futures, deadline
+
+    def expire(self, now: float, error: Exception) -> None:
+        """Fail the requests whose time is up."""
+        while self.requests and self.requests[0][2] <= now:
+            fail(self.requests.popleft()[1], error)
+
+
+def portions(items: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """`items`, in order, so that no portion of more than one item has more bytes than go in one call."""
+    if len(items) == 1 or sum(map(len, items)) <= _BYTES_IN_ONE_CALL:
+        return [items]
+    middle = len(items) // 2
+    return portions(items[:middle]) + portions(items[middle:])
+
+
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Let whoever awaits `future`, if anybody still does, have `error`."""
+    if not future.done():
+        future.set_exception(error)
+
+
+def fail_each(futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
+    """As `fail`, for each."""
+    for future in futures:
+        fail(future, error)

@@ -1,0 +1,19 @@
+-- uses prelude records lanes limits wake start_next
+-- Make keys eligible whose time has come, then start keys in order within all limits; orphans come first, see below.
+-- ARGV: see leasing.lua
+-- Returns: 1 = ask again for the rest, 0 = done; wall time; recovered orphans (none here); started keys: key and packed
+-- entry as it was while queued, the number at the end of the token counting from 1 (nil = not ours any more); orphans,
+-- key and attempts: if there are any, nothing was done, and recover.lua is to be asked, with a wait for each.
+-- Atomic: what is in progress is counted and added to in one step, so that the limit holds however many ask at once,
+-- and the order of the keys is that of the queue at one moment. Costs O(log n) a key started or promoted; neither the
+-- backlog nor twins are looked through.
+
+if #lapsed == 0 then return lease({}) end
+
+local orphans = {}
+for i, key in ipairs(lapsed) do
+  local running = call('HGET', RUNNING, key)
+  local _, record = unpack_running(running)
+  orphans[2 * i - 1], orphans[2 * i] = key, attempts_at(record, 1) + 1
+end
+return {1, wall, {}, {}, orphans}

@@ -1,0 +1,33 @@
+-- uses prelude records rules lanes limits wake places start_next
+-- Requeue or dead-letter orphans, then do as lease.lua.
+-- ARGV: see leasing.lua; [11] the error of orphans that are given up  [12...] orphan, its wait in microseconds, -1 = is
+-- given up
+-- Returns what lease.lua returns; of each recovered orphan key, attempts, owner, priority, first queued, 1 = given up.
+-- What becomes of an orphan the asker says, who may have a rule of his own; one that he did not know of comes next time.
+-- Atomic: an orphan is judged lapsed and taken in one step, so a renewal comes before or after, and with its slot free
+-- the limit is applied in that same step. Costs O(log n) an orphan, and what lease.lua costs.
+
+local waits, keys = {}, {}
+for i = 12, #ARGV, 2 do
+  waits[ARGV[i]] = tonumber(ARGV[i + 1])
+end
+for _, key in ipairs(lapsed) do
+  if waits[key] then keys[#keys + 1] = key end
+end
+
+local recovered = {}
+if #keys > 0 then read_states(keys) end
+for _, state in ipairs(touched) do
+  local entry, owner = end_attempt(state)
+  local wait = waits[state.key]
+  local is_last = wait < 0
+  if is_last then
+    give_up(state, entry, ARGV[11])
+  else
+    requeue(state, entry, 'o', wait)
+  end
+  append(recovered, 1, state.key, entry.a, owner, entry.p, entry.f, is_last and 1 or 0)
+end
+store()
+if #keys < #lapsed or #lapsed == ORPHANS_AT_ONCE then return answer(true, recovered[1] or {}, {}, {}) end
+return lease(recovered[1] or {})

@@ -1,0 +1,34 @@
+-- uses prelude records lanes limits
+-- Say how long a dispatcher may sleep, and remember that it does.
+-- ARGV[5] waiter  [6] concurrency
+-- Returns microseconds until a lease step may find something, 0 = now, -1 = not before somebody wakes the waiter.
+-- Atomic: a key that is queued after the look finds the waiter registered, so no wake-up is lost. Costs O(log n).
+
+local CONCURRENCY = tonumber(ARGV[6])
+
+local function until_due()
+  local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
+  return head[1] and tonumber(head[2]) - wall
+end
+
+local function until_start()
+  -- Whether there is room now or not: there may be by then, and who makes it wakes nobody for a key that is not due.
+  if ready == 0 then return until_due() end
+  if call('ZCARD', LEASES) >= limit_for(CONCURRENCY) then return nil end
+  if not rate then return 0 end
+  local saved = saved_starts()
+  return saved >= 1 and 0 or math.floor((1 - saved) * 1000000 / rate) + 1
+end
+
+promote()
+write_counts()
+
+local lapse = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
+local wait = lapse[1] and tonumber(lapse[2]) - steady
+if not paused then
+  local start = until_start()
+  wait = wait and start and math.min(wait, start) or wait or start
+end
+if wait and wait <= 0 then return 0 end
+call('ZADD', WAITERS, 'GT', CONCURRENCY, ARGV[5]) -- several may sleep under one name
+return wait or -1

@@ -1,0 +1,92 @@
+"""Stage 5: renewing leases from the renewer's thread, on a connection that no blocked event loop can stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from redis.exceptions import ResponseError
+
+from workqueue.backends.redis.address import Address, Locator, RedisSettings
+from workqueue.backends.redis.blocking import BlockingConnection
+from workqueue.backends.redis.errors import CONNECTION_ERRORS, asks_for_script, typed_error
+from workqueue.backends.redis.records import key_bytes
+from workqueue.backends.redis.scripts import script
+from workqueue.clock import Clock
+from workqueue.errors import StoreError, StoreUnavailableError
+from workqueue.lease import Lease
+
+__all__ = ["Renewal"]
+
+_AT_ONCE = 1000
+_LONGEST_WAIT = 5.0  # seconds for one answer: a silent node is given up early enough to try the next one
+
+
+class Renewal:
+    """Renews in one batch; `renew` is what a `LeaseRenewer` calls, always from one thread.
+
+    Args:
+        settings: the connection.
+        locator: where the master is.
+        clock: if given, goes by its time instead of the server's.
+        lease_us: how long a renewed lease lasts.
+    """
+
+    def __init__(self, settings: RedisSettings, locator: Locator, clock: Clock | None, lease_us: int) -> None:
+        self._settings = settings
+        self._locator = locator
+        self._clock = clock
+        self._lease_us = lease_us
+        self._connection: BlockingConnection | None = None
+        self._address = Address("", 0)
+        self._script = script("renew")
+
+    def renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+        """Those of `leases` that are still held; answers within `timeout` seconds.
+
+        Raises:
+            StoreUnavailableError: the store did not answer, or not as it should; worth another try.
+        """
+        until = time.monotonic() + timeout
+        held: list[Lease] = []
+        for start in range(0, len(leases), _AT_ONCE):
+            batch = leases[start : start + _AT_ONCE]
+            answer = self._ask(batch, until)
+            held.extend(lease for lease, is_held in zip(batch, answer, strict=True) if is_held == ord("1"))
+        return held
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, batch: Sequence[Lease], until: float) -> bytes:
+        left = min(until - time.monotonic(), _LONGEST_WAIT)
+        if left <= 0:
+            raise StoreUnavailableError("no time is left to renew in")
+        try:
+            return self._call(batch, left)
+        except (*CONNECTION_ERRORS, ResponseError, StoreError) as error:
+            self.close()  # the next try looks for the master again
+            # Transient whatever it is: even an error that an operator has to mend may be mended before the deadline.
+            raise StoreUnavailableError(str(typed_error(error, str(self._address)))) from error
+
+    def _call(self, batch: Sequence[Lease], timeout: float) -> bytes:
+        connection = self._open(timeout)
+        pairs = [argument for lease in batch for argument in (key_bytes(lease.key), lease.token)]
+        now = (self._clock.wall_us(), self._clock.steady_us()) if self._clock else ("", "")
+        arguments = (*self._settings.script_keys, *now, "", 0, self._lease_us, *pairs)
+        try:
+            answer: bytes = connection.ask("EVALSHA", self._script.sha, *arguments, timeout=timeout)
+        except ResponseError as error:
+            if not asks_for_script(error):
+                raise
+            answer = connection.ask("EVAL", self._script.text, *arguments, timeout=timeout)
+        return answer
+
+    def _open(self, timeout: float) -> BlockingConnection:
+        if self._connection is None:
+            self._address = self._locator.locate(timeout)
+            self._connection = BlockingConnection(self._settings.connection(self._address, timeout), timeout)
+        return self._connection

@@ -1,0 +1,368 @@
+"""Stage 2: the queue in a SQLite file, the embedded default: durable, and safe for several processes on one machine.
+
+Every call is a step (`store`, `leasing`) that the writer's thread (`writer`) commits together with
+whatever else waits; listings and counts come from a thread that only reads (`reads`).
+
+What an answer promises (P1). An enqueue, a settle or a change of settings is answered after the COMMIT of its
+transaction under `PRAGMA synchronous = FULL`: its frames of the write-ahead log are on disk, and so is the log's name,
+since SQLite syncs the directory when it makes the log. kill -9 loses nothing: committed frames are with the kernel, and
+whoever opens the file next ignores the others. Nor does a power cut, as far as the disk keeps what it says it wrote.
+Starts, renewals and the recovery of orphans are committed without waiting for the disk. A power cut may undo them, but
+the log is in order: no later step survives where an earlier one is lost. The key is then queued as it was, or an orphan
+of another boot. `?synchronous=normal` gives the promise up for power cuts, not for kill -9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Self, TypeVar
+from urllib.parse import unquote
+
+from workqueue.backends.sqlite import leasing
+from workqueue.backends.sqlite.leasing import LeaseStep, Start
+from workqueue.backends.sqlite.reads import Reads, View
+from workqueue.backends.sqlite.rows import printable
+from workqueue.backends.sqlite.schema import PATIENCE, QueueFile, boot_id, open_queue_file
+from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
+from workqueue.backends.sqlite.waiting import Waiting
+from workqueue.backends.sqlite.writer import GroupCommit
+from workqueue.backends.url import QueueURL, duration
+from workqueue.clock import Clock, SystemClock
+from workqueue.entry import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
+from workqueue.errors import (
+    InvalidSettingError,
+    KeyNotFoundError,
+    QueueClosedError,
+    StartLostError,
+    StoreError,
+    StoreUnavailableError,
+    WorkQueueError,
+)
+from workqueue.handles import Dead, Observed, Owned, Queued, state_of
+from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
+from workqueue.key import validate_key
+from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
+from workqueue.metrics import QueueMetrics
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.throttle import Configuration
+
+__all__ = ["QueueFile", "SqliteQueue", "open_url"]
+
+_DEFAULT = Options()
+_KEYS_A_STEP = 500  # of a large `queue_many`
+_LETTERS_A_PAGE = 100
+_FAKE_BOOT = 0
+_T = TypeVar("_T")
+
+
+class SqliteQueue:
+    """A queue in a SQLite file; processes share it by opening the same file.
+
+    Args:
+        file: the file, the queue's name in it, and how it is written.
+        clock: where time comes from; None = the machine's, with leases on CLOCK_BOOTTIME.
+        owner: recorded with the keys that this handle starts, for operators.
+        lease: how long a lease lasts and how often it is renewed.
+        max_payload: the largest payload accepted, in bytes.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        file: QueueFile,
+        *,
+        clock: Clock | None = None,
+        owner: str = "",
+        lease: LeaseTimes = DEFAULT_LEASE,
+        max_payload: int = MAX_PAYLOAD_BYTES,
+    ) -> None:
+        self.name = file.name
+        self.clock: Clock = clock or SystemClock()
+        self.owner = printable(owner)
+        self.max_payload = max_payload
+        self.metrics = QueueMetrics(file.name)
+        self.renewer = LeaseRenewer(self._renew, lease, self.clock)
+        boot = _FAKE_BOOT if clock else boot_id()
+        self._identity = Identity(self.owner, boot, lease.duration_us)
+        self._file = file
+        self._queue = 0
+        self._closed = True
+        self._reads = Reads(file, lambda connection: View(connection, self._queue, boot, self.clock, self))
+        self._waiting = Waiting(self._reads, self.clock, lease.duration)
+        self._writer = GroupCommit(file, self._open_store, self._waiting.tell)
+
+    async def __aenter__(self) -> Self:
+        await self._writer.open()
+        self._closed = False
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._closed = True
+        self.renewer.close()
+        self._waiting.tell(Change.EVERYTHING)
+        try:
+            await self._writer.close()
+        finally:
+            await self._reads.close()
+
+    def _open_store(self) -> Store:
+        connection, self._queue = open_queue_file(self._file)
+        return Store(connection, self._queue, self._identity, self.clock)
+
+    # enqueue
+
+    async def queue(self, key: str, options: Options = _DEFAULT) -> None:
+        """Store `key` (see `WorkQueue.queue`)."""
+        validate_key(key)
+        if options.payload is not None:
+            check_payload(options.payload, self.max_payload)
+        step = Enqueue(((key, options),), self.clock.wall_us())
+        await self._writer.submit(step)
+        self._count_enqueued(step)
+
+    async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
+        """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
+        checked = list(items)
+        for key, options in checked:
+            validate_key(key)
+            check_payload(options.payload, self.max_payload)
+        now_us = self.clock.wall_us()
+        # One after the other: what waits in the meantime, lease renewals above all, goes in between.
+        for first in range(0, len(checked), _KEYS_A_STEP):
+            step = Enqueue(checked[first : first + _KEYS_A_STEP], now_us)
+            await self._writer.submit(step)
+            self._count_enqueued(step)
+
+    def _count_enqueued(self, step: Enqueue) -> None:
+        for arrival in step.stored:
+            self.metrics.enqueued(arrival.not_before_us - step.now_us, deduped=arrival.deduped)
+
+    # enumerate
+
+    async def enumerate(self, limit: int = 100) -> Snapshot:
+        """What is where (see `WorkQueue.enumerate`)."""
+        asked_us = self.clock.steady_us()
+        running, eligible, twins = await self._look(lambda view: (view.running(), view.eligible(limit), view.twins()))
+        self.metrics.enumerated(self.clock.steady_us() - asked_us)
+        return Snapshot(running, eligible, twins, self._dead_letters())
+
+    async def _dead_letters(self) -> AsyncIterator[Dead]:
+        page = await self._look(lambda view: view.dead(0, _LETTERS_A_PAGE))
+        while page:
+            for _, letter in page:
+                yield letter
+            page = await self._look(partial(View.dead, after=page[-1][0], limit=_LETTERS_A_PAGE))
+
+    async def get(self, key: str) -> KeyState:
+        """The state of one key (see `WorkQueue.get`)."""
+        queued, running, dead = await self._look(lambda view: view.find(key))
+        state = state_of(
+            queued.entry if queued else None,
+            running.entry if running else None,
+            running.owner if running else "",
+            dead.letter if dead else None,
+        )
+        if state is None:
+            raise KeyNotFoundError(f"no key {key!r} in this queue")
+        return state
+
+    async def find(self, key: str) -> Found:
+        """The handles of one key (see `SearchableQueue.find`)."""
+        return Found(*await self._look(lambda view: view.find(key)))
+
+    async def delayed(self, limit: int = 100) -> Sequence[Queued]:
+        """The next keys to come due (see `SearchableQueue.delayed`)."""
+        return await self._look(lambda view: view.delayed(limit))
+
+    async def counts(self) -> Counts:
+        """The gauges (see `CountingQueue.counts`)."""
+        counts, more_due = await self._look(View.counts)
+        while more_due:
+            await self._ask(leasing.promote, durable=False)
+            counts, more_due = await self._look(View.counts)
+        return counts
+
+    async def _look(self, question: Callable[[View], _T]) -> _T:
+        self._check_open()
+        return await self._reads.look(question)
+
+    # lease
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        """Recover orphans and start keys, in one transaction (see `LeasingQueue.lease`)."""
+        recovered: list[RecoveredOrphan] = []
+        while True:  # only the last step starts keys, once everything that is due has its place
+            step = await self._starting(Ask(lambda store: leasing.lease(store, request)))
+            recovered += step.recovered
+            self.metrics.expired(len(step.recovered))
+            if not step.more_due:
+                return Leased([self._owned(start) for start in step.started], recovered)
+
+    async def start(self, queued: Queued) -> Owned:
+        step = await self._starting(Ask(lambda store: leasing.start(store, *queued.version)))
+        if not step.started:
+            raise StartLostError()
+        return self._owned(step.started[0])
+
+    async def _starting(self, ask: Ask) -> LeaseStep:
+        """Run a step that starts keys; a caller who is cancelled never learns of them, so they are handed back."""
+        answered = self._writer.submit(ask, durable=False)
+        try:
+            await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            answered.add_done_callback(lambda done: self._give_back(done, ask))
+            raise
+        step: LeaseStep = ask.answer
+        return step
+
+    def _give_back(self, answered: asyncio.Future[None], ask: Ask) -> None:
+        if answered.cancelled() or answered.exception() is not None:
+            return
+        with contextlib.suppress(QueueClosedError):  # then their leases lapse
+            for start in ask.answer.started:
+                self._writer.submit(_release(start.token, started(start.entry))).add_done_callback(_seen)
+
+    def _owned(self, start: Start) -> Owned:
+        lease = Lease(start.entry.key, str(start.token))
+        # From when it was stamped, by this machine's clock: the call may have waited for the file longer than a lease.
+        self.renewer.hold(lease, start.since_us)
+        self.metrics.started(start.entry, self.clock.wall_us())
+        return Owned(self, started(start.entry), lease, start.token)
+
+    def _renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+        ask = Ask(lambda store: leasing.renew(store, [int(lease.token) for lease in leases]))
+        try:
+            self._writer.run(ask, timeout)
+        except WorkQueueError as error:  # whatever it is, it may be over before the leases are
+            raise StoreUnavailableError(str(error)) from error
+        return [lease for lease in leases if int(lease.token) in ask.answer]
+
+    async def wait(self, timeout: timedelta, concurrency: int) -> None:
+        """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
+        self._check_open()
+        await self._waiting.wait(self._writer, timeout, concurrency)
+
+    # configure
+
+    async def configure(self, configuration: Configuration) -> None:
+        """Replace the stored settings (see `ConfigurableQueue.configure`)."""
+        await self._ask(lambda store: store.configure(configuration, self.clock.wall_us()))
+
+    async def configuration(self) -> Configuration:
+        """The stored settings."""
+        return await self._look(View.configuration)
+
+    # the verbs of handles (see `HandleStore`)
+
+    async def complete(self, owned: Owned) -> bool:
+        return await self._settle(owned, Settle(owned.version, owned.key))
+
+    async def requeue(self, owned: Owned, how: Requeue) -> bool:
+        now_us = self.clock.wall_us()
+        back = Arrival(requeued(owned.entry, how, now_us), merge_into_twin)
+        applied = await self._settle(owned, Settle(owned.version, owned.key, back))
+        if applied:
+            self.metrics.requeued(back.not_before_us - now_us)
+        return applied
+
+    async def dead_letter(self, owned: Owned, error: str) -> bool:
+        letter = dead_lettered(owned.entry, error, self.clock.wall_us())
+        return await self._settle(owned, Settle(owned.version, owned.key, letter=letter))
+
+    async def release(self, owned: Owned) -> bool:
+        return await self._settle(owned, _release(owned.version, owned.entry))
+
+    def abandon(self, owned: Owned) -> None:
+        self.renewer.drop(owned.lease)
+
+    async def _settle(self, owned: Owned, settle: Settle) -> bool:
+        """End the lease if it is still `owned`'s: whoever holds the token, and only he, may write."""
+        self._check_open()
+        lease = owned.lease
+        self.renewer.drop(lease)
+        if lease.lost.is_set():
+            return False
+        try:
+            await self._writer.submit(settle)
+        except StoreError:
+            self.renewer.keep(lease)
+            raise
+        if not settle.applied:
+            lease.lost.set()
+        return settle.applied
+
+    async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
+        return await self._ask(partial(leasing.take_observed, pin=observed.version, how=how))
+
+    async def dead_letter_observed(self, observed: Observed, error: str) -> bool:
+        return await self._ask(partial(leasing.take_observed, pin=observed.version, how=error))
+
+    async def drop_queued(self, queued: Queued) -> bool:
+        return await self._ask(lambda store: store.drop_queued(*queued.version))
+
+    async def redrive(self, dead: Dead) -> bool:
+        row_id, stamp = dead.version
+        return await self._ask(lambda store: store.redrive(row_id, stamp, self.clock.wall_us()))
+
+    async def drop_dead(self, dead: Dead) -> bool:
+        return await self._ask(lambda store: store.drop_dead(*dead.version))
+
+    async def _ask(self, question: Callable[[Store], _T], *, durable: bool = True) -> _T:
+        ask = Ask(question)
+        await self._writer.submit(ask, durable=durable)
+        answer: _T = ask.answer
+        return answer
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise QueueClosedError()
+
+
+def _release(token: int, entry: Entry) -> Settle:
+    return Settle(token, entry.key, Arrival(released(entry), partial(merge_into_twin, release=True)))
+
+
+def _seen(answered: asyncio.Future[None]) -> None:
+    """Nobody waits for this answer; if it is an error, the lease lapses and the key is recovered."""
+    if not answered.cancelled():
+        answered.exception()
+
+
+def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> SqliteQueue:
+    """`sqlite:///relative.db`, `sqlite:////absolute.db`.
+
+    Settings `name`, `lease`, `renew`, `max_payload`, `synchronous` (`full` or `normal`) and `busy_timeout` (how long a
+    call waits for the file's lock, default 5s).
+    """
+    file = QueueFile(
+        _path(url),
+        url.name(),
+        url.take("busy_timeout", duration, PATIENCE),
+        url.take("synchronous", _synchronous, True),
+    )
+    queue = SqliteQueue(file, clock=clock, owner=owner, lease=url.lease_times(), max_payload=url.max_payload())
+    url.finish()
+    return queue
+
+
+def _path(url: QueueURL) -> str:
+    parts = url.parts
+    path = unquote(parts.path[1:])
+    if parts.netloc or parts.fragment or not path or path == ":memory:":
+        raise InvalidSettingError(
+            f"{parts.geturl()!r} names no file: write sqlite:///relative.db or sqlite:////absolute/path.db, "
+            "'#' and '?' in a name as %23 and %3F; for a queue in memory use memory://"
+        )
+    return os.path.abspath(path)
+
+
+def _synchronous(text: str) -> bool:
+    if text not in ("full", "normal"):
+        raise ValueError("it takes full or normal")
+    return text == "full"
