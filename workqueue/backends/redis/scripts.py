@@ -1,4 +1,4 @@
-"""Stages 1-6: the Lua scripts of the Redis backend: a file each in `redis_lua`, with the parts that they share."""
+"""Stages 1-6: the Lua scripts of the Redis backend: a file each in `lua/`, with what they share in `lua/parts/`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,12 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """The script in `redis_lua/<name>.lua`, with the shared parts that it uses."""
-    return Script(name, _USES.sub(lambda uses: "\n".join(map(_read, uses[1].split())), _read(name)))
+    """The script in `lua/<name>.lua`, with the shared parts that it uses."""
+    return Script(name, _USES.sub(lambda uses: "\n".join(map(_part, uses[1].split())), _read(name)))
+
+
+def _part(name: str) -> str:
+    return _read(f"parts/{name}")
 
 
 def _read(name: str) -> str:

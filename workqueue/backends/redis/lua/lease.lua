@@ -1,6 +1,6 @@
 -- uses prelude records lanes limits wake start_next
 -- Make keys eligible whose time has come, then start keys in order within all limits; orphans come first, see below.
--- ARGV: see leasing.lua
+-- ARGV: see parts/start_next.lua
 -- Returns: 1 = ask again for the rest, 0 = done; wall time; recovered orphans (none here); started keys: key and packed
 -- entry as it was while queued, the number at the end of the token counting from 1 (nil = not ours any more); orphans,
 -- key and attempts: if there are any, nothing was done, and recover.lua is to be asked, with a wait for each.

@@ -1,6 +1,6 @@
 -- uses prelude records rules lanes limits wake places start_next
 -- Requeue or dead-letter orphans, then do as lease.lua.
--- ARGV: see leasing.lua; [11] the error of orphans that are given up  [12...] orphan, its wait in microseconds, -1 = is
+-- ARGV: see parts/start_next.lua; [11] the error of orphans that are given up  [12...] orphan, its wait in microseconds, -1 = is
 -- given up
 -- Returns what lease.lua returns; of each recovered orphan key, attempts, owner, priority, first queued, 1 = given up.
 -- What becomes of an orphan the asker says, who may have a rule of his own; one that he did not know of comes next time.
