@@ -39,7 +39,7 @@ format: setup   ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: setup    ## regenerate workqueue/pb from proto/workqueue.proto
+proto: setup    ## regenerate workqueue/rpc/pb from proto/workqueue.proto
 	$(BIN)/python proto/generate.py
 
 bench: setup    ## the benchmarks, with their ratios

@@ -21,8 +21,8 @@ import grpc
 from benchmarks.cycle import interleaved, runner, show
 from dispatcher import Dispatcher, DispatcherSettings, service_callback
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import (
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import (
     WorkqueueServiceServicer,
     WorkqueueServiceStub,
     add_WorkqueueServiceServicer_to_server,

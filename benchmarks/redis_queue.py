@@ -30,8 +30,8 @@ from benchmarks.redis_processes import Row, crash, restart, server_cpu, several
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.fakes.redis_server import RedisCluster, RedisServer
 from workqueue import Options, open_queue
-from workqueue.hyperqueue import by_fnv
 from workqueue.interface import Leased, LeaseRequest
+from workqueue.rpc.sharding import by_fnv
 
 ROUNDS = 5
 BACKLOG_ROUNDS = 15

@@ -19,15 +19,15 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from dispatcher.trigger import Trigger
 from workqueue.backends import open_queue
-from workqueue.channel import join_host_port
 from workqueue.exposition import Exposition, identity
 from workqueue.gauges import GaugeRefresher
 from workqueue.generic import FullQueue
 from workqueue.metrics import metrics_of
 from workqueue.programs.access import guarded
+from workqueue.rpc.channel import join_host_port
+from workqueue.rpc.receiver import receive
+from workqueue.rpc.server import until_signalled
 from workqueue.security import ServerSecurity, check_listen
-from workqueue.server import until_signalled
-from workqueue.service import receive
 from workqueue.web import serving
 
 __all__ = ["Listening", "Process"]

@@ -1,4 +1,4 @@
-"""Regenerate workqueue/pb from proto/workqueue.proto: `make proto`, or `--out DIR` to write elsewhere."""
+"""Regenerate workqueue/rpc/pb from proto/workqueue.proto: `make proto`, or `--out DIR` to write elsewhere."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ REPOSITORY = PROTO_DIRECTORY.parent
 # The file's name in protobuf's process-wide descriptor pool. protoc is told that proto/ is mounted here, for two
 # reasons: a bare `workqueue.proto` would collide with anybody else's file of that name in the same process, and the
 # generated modules import each other by this path.
-MOUNT = "workqueue/pb"
+MOUNT = "workqueue/rpc/pb"
 
 
 def generate(out: Path) -> None:
-    """Write the messages, the service and their typed stubs to `out`/workqueue/pb, which is created when missing.
+    """Write the messages, the service and their typed stubs to `out`/workqueue/rpc/pb, which is created when missing.
 
     Raises:
         RuntimeError: protoc or one of its plugins refused; it has said why on stderr.
@@ -48,7 +48,7 @@ def plugin(name: str) -> Path:
 def main() -> None:
     """Read the command line and generate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=REPOSITORY, help="the folder that holds workqueue/pb")
+    parser.add_argument("--out", type=Path, default=REPOSITORY, help="the folder that holds workqueue/rpc/pb")
     generate(parser.parse_args().out)
 
 

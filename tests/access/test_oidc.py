@@ -19,8 +19,8 @@ from workqueue.clock import to_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.google_identity import GoogleIDToken
 from workqueue.oidc import OIDCTokens
+from workqueue.rpc.receiver import receive
 from workqueue.security import ClientSecurity, ServerSecurity
-from workqueue.service import receive
 from workqueue.testing import FakeClock
 
 HOUR = timedelta(hours=1)

@@ -17,12 +17,12 @@ from tests.support.tls import Authority, Pair
 from workqueue import KeyStatus
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.bearer import StaticToken, StaticTokens, TokenFile
-from workqueue.client import Retries, connect
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
-from workqueue.pb import workqueue_pb2 as pb
+from workqueue.rpc.client import Retries, connect
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.receiver import receive
+from workqueue.rpc.server import GrpcServer
 from workqueue.security import ClientSecurity, ServerSecurity, ServerTLS
-from workqueue.server import GrpcServer
-from workqueue.service import receive
 from workqueue.testing import FakeClock
 
 

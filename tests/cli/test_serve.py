@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from tests.support.programs import serving, workqueue
-from workqueue.hyperqueue import fnv1a_32
+from workqueue.rpc.sharding import fnv1a_32
 
 ANY_PORTS = ["--grpc-port", "0", "--http-port", "0"]
 

@@ -21,9 +21,9 @@ from workqueue import RequeueNotBefore as NotBefore
 from workqueue.attempt import Attempt
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
-from workqueue.reconciler import serve
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
+from workqueue.rpc.reconciler import serve
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MINUTE = timedelta(minutes=1)
@@ -260,7 +260,7 @@ async def test_a_reconciler_that_goes_down_and_comes_back_costs_no_key_its_attem
 
 FRAIL = """
 import asyncio, os, sys
-from workqueue.reconciler import serve
+from workqueue.rpc.reconciler import serve
 
 async def reconcile(key, attempt):
     if key == "poison":

@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 
 ROOT = Path(__file__).parents[2]
 

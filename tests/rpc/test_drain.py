@@ -20,14 +20,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.grpc import on_loop, refused, stub_of
 from workqueue import RequeueAfter
 from workqueue.attempt import Attempt, Callback
-from workqueue.drain import Drain, DrainTimes
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
-from workqueue.reconciler import serve
-from workqueue.wire import SERVICE, response_of
+from workqueue.rpc.drain import Drain, DrainTimes
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.rpc.reconciler import serve
+from workqueue.rpc.wire import SERVICE, response_of
 
 if TYPE_CHECKING:
-    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+    from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -186,8 +186,8 @@ async def test_keys_come_back_spread_over_half_a_minute(rand: float, seconds: in
 PROGRAM = """
 import asyncio
 from datetime import timedelta
-from workqueue.drain import DrainTimes
-from workqueue.reconciler import serve
+from workqueue.rpc.drain import DrainTimes
+from workqueue.rpc.reconciler import serve
 
 async def callback(key, attempt):
     print("started", flush=True)

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
 
-from workqueue.pb.workqueue_pb2 import (
+from workqueue.rpc.pb.workqueue_pb2 import (
     DESCRIPTOR,
     GetKeyStateRequest,
     KeyState,

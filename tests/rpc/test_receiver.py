@@ -11,7 +11,6 @@ import pytest
 from tests.support.grpc import ONCE, QUICK, FailingQueue, client_of, on_loop, received, refused, stub_of
 from workqueue import InvalidKeyError, InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.client import Retries, connect
 from workqueue.errors import (
     InvalidSettingError,
     PayloadTooLargeError,
@@ -22,8 +21,9 @@ from workqueue.errors import (
     UnsupportedError,
     WorkQueueError,
 )
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.service import Receiver, receive
+from workqueue.rpc.client import Retries, connect
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.receiver import Receiver, receive
 from workqueue.testing import FakeClock
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -325,7 +325,7 @@ async def test_a_server_that_is_no_receiver_is_told_from_one_that_is_down() -> N
 
 @on_loop
 async def test_the_receiver_can_join_a_server_of_somebody_elses() -> None:
-    from workqueue.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
+    from workqueue.rpc.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
 
     queue, server = MemoryQueue(), grpc.aio.server()
     add_WorkqueueServiceServicer_to_server(Receiver(queue), server)

@@ -21,9 +21,9 @@ from workqueue import (
     RequeueNotBefore,
 )
 from workqueue.attempt import Attempt
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.reconciler import serve
-from workqueue.wire import DETAILS_TRAILER, from_reconciler, non_retriable_reason
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.reconciler import serve
+from workqueue.rpc.wire import DETAILS_TRAILER, from_reconciler, non_retriable_reason
 
 MINUTE = timedelta(minutes=1)
 
@@ -239,6 +239,6 @@ async def test_a_reconciler_has_no_key_states() -> None:
 async def test_an_unexpected_error_leaves_its_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     await error_of(raising(ValueError("bad value")))
 
-    (record,) = [record for record in caplog.records if record.name == "workqueue.reconciler"]
+    (record,) = [record for record in caplog.records if record.name == "workqueue.rpc.reconciler"]
     assert record.exc_info is not None
     assert (record.getMessage(), vars(record)["key"]) == ("attempt failed: ValueError: bad value", "k")

@@ -13,13 +13,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.support.grpc import channel_to, client_of, on_loop, refused, stub_of
 from workqueue import KeyStatus
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.channel import Address, join_host_port
 from workqueue.errors import InvalidSettingError
-from workqueue.pb import workqueue_pb2 as pb
+from workqueue.rpc.channel import Address, join_host_port
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.receiver import Receiver, receive
+from workqueue.rpc.server import GrpcServer, Listen
+from workqueue.rpc.wire import SERVICE
 from workqueue.security import ServerSecurity
-from workqueue.server import GrpcServer, Listen
-from workqueue.service import Receiver, receive
-from workqueue.wire import SERVICE
 
 Status = health_pb2.HealthCheckResponse
 

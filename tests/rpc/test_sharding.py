@@ -15,11 +15,11 @@ from workqueue import InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.bearer import StaticTokens
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
-from workqueue.hyperqueue import HASHES, by_fnv, by_rendezvous, fnv1a_32, route
-from workqueue.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.receiver import receive
+from workqueue.rpc.server import GrpcServer
+from workqueue.rpc.sharding import HASHES, by_fnv, by_rendezvous, fnv1a_32, route
 from workqueue.security import ServerSecurity
-from workqueue.server import GrpcServer
-from workqueue.service import receive
 
 # key: its hash, and its shard of 1, 2, 3, 5, 7 and 16; printed by a Go program that chooses as the Go hyperqueue does.
 GOS_CHOICES: dict[str, tuple[int, list[int]]] = {

@@ -33,8 +33,8 @@ from workqueue.errors import (
     StoreUnusableError,
     UnsupportedError,
 )
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.wire import (
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.wire import (
     DETAILS_TRAILER,
     cut,
     failure_of,

@@ -13,16 +13,16 @@ import grpc
 import pytest
 
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.client import Client, Retries, connect
 from workqueue.errors import WorkQueueError
 from workqueue.options import Options
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.rpc.client import Client, Retries, connect
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.rpc.receiver import receive
+from workqueue.rpc.server import GrpcServer
 from workqueue.security import ClientSecurity
-from workqueue.server import GrpcServer
-from workqueue.service import receive
 
 if TYPE_CHECKING:
-    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+    from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
 
 _P = ParamSpec("_P")
 

@@ -27,7 +27,7 @@ from workqueue.programs.sweep import Act, Report, sweep
 from workqueue.programs.takes import CONTENT, DURATION, MOMENT, PAIR, whole
 
 if TYPE_CHECKING:
-    from workqueue.client import Client
+    from workqueue.rpc.client import Client
 
 __all__ = [
     "EnqueueFlags",
@@ -101,7 +101,7 @@ def _opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
     url = where.url(receiver=True)
     if not is_receiver(url):
         return open_queue(url)
-    from workqueue.client import Retries, connect
+    from workqueue.rpc.client import Retries, connect
 
     with naming("--queue or WORKQUEUE_URL"):
         return connect(url, security=remote.calls.security(url), retries=Retries(patience=remote.patience))

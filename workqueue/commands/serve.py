@@ -50,7 +50,7 @@ def receive(where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogF
 async def _receive(url: str, host: str, ports: PortFlags, security: ServerSecurity) -> None:
     from workqueue.gauges import GaugeRefresher
     from workqueue.metrics import metrics_of
-    from workqueue.service import receive as receiver
+    from workqueue.rpc.receiver import receive as receiver
 
     async with open_queue(url) as queue:
         metrics = metrics_of(queue)
@@ -94,7 +94,7 @@ def hyperqueue(shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports:
 
 
 def _check(shards: Sequence[str]) -> None:
-    from workqueue.channel import Address
+    from workqueue.rpc.channel import Address
 
     with naming("--shards or SHARD_URLS"):
         for shard in shards:
@@ -102,7 +102,7 @@ def _check(shards: Sequence[str]) -> None:
 
 
 async def _route(shards: ShardFlags, calls: CallFlags, host: str, ports: PortFlags, security: ServerSecurity) -> None:
-    from workqueue.hyperqueue import route
+    from workqueue.rpc.sharding import route
 
     routed = route(
         shards.shards,
@@ -123,8 +123,8 @@ async def _watched(
     """Serve /healthz and /metrics until the block ends."""
     from prometheus_client import REGISTRY
 
-    from workqueue.channel import join_host_port
     from workqueue.exposition import Exposition, identity, serve_metrics
+    from workqueue.rpc.channel import join_host_port
 
     exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
     tls = security.tls.http_context() if security.tls else None

@@ -144,8 +144,8 @@ class CallFlags:
 
             return TokenFile(self.token_file)
         if self.google_id_token:
-            from workqueue.channel import Address
             from workqueue.google_identity import METADATA_HOST, GoogleIDToken
+            from workqueue.rpc.channel import Address
 
             audience = f"https://{Address.parse(address).host}"  # what Cloud Run calls a service
             return GoogleIDToken(audience, metadata_host=os.environ.get("GCE_METADATA_HOST") or METADATA_HOST)

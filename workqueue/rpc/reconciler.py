@@ -11,15 +11,15 @@ from typing import Any
 import grpc
 
 from workqueue.attempt import Callback, call
-from workqueue.drain import Drain, DrainTimes
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.lease import Lost
 from workqueue.outcomes import QueueKeys, RequeueAfter
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.drain import Drain, DrainTimes
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.server import GrpcServer, Listen
+from workqueue.rpc.wire import Failure, cut, describe, failure_of, response_of
 from workqueue.security import ServerSecurity
-from workqueue.server import GrpcServer, Listen
-from workqueue.wire import Failure, cut, describe, failure_of, response_of
 
 __all__ = ["Reconciler", "RemoteAttempt", "serve"]
 

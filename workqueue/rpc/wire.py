@@ -34,7 +34,7 @@ from workqueue.errors import (
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.options import NO_META, Options
 from workqueue.outcomes import Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
-from workqueue.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb import workqueue_pb2 as pb
 
 __all__ = [
     "DETAILS_TRAILER",

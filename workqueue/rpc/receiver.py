@@ -12,11 +12,11 @@ from workqueue.clock import Clock, SystemClock
 from workqueue.errors import WorkQueueError
 from workqueue.interface import WorkQueue
 from workqueue.options import MAX_META_BYTES
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.server import GrpcServer, Listen
+from workqueue.rpc.wire import Failure, options_of, refusal_of, state_message_of
 from workqueue.security import ServerSecurity
-from workqueue.server import GrpcServer, Listen
-from workqueue.wire import Failure, options_of, refusal_of, state_message_of
 
 __all__ = ["Receiver", "receive", "take_over_trace"]
 

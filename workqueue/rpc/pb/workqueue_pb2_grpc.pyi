@@ -8,7 +8,7 @@ ours; a Go peer skips them, so nothing may depend on its having read one.
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from workqueue.pb import workqueue_pb2 as _workqueue_pb2
+from workqueue.rpc.pb import workqueue_pb2 as _workqueue_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import grpc
 
-from workqueue.channel import Address, join_host_port, open_channel
 from workqueue.errors import InvalidSettingError
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
+from workqueue.rpc.channel import Address, join_host_port, open_channel
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
+from workqueue.rpc.receiver import take_over_trace
+from workqueue.rpc.server import GrpcServer, Listen
+from workqueue.rpc.wire import cut
 from workqueue.security import ClientSecurity, ServerSecurity
-from workqueue.server import GrpcServer, Listen
-from workqueue.service import take_over_trace
-from workqueue.wire import cut
 
 if TYPE_CHECKING:
-    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+    from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
 
 __all__ = ["HASHES", "Choose", "Router", "Shard", "by_fnv", "by_rendezvous", "fnv1a_32", "route"]
 

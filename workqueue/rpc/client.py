@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
-from workqueue.channel import Address, Diagnosis, Probe, open_channel
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import (
     InvalidOptionsError,
@@ -25,13 +24,14 @@ from workqueue.errors import (
 from workqueue.interface import KeyState
 from workqueue.key import validate_key
 from workqueue.options import Options
-from workqueue.pb import workqueue_pb2 as pb
-from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.rpc.channel import Address, Diagnosis, Probe, open_channel
+from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
+from workqueue.rpc.wire import describe, key_state_of, refuse_floor, request_of
 from workqueue.security import ClientSecurity
-from workqueue.wire import describe, key_state_of, refuse_floor, request_of
 
 if TYPE_CHECKING:
-    from workqueue.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
+    from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
 
 __all__ = ["Client", "Retries", "connect"]
 

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from workqueue.pb import workqueue_pb2 as workqueue_dot_pb_dot_workqueue__pb2
+from workqueue.rpc.pb import workqueue_pb2 as workqueue_dot_rpc_dot_pb_dot_workqueue__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in workqueue/pb/workqueue_pb2_grpc.py depends on'
+        + ' but the generated code in workqueue/rpc/pb/workqueue_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,13 +37,13 @@ class WorkqueueServiceStub:
         """
         self.Process = channel.unary_unary(
                 '/chainguard.workqueue.WorkqueueService/Process',
-                request_serializer=workqueue_dot_pb_dot_workqueue__pb2.ProcessRequest.SerializeToString,
-                response_deserializer=workqueue_dot_pb_dot_workqueue__pb2.ProcessResponse.FromString,
+                request_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessRequest.SerializeToString,
+                response_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessResponse.FromString,
                 _registered_method=True)
         self.GetKeyState = channel.unary_unary(
                 '/chainguard.workqueue.WorkqueueService/GetKeyState',
-                request_serializer=workqueue_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.SerializeToString,
-                response_deserializer=workqueue_dot_pb_dot_workqueue__pb2.KeyState.FromString,
+                request_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.SerializeToString,
+                response_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.KeyState.FromString,
                 _registered_method=True)
 
 
@@ -71,13 +71,13 @@ def add_WorkqueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Process': grpc.unary_unary_rpc_method_handler(
                     servicer.Process,
-                    request_deserializer=workqueue_dot_pb_dot_workqueue__pb2.ProcessRequest.FromString,
-                    response_serializer=workqueue_dot_pb_dot_workqueue__pb2.ProcessResponse.SerializeToString,
+                    request_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessRequest.FromString,
+                    response_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessResponse.SerializeToString,
             ),
             'GetKeyState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetKeyState,
-                    request_deserializer=workqueue_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.FromString,
-                    response_serializer=workqueue_dot_pb_dot_workqueue__pb2.KeyState.SerializeToString,
+                    request_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.FromString,
+                    response_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.KeyState.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -106,8 +106,8 @@ class WorkqueueService:
             request,
             target,
             '/chainguard.workqueue.WorkqueueService/Process',
-            workqueue_dot_pb_dot_workqueue__pb2.ProcessRequest.SerializeToString,
-            workqueue_dot_pb_dot_workqueue__pb2.ProcessResponse.FromString,
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessRequest.SerializeToString,
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -133,8 +133,8 @@ class WorkqueueService:
             request,
             target,
             '/chainguard.workqueue.WorkqueueService/GetKeyState',
-            workqueue_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.SerializeToString,
-            workqueue_dot_pb_dot_workqueue__pb2.KeyState.FromString,
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.SerializeToString,
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.KeyState.FromString,
             options,
             channel_credentials,
             insecure,
