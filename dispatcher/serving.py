@@ -18,6 +18,7 @@ from dispatcher.round import Round
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from dispatcher.trigger import Trigger
+from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.backends import open_queue
 from workqueue.exposition import Exposition, identity
 from workqueue.gauges import GaugeRefresher
@@ -27,7 +28,6 @@ from workqueue.programs.access import guarded
 from workqueue.rpc.channel import join_host_port
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import until_signalled
-from workqueue.security import ServerSecurity, check_listen
 from workqueue.web import serving
 
 __all__ = ["Listening", "Process"]

@@ -8,13 +8,13 @@ import grpc
 
 from dispatcher.callback import Attempt
 from dispatcher.outage import TargetUnavailableError
+from workqueue.access.security import ClientSecurity
 from workqueue.errors import InfrastructureError, NonRetriableError, WorkQueueError
 from workqueue.outcomes import Outcome
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.wire import describe, from_reconciler, non_retriable_reason, outcome_of
-from workqueue.security import ClientSecurity
 
 __all__ = ["ServiceCallback", "TargetError", "service_callback"]
 

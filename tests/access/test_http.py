@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from tests.support.grpc import on_loop
 from tests.support.tls import Authority
-from workqueue.bearer import BearerTokens, StaticTokens, TokenCheckUnavailableError
-from workqueue.security import ClientSecurity, ServerTLS
+from workqueue.access.bearer import BearerTokens, StaticTokens, TokenCheckUnavailableError
+from workqueue.access.security import ClientSecurity, ServerTLS
 from workqueue.web import serving
 
 

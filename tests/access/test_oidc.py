@@ -13,14 +13,14 @@ import pytest
 from tests.support.grpc import client_of, on_loop
 from tests.support.oidc import Issuer, MetadataServer
 from workqueue import KeyStatus
+from workqueue.access.bearer import StaticToken, TokenCheckUnavailableError, TokenRefusedError
+from workqueue.access.google_identity import GoogleIDToken
+from workqueue.access.oidc import OIDCTokens
+from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.bearer import StaticToken, TokenCheckUnavailableError, TokenRefusedError
 from workqueue.clock import to_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
-from workqueue.google_identity import GoogleIDToken
-from workqueue.oidc import OIDCTokens
 from workqueue.rpc.receiver import receive
-from workqueue.security import ClientSecurity, ServerSecurity
 from workqueue.testing import FakeClock
 
 HOUR = timedelta(hours=1)

@@ -31,7 +31,7 @@ from tests.support.dispatching import (
     states,
     until,
 )
-from workqueue.bearer import BearerTokens, StaticTokens
+from workqueue.access.bearer import BearerTokens, StaticTokens
 from workqueue.web import serving
 
 SECOND = timedelta(seconds=1)

@@ -12,14 +12,14 @@ import pytest
 
 from tests.support.grpc import FailingQueue, client_of, on_loop, refused, stub_of
 from workqueue import InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
+from workqueue.access.bearer import StaticTokens
+from workqueue.access.security import ServerSecurity
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.bearer import StaticTokens
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import GrpcServer
 from workqueue.rpc.sharding import HASHES, by_fnv, by_rendezvous, fnv1a_32, route
-from workqueue.security import ServerSecurity
 
 # key: its hash, and its shard of 1, 2, 3, 5, 7 and 16; printed by a Go program that chooses as the Go hyperqueue does.
 GOS_CHOICES: dict[str, tuple[int, list[int]]] = {

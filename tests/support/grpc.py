@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import grpc
 import pytest
 
+from workqueue.access.security import ClientSecurity
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import WorkQueueError
 from workqueue.options import Options
@@ -19,7 +20,6 @@ from workqueue.rpc.client import Client, Retries, connect
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import GrpcServer
-from workqueue.security import ClientSecurity
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub

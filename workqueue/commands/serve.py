@@ -19,8 +19,8 @@ from workqueue.programs.settings import LogFlags, QueueFlags
 from workqueue.programs.takes import choice, listed
 
 if TYPE_CHECKING:
+    from workqueue.access.security import ServerSecurity
     from workqueue.metrics import QueueMetrics
-    from workqueue.security import ServerSecurity
 
 __all__ = ["PortFlags", "ShardFlags", "hyperqueue", "receive"]
 

@@ -17,8 +17,8 @@ from workqueue.programs.takes import TEXT, Takes, listed, whole
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
     from starlette.types import ASGIApp
 
-    from workqueue.bearer import TokenSource, TokenVerifier
-    from workqueue.security import ClientSecurity, ServerSecurity
+    from workqueue.access.bearer import TokenSource, TokenVerifier
+    from workqueue.access.security import ClientSecurity, ServerSecurity
 
 __all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags", "guarded"]
 
@@ -75,7 +75,7 @@ class ListenFlags:
             InvalidSettingError: a file or URL is not what it should be.
             MissingExtraError: OIDC needs a library that is not installed.
         """
-        from workqueue.security import ServerSecurity, ServerTLS
+        from workqueue.access.security import ServerSecurity, ServerTLS
 
         tls = None
         if self.tls_cert is not None and self.tls_key is not None:
@@ -86,11 +86,11 @@ class ListenFlags:
 
     def _tokens(self) -> TokenVerifier | None:
         if self.accept_tokens is not None:
-            from workqueue.bearer import StaticTokens
+            from workqueue.access.bearer import StaticTokens
 
             return StaticTokens.from_file(self.accept_tokens)
         if self.oidc_issuer is not None:
-            from workqueue.oidc import OIDCTokens
+            from workqueue.access.oidc import OIDCTokens
 
             jwks_url = self.oidc_jwks_url or ""
             return OIDCTokens(
@@ -131,7 +131,7 @@ class CallFlags:
         Raises:
             InvalidSettingError: a file is not what it should be.
         """
-        from workqueue.security import ClientSecurity
+        from workqueue.access.security import ClientSecurity
 
         with naming("--token-file"):
             token = self._token(address)
@@ -140,11 +140,11 @@ class CallFlags:
 
     def _token(self, address: str) -> TokenSource | None:
         if self.token_file is not None:
-            from workqueue.bearer import TokenFile
+            from workqueue.access.bearer import TokenFile
 
             return TokenFile(self.token_file)
         if self.google_id_token:
-            from workqueue.google_identity import METADATA_HOST, GoogleIDToken
+            from workqueue.access.google_identity import METADATA_HOST, GoogleIDToken
             from workqueue.rpc.channel import Address
 
             audience = f"https://{Address.parse(address).host}"  # what Cloud Run calls a service
@@ -154,7 +154,7 @@ class CallFlags:
 
 def guarded(app: ASGIApp, security: ServerSecurity) -> ASGIApp:
     """`app`, asking for a token where `security` says so; probes never need one."""
-    from workqueue.bearer import BearerTokens
+    from workqueue.access.bearer import BearerTokens
 
     return cast("ASGIApp", BearerTokens(app, security.tokens)) if security.tokens is not None else app
 

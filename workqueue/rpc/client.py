@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
+from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import (
     InvalidOptionsError,
@@ -28,7 +29,6 @@ from workqueue.rpc.channel import Address, Diagnosis, Probe, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.wire import describe, key_state_of, refuse_floor, request_of
-from workqueue.security import ClientSecurity
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from workqueue.access.security import ServerSecurity
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import WorkQueueError
 from workqueue.interface import WorkQueue
@@ -16,7 +17,6 @@ from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.wire import Failure, options_of, refusal_of, state_message_of
-from workqueue.security import ServerSecurity
 
 __all__ = ["Receiver", "receive", "take_over_trace"]
 

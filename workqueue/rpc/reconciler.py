@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from workqueue.access.security import ServerSecurity
 from workqueue.attempt import Callback, call
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.lease import Lost
@@ -19,7 +20,6 @@ from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.wire import Failure, cut, describe, failure_of, response_of
-from workqueue.security import ServerSecurity
 
 __all__ = ["Reconciler", "RemoteAttempt", "serve"]
 

@@ -15,12 +15,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from workqueue.bearer import RequireToken
+from workqueue.access.bearer import RequireToken
+from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.channel import MAX_MESSAGE_BYTES, join_host_port
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE
-from workqueue.security import ServerSecurity, check_listen
 
 __all__ = ["GrpcServer", "Listen", "until_signalled"]
 

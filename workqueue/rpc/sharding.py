@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import grpc
 
+from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.channel import Address, join_host_port, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
@@ -21,7 +22,6 @@ from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, Workqu
 from workqueue.rpc.receiver import take_over_trace
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.wire import cut
-from workqueue.security import ClientSecurity, ServerSecurity
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub

@@ -15,14 +15,14 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.support.grpc import ONCE, QUICK, channel_to, client_of, on_loop, refused, stub_of
 from tests.support.tls import Authority, Pair
 from workqueue import KeyStatus
+from workqueue.access.bearer import StaticToken, StaticTokens, TokenFile
+from workqueue.access.security import ClientSecurity, ServerSecurity, ServerTLS
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.bearer import StaticToken, StaticTokens, TokenFile
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.rpc.client import Retries, connect
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import GrpcServer
-from workqueue.security import ClientSecurity, ServerSecurity, ServerTLS
 from workqueue.testing import FakeClock
 
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from workqueue.bearer import TokenCheckUnavailableError, TokenRefusedError
+from workqueue.access.bearer import TokenCheckUnavailableError, TokenRefusedError
+from workqueue.access.security import is_loopback
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, MissingExtraError
-from workqueue.security import is_loopback
 
 try:
     import jwt
