@@ -13,12 +13,12 @@ import prometheus_client
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.entry import Entry
-from workqueue.exposition import Exposition
 from workqueue.handles import Owned
 from workqueue.lease import Lease
 from workqueue.metrics import DispatchMetrics
 from workqueue.options import Options
-from workqueue.tracing import attempt_tracer, with_trace
+from workqueue.telemetry.exposition import Exposition
+from workqueue.telemetry.tracing import attempt_tracer, with_trace
 
 NOW = 1_750_000_000_000_000
 QUEUE = MemoryQueue()

@@ -25,7 +25,7 @@ from workqueue.clock import duration_us, wait_first
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKeys, RequeueAfter
-from workqueue.tracing import NO_TRACER, attempt_tracer
+from workqueue.telemetry.tracing import NO_TRACER, attempt_tracer
 
 __all__ = ["Attempts"]
 

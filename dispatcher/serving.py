@@ -20,15 +20,15 @@ from dispatcher.setup import Setup
 from dispatcher.trigger import Trigger
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.backends import open_queue
-from workqueue.exposition import Exposition, identity
-from workqueue.gauges import GaugeRefresher
 from workqueue.generic import FullQueue
 from workqueue.metrics import metrics_of
 from workqueue.programs.access import guarded
 from workqueue.rpc.channel import join_host_port
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import until_signalled
-from workqueue.web import serving
+from workqueue.telemetry.exposition import Exposition, identity
+from workqueue.telemetry.gauges import GaugeRefresher
+from workqueue.web.server import serving
 
 __all__ = ["Listening", "Process"]
 

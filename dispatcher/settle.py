@@ -19,7 +19,7 @@ from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.options import Options
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
-from workqueue.tracing import with_trace
+from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["Settling"]
 

@@ -28,10 +28,10 @@ from dispatcher.setup import Setup
 from dispatcher.waiting import all_done, within
 from workqueue.clock import duration_us
 from workqueue.errors import StoreError
-from workqueue.exposition import Exposition
-from workqueue.gauges import GaugeRefresher
 from workqueue.interface import WorkQueue
 from workqueue.metrics import metrics_of
+from workqueue.telemetry.exposition import Exposition
+from workqueue.telemetry.gauges import GaugeRefresher
 
 __all__ = ["MAX_BODY_BYTES", "MAX_HEADER_BYTES", "Endpoint", "Trigger", "handler"]
 

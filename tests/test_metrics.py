@@ -14,7 +14,6 @@ from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.entry import Entry
 from workqueue.errors import StoreUnavailableError
-from workqueue.gauges import GaugeRefresher
 from workqueue.generic import with_fallbacks
 from workqueue.handles import Owned
 from workqueue.interface import Counts, LeaseRequest, OwnedInProgressKey, RecoveredOrphan
@@ -22,6 +21,7 @@ from workqueue.lease import Lease
 from workqueue.metric_table import BUCKETS, METRICS
 from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics, metrics_of, priority_class
 from workqueue.options import Options
+from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.testing import FakeClock
 
 SECOND = 1_000_000
@@ -267,7 +267,7 @@ def test_a_queue_keeps_its_metrics_behind_the_fallbacks() -> None:
 
 def test_importing_workqueue_imports_neither_prometheus_nor_opentelemetry() -> None:
     program = (
-        "import sys, workqueue, workqueue.metrics, workqueue.backends.memory.backend, workqueue.gauges;"
+        "import sys, workqueue, workqueue.metrics, workqueue.backends.memory.backend, workqueue.telemetry.gauges;"
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry'))])"
     )
 

@@ -18,7 +18,7 @@ from tests.support.grpc import on_loop
 from tests.support.tls import Authority
 from workqueue.access.bearer import BearerTokens, StaticTokens, TokenCheckUnavailableError
 from workqueue.access.security import ClientSecurity, ServerTLS
-from workqueue.web import serving
+from workqueue.web.server import serving
 
 
 async def answer(request: Request) -> PlainTextResponse:

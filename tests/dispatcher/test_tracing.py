@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import dispatcher
 from workqueue import Options, QueueKey, QueueKeys
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.tracing import with_trace
+from workqueue.telemetry.tracing import with_trace
 
 exporter = InMemorySpanExporter()
 trace.set_tracer_provider(TracerProvider())

@@ -32,7 +32,7 @@ from tests.support.dispatching import (
     until,
 )
 from workqueue.access.bearer import BearerTokens, StaticTokens
-from workqueue.web import serving
+from workqueue.web.server import serving
 
 SECOND = timedelta(seconds=1)
 

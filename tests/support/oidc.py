@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from workqueue.web import serving
+from workqueue.web.server import serving
 
 __all__ = ["Issuer", "MetadataServer"]
 

@@ -18,12 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
-from workqueue.exposition import Exposition, Identity, identity, serve_metrics
-from workqueue.gauges import GaugeRefresher
 from workqueue.interface import Counts, LeaseRequest
 from workqueue.metric_table import METRICS
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.options import Options
+from workqueue.telemetry.exposition import Exposition, Identity, identity, serve_metrics
+from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.testing import FakeClock
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.txt"

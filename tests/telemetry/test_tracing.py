@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode, TraceState
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.interface import KeyState, KeyStatus, LeaseRequest
 from workqueue.options import MAX_META_BYTES, Options
-from workqueue.tracing import attempt_tracer, traced_meta, with_trace
+from workqueue.telemetry.tracing import attempt_tracer, traced_meta, with_trace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ATTEMPT = KeyState("key", KeyStatus.IN_PROGRESS)
@@ -188,7 +188,7 @@ def run(program: str) -> str:
 USE = """
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.options import Options
-from workqueue.tracing import attempt_tracer, with_trace
+from workqueue.telemetry.tracing import attempt_tracer, with_trace
 options = Options()
 with attempt_tracer("q").attempt("key", KeyState("key", KeyStatus.IN_PROGRESS)) as span:
     span.ended("retried", ValueError("no"))

@@ -48,9 +48,9 @@ def receive(where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogF
 
 
 async def _receive(url: str, host: str, ports: PortFlags, security: ServerSecurity) -> None:
-    from workqueue.gauges import GaugeRefresher
     from workqueue.metrics import metrics_of
     from workqueue.rpc.receiver import receive as receiver
+    from workqueue.telemetry.gauges import GaugeRefresher
 
     async with open_queue(url) as queue:
         metrics = metrics_of(queue)
@@ -123,8 +123,8 @@ async def _watched(
     """Serve /healthz and /metrics until the block ends."""
     from prometheus_client import REGISTRY
 
-    from workqueue.exposition import Exposition, identity, serve_metrics
     from workqueue.rpc.channel import join_host_port
+    from workqueue.telemetry.exposition import Exposition, identity, serve_metrics
 
     exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
     tls = security.tls.http_context() if security.tls else None

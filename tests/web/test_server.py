@@ -15,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from workqueue.web import serving
+from workqueue.web.server import serving
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 DRAINING_PROGRAM = """
 import asyncio, os, signal
 from starlette.applications import Starlette
-from workqueue.web import serving
+from workqueue.web.server import serving
 
 async def main():
     told = asyncio.Event()

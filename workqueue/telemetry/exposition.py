@@ -24,8 +24,8 @@ from starlette.types import ASGIApp
 from workqueue.clock import Clock, SystemClock
 from workqueue.metric_table import METRICS, Metric
 from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics
-from workqueue.samples import Sample, attempt_samples, gauge_samples, queue_samples, trigger_samples
-from workqueue.web import serving
+from workqueue.telemetry.samples import Sample, attempt_samples, gauge_samples, queue_samples, trigger_samples
+from workqueue.web.server import serving
 
 __all__ = ["Exposition", "FamilySource", "Identity", "identity", "serve_metrics"]
 
