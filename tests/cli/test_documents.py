@@ -11,7 +11,7 @@ import pytest
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
 from tests.support.programs import REPOSITORY, workqueue
-from workqueue.commands.serve import PortFlags, ShardFlags
+from workqueue.cli.serve import PortFlags, ShardFlags
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES
 from workqueue.programs.flags import flags_of
@@ -63,10 +63,10 @@ def test_every_exit_code_is_in_the_guide_and_in_the_help() -> None:
     assert "Exit codes" in workqueue("--help").out
 
 
-@pytest.mark.parametrize("program", ["workqueue", "dispatcher"])
+@pytest.mark.parametrize("program", ["workqueue.cli.app", "dispatcher.cli"])
 def test_help_imports_no_driver_and_no_server(program: str) -> None:
     heavy = {"grpc", "aiohttp", "starlette", "uvicorn", "redis", "sqlite3", "prometheus_client", "rich"}
-    asked = f"import sys, {program}.cli; print([name for name in {heavy} if name in sys.modules])"
+    asked = f"import sys, {program}; print([name for name in {heavy} if name in sys.modules])"
 
     answer = subprocess.run([sys.executable, "-c", asked], cwd=REPOSITORY, capture_output=True, check=True, timeout=60)
 

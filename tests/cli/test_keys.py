@@ -212,7 +212,7 @@ def test_a_line_without_end_is_no_key(url: str) -> None:
 _IN_THE_FOREGROUND = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from workqueue.cli import main
+from workqueue.cli.app import main
 main()
 """
 

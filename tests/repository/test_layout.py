@@ -19,7 +19,9 @@ MODULES = [
     if "_pb2" not in path.name
 ]
 # A command or a scenario is found by its registration, not by its name.
-REGISTERING = [path for path in MODULES if path.name == "cli.py" or path.parts[:2] == ("workqueue", "conformance")]
+REGISTERING = [
+    path for path in MODULES if path.name in ("app.py", "cli.py") or path.parts[:2] == ("workqueue", "conformance")
+]
 EXPORTING = [path for path in MODULES if path not in REGISTERING]
 HEAVY = ["aiohttp", "gcloud", "grpc", "jwt", "kubernetes_asyncio", "redis", "starlette", "typer", "uvicorn"]
 

@@ -19,8 +19,8 @@ from unittest import mock
 from typer import Typer
 
 from dispatcher import cli as dispatcher_cli
-from workqueue import cli as workqueue_cli
 from workqueue.backends.memory.backend import MemoryQueue
+from workqueue.cli import app as workqueue_cli
 from workqueue.conformance import Target, URLTarget
 from workqueue.handles import Queued
 from workqueue.interface import WorkQueue

@@ -1,1 +1,1 @@
-"""Stages 1, 3, 7: HTTP: serving an ASGI app beside everything else in the process, and guarding it. Read `server` first."""
+"""Stages 1, 3, 7: HTTP: serving an ASGI app beside the rest of a process, and guarding it. Read `server` first."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from workqueue.backends import open_queue
-from workqueue.commands.keys import ListFlags
+from workqueue.cli.keys import ListFlags
 from workqueue.errors import InvalidSettingError
 from workqueue.generic import FullQueue
 from workqueue.interface import DeadLetteredKey

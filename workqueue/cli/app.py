@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.commands import conformance, keys, queue, serve
-from workqueue.commands import dead_letters as letters
+from workqueue.cli import conformance, keys, queue, serve
+from workqueue.cli import dead_letters as letters
 from workqueue.programs.ending import EXIT_CODES, common, program
 
 app = typer.Typer(
