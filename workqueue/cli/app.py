@@ -42,7 +42,3 @@ dead_letters.command()(letters.drop)
 def main() -> None:
     """Run the program."""
     program(app, "workqueue")
-
-
-if __name__ == "__main__":
-    main()

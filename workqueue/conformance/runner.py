@@ -87,7 +87,6 @@ def _has(queue: WorkQueue, target: Target, need: Need) -> bool:
 def _told(error: Exception) -> str:
     """The error in one line, with the line of the scenario that met it."""
     frames = traceback.extract_tb(error.__traceback__)
-    here = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
-    checks = [frame for frame in here if Path(frame.filename).name not in ("runner.py", "case.py", "scenario.py")]
+    checks = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent / "scenarios"]
     place = f" ({Path(checks[-1].filename).name}:{checks[-1].lineno})" if checks else ""
     return f"{type(error).__name__}: {error}{place}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 
-from workqueue.conformance import (
+from workqueue.conformance.scenario import Scenario
+from workqueue.conformance.scenarios import (
     attempts,
     counts,
     dead_letters,
@@ -28,7 +29,6 @@ from workqueue.conformance import (
     settings,
     waiting,
 )
-from workqueue.conformance.scenario import Scenario
 
 __all__ = ["all_scenarios"]
 
