@@ -12,11 +12,11 @@ from collections.abc import Callable
 import prometheus_client
 
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.entry import Entry
 from workqueue.handles import Owned
 from workqueue.lease import Lease
 from workqueue.metrics import DispatchMetrics
 from workqueue.options import Options
+from workqueue.rules import Entry
 from workqueue.telemetry.exposition import Exposition
 from workqueue.telemetry.tracing import attempt_tracer, with_trace
 

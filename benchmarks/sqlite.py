@@ -25,7 +25,7 @@ from statistics import median
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from workqueue import Options, open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import LeaseRequest
 
 CONCURRENCY = 100

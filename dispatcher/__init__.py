@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.callback import Attempt, Callback
-from dispatcher.events import CloudEventErrors, ErrorEvent, ErrorEvents
+from dispatcher.decision import Failure
+from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
 from dispatcher.health import Health
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.outage import TargetUnavailableError
-from dispatcher.outcome import Failure
 from dispatcher.round import handle, handle_async
 from dispatcher.settings import DispatcherSettings
 

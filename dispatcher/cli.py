@@ -17,7 +17,7 @@ from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
 
 if TYPE_CHECKING:
-    from dispatcher.serving import Process
+    from dispatcher.process import Process
 
 app = typer.Typer(
     name="dispatcher",
@@ -43,7 +43,7 @@ class Work:
 
     def process(self, *, memory: bool = False) -> Process:
         """The process to run; whatever can be wrong about it is found here."""
-        from dispatcher.serving import Process
+        from dispatcher.process import Process
 
         url = self.queue.url(memory=memory)
         self.events.emitter("checked")
@@ -66,7 +66,7 @@ def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags) ->
     Keys come in over gRPC; GET or POST / starts a round; /healthz, /readyz and /metrics are beside it. SIGTERM and
     SIGINT drain, a second one cancels.
     """
-    from dispatcher.serving import Listening
+    from dispatcher.process import Listening
 
     configure_logging(logs.log_level, logs.log_format)
     process = work.process(memory=True)
@@ -81,7 +81,7 @@ def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: 
 
     For a queue that is filled by others. With --once it runs one round and exits, for cron jobs.
     """
-    from dispatcher.serving import Listening
+    from dispatcher.process import Listening
 
     configure_logging(logs.log_level, logs.log_format)
     process = work.process()

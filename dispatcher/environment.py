@@ -22,7 +22,7 @@ from workqueue.programs.takes import DURATION, DURATION_OR_ZERO, TEXT, Takes, wh
 
 if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.callback import Callback
-    from dispatcher.events import CloudEventErrors
+    from dispatcher.error_events import CloudEventErrors
 
 __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ServePorts", "TargetFlags"]
 
@@ -146,7 +146,7 @@ class EventFlags:
         Raises:
             InvalidSettingError: the URL is none.
         """
-        from dispatcher.events import CloudEventErrors
+        from dispatcher.error_events import CloudEventErrors
 
         with naming("--events-url or WORKQUEUE_EVENTS_URL"):
             return CloudEventErrors(self.events_url, self.name or queue_name, structured=self.events_structured)

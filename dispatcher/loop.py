@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from dispatcher.attempt import Attempts
 from dispatcher.callback import Callback
-from dispatcher.events import FLUSH_TIMEOUT, ErrorEvents
+from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents
 from dispatcher.health import Health
 from dispatcher.outage import Outage
 from dispatcher.round import lease_keys

@@ -9,8 +9,8 @@ from typing import Unpack
 
 from dispatcher.attempt import Attempts
 from dispatcher.callback import Callback
-from dispatcher.events import FLUSH_TIMEOUT, ErrorEvents, error_event
-from dispatcher.outcome import Failure
+from dispatcher.decision import Failure
+from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents, error_event
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end

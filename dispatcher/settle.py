@@ -1,4 +1,4 @@
-"""Stages 6-7: settling one attempt: decide, store, count, tell. What is decided is in `outcome`."""
+"""Stages 6-7: settling one attempt: decide, store, count, tell. What is decided is in `decision`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable
 from datetime import timedelta
 
-from dispatcher.events import error_event
+from dispatcher.decision import COMPLETE, RELEASE, Decision, decide
+from dispatcher.error_events import error_event
 from dispatcher.outage import Outage, TargetUnavailableError
-from dispatcher.outcome import COMPLETE, RELEASE, Decision, decide
 from dispatcher.running import Running, Why
 from dispatcher.setup import Setup
 from dispatcher.threads import ThreadRunsOnError

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.callback import AsyncCallback, Callback
-from dispatcher.events import ErrorEvents
+from dispatcher.error_events import ErrorEvents
 from dispatcher.settings import DispatcherSettings
 from dispatcher.threads import as_async
 from workqueue.clock import Clock, SystemClock
-from workqueue.generic import FullQueue, with_fallbacks
+from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import WorkQueue
 from workqueue.lease import LeaseRenewer
 from workqueue.metrics import DispatchMetrics

@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from dispatcher.callback import Callback
-from dispatcher.events import ErrorEvents
+from dispatcher.error_events import ErrorEvents
 from dispatcher.health import Health
 from dispatcher.push import Push
 from dispatcher.round import Round

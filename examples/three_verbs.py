@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from workqueue import Clock, KeyState, Options, Snapshot, SystemClock
-from workqueue.entry import enqueued
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer
 from workqueue.options import check_payload
 from workqueue.record import NOWHERE, Change, Record, RecordHandles, enqueuing, renewing
+from workqueue.rules import enqueued
 
 __all__ = ["Table", "ThreeVerbs"]
 

@@ -12,15 +12,15 @@ import pytest
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
-from workqueue.entry import Entry
 from workqueue.errors import StoreUnavailableError
-from workqueue.generic import with_fallbacks
+from workqueue.fallbacks import with_fallbacks
 from workqueue.handles import Owned
 from workqueue.interface import Counts, LeaseRequest, OwnedInProgressKey, RecoveredOrphan
 from workqueue.lease import Lease
 from workqueue.metric_table import BUCKETS, METRICS
 from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics, metrics_of, priority_class
 from workqueue.options import Options
+from workqueue.rules import Entry
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.testing import FakeClock
 

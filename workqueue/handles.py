@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from workqueue.clock import from_us
-from workqueue.entry import DeadLetter, Entry, Requeue
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.lease import Lease, Lost
+from workqueue.rules import DeadLetter, Entry, Requeue
 
 __all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "state_of"]
 

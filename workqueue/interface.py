@@ -1,7 +1,7 @@
 """Stages 1-6: the whole vocabulary of a queue. Three verbs; what you may do next hangs on the handle you hold.
 
 `WorkQueue` is all that a backend must offer. `BulkQueue`, `LeasingQueue`, `CountingQueue`, `WaitingQueue` and
-`ConfigurableQueue` are optional: a backend that has them is faster and exact, for one that has not `generic` does the
+`ConfigurableQueue` are optional: a backend that has them is faster and exact, for one that has not `fallbacks` does the
 same over the three verbs.
 """
 
@@ -132,10 +132,10 @@ class OwnedInProgressKey(Protocol):
     async def requeue(
         self, *, delay: timedelta | None = None, backoff: timedelta | None = None, floor: bool = False
     ) -> bool:
-        """Back to the queue, merged with a twin if there is one; the arguments are those of `entry.Requeue`.
+        """Back to the queue, merged with a twin if there is one; the arguments are those of `rules.Requeue`.
 
         Raises:
-            InvalidOptionsError: as `entry.Requeue`, or a backoff of zero; nothing was changed.
+            InvalidOptionsError: as `rules.Requeue`, or a backoff of zero; nothing was changed.
         """
 
     async def dead_letter(self, error: str) -> bool:
@@ -176,7 +176,7 @@ class ObservedInProgressKey(Protocol):
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
         """Take the key from its owner and queue it again, attempts kept, merged with a twin.
 
-        `backoff` is that of `entry.Requeue`: zero means at once, whatever the priority; None is a bare requeue.
+        `backoff` is that of `rules.Requeue`: zero means at once, whatever the priority; None is a bare requeue.
         """
 
     async def dead_letter(self, error: str) -> bool:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Literal, TypeVar, get_args
 
 from workqueue.clock import to_us
-from workqueue.entry import Entry
 from workqueue.handles import Owned
 from workqueue.interface import Counts, OwnedInProgressKey, RecoveredOrphan
 from workqueue.metric_table import BUCKETS, MAX_PRIORITY_CLASSES
+from workqueue.rules import Entry
 
 __all__ = [
     "OTHER_CLASS",

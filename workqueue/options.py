@@ -1,4 +1,4 @@
-"""Stage 1: what a producer may say about a key. The merge rule that these options follow is in `entry`."""
+"""Stage 1: what a producer may say about a key. The merge rule that these options follow is in `rules`."""
 
 from __future__ import annotations
 

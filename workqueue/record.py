@@ -12,7 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from workqueue.clock import Clock
-from workqueue.entry import (
+from workqueue.errors import KeyNotFoundError, StartLostError
+from workqueue.handles import Dead, Observed, Owned, Queued, state_of
+from workqueue.interface import KeyState, Snapshot
+from workqueue.lease import Lease, LeaseRenewer
+from workqueue.rules import (
     DeadLetter,
     Entry,
     Requeue,
@@ -24,10 +28,6 @@ from workqueue.entry import (
     requeued,
     started,
 )
-from workqueue.errors import KeyNotFoundError, StartLostError
-from workqueue.handles import Dead, Observed, Owned, Queued, state_of
-from workqueue.interface import KeyState, Snapshot
-from workqueue.lease import Lease, LeaseRenewer
 
 __all__ = ["NOWHERE", "Change", "Held", "Record", "RecordHandles", "enqueuing", "renewing"]
 

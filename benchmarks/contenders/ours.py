@@ -11,7 +11,7 @@ from benchmarks.contenders.journal import AGAIN, ENDED, PAUSE_SECONDS, REDIS_URL
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from dispatcher.loop import run_until_signalled
 from workqueue import Options, open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 
 ASYNC = True
 URL = REDIS_URL + os.environ.get("BENCHMARK_SETTINGS", "")

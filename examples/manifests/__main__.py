@@ -23,7 +23,7 @@ from examples.manifests.reconcile import WORKSPACE, Reconciler
 from examples.manifests.screen import Row, Screen, Story, rows
 from examples.manifests.sink import Event, event_sink
 from workqueue import Options, Outcome, WorkQueue, open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import Counts
 from workqueue.metrics import metrics_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.programs import Ended, clean_environment, workqueue
 from workqueue import open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import LeaseRequest, OwnedInProgressKey
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from dispatcher.outcome import COMPLETE, Decision, decide, described, shortened
+from dispatcher.decision import COMPLETE, Decision, decide, described, shortened
 from workqueue import InfrastructureError, NonRetriableError, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 from workqueue.metrics import SettleOutcome
 

@@ -168,11 +168,11 @@ async def test_a_broker_that_is_down_loses_the_event_aloud_and_nothing_else(capl
         url = broker.url
     await queue.queue("a")
     errors = CloudEventErrors(url, "my-wq")
-    with caplog.at_level(logging.WARNING, "dispatcher.events"):
+    with caplog.at_level(logging.WARNING, "dispatcher.error_events"):
         await dispatcher.handle(queue, callback=reconcile, errors=errors)
 
     assert errors.results == {"sent": 0, "failed": 1, "dropped": 0}
-    lost = [record for record in caplog.records if record.name == "dispatcher.events"]
+    lost = [record for record in caplog.records if record.name == "dispatcher.error_events"]
     assert [record.__dict__["key"] for record in lost] == ["a"]
     assert (await queue.get("a")).attempts == 1
 

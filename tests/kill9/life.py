@@ -21,7 +21,7 @@ from dispatcher import Attempt, Dispatcher, DispatcherSettings, ErrorEvent
 from tests.kill9.ledger import Ledger
 from tests.kill9.stages import FatalQueue, KillPoint
 from workqueue import Options, Outcome, QueueKey, QueueKeys, RequeueAfter, StoreUnavailableError, open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.metrics import EventResult
 
 CONCURRENCY = 4

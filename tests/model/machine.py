@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.model.model import Model, Waiting
 from workqueue.conformance import Case, Need, Target
 from workqueue.errors import KeyNotFoundError, StartLostError
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import Leased, LeaseRequest, OwnedInProgressKey
 from workqueue.options import Options
 from workqueue.orphan import ORPHAN_ERROR

@@ -1,6 +1,6 @@
 """A plain model of the queue, written from DESIGN §4 and from nothing else: dicts, whole seconds, one process.
 
-It must not use `workqueue.entry`: a mistake there would then be the model's too.
+It must not use `workqueue.rules`: a mistake there would then be the model's too.
 """
 
 from __future__ import annotations

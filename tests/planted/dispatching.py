@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.planted.planting import Edit
 
 SETTLE = "dispatcher.settle:Settling."
-OUTCOME = "dispatcher.outcome:"
+OUTCOME = "dispatcher.decision:"
 ATTEMPT = "dispatcher.attempt:Attempts."
 OUTAGE = "dispatcher.outage:Outage."
 ROUND = "tests.dispatcher.test_round:test_"

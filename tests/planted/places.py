@@ -15,7 +15,7 @@ OBJECTS = "workqueue.backends.gcs.objects:Objects."
 KEPT = "workqueue.backends.gcs.kept:"
 LEASING = "workqueue.backends.gcs.leasing:Leasing."
 RECORD = "workqueue.record:"
-GENERIC = "workqueue.generic:"
+GENERIC = "workqueue.fallbacks:"
 READY = "workqueue.backends.memory.ready:"
 
 

@@ -1,10 +1,10 @@
-"""Bugs in the rules: what an entry looks like after each step, in `entry.py` and in its port, `rules.lua`."""
+"""Bugs in the rules: what an entry looks like after each step, in `rules.py` and in its port, `rules.lua`."""
 
 from __future__ import annotations
 
 from tests.planted.planting import Bug, Edit
 
-ENTRY = "workqueue.entry:"
+ENTRY = "workqueue.rules:"
 Change = tuple[str, str]
 
 
@@ -239,7 +239,7 @@ SHARED = [
     everywhere(
         "a requeue may have a delay of zero",
         "attempts: a requeue that makes no sense is refused and the key kept [a delay of zero]",
-        "workqueue.entry:Requeue.__post_init__",
+        "workqueue.rules:Requeue.__post_init__",
         "self.delay <= timedelta(0)",
         "self.delay < timedelta(0)",
     ),

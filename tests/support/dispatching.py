@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 from dispatcher import Attempt, Dispatcher, ErrorEvent
 from workqueue import KeyNotFoundError, KeyState, KeyStatus, StoreUnavailableError
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.entry import Requeue
 from workqueue.handles import Owned
 from workqueue.interface import Counts, Leased, LeaseRequest
 from workqueue.metrics import EventResult
+from workqueue.rules import Requeue
 from workqueue.testing import FakeClock
 
 __all__ = [

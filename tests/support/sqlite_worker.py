@@ -12,7 +12,7 @@ import sys
 from datetime import timedelta
 
 from workqueue.backends import open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import LeaseRequest, OwnedInProgressKey
 
 CONCURRENCY = 4

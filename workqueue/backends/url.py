@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError, MissingExtraError
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES
 

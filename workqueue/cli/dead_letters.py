@@ -11,7 +11,7 @@ from typing import Annotated
 from workqueue.backends import open_queue
 from workqueue.cli.keys import ListFlags
 from workqueue.errors import InvalidSettingError
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey
 from workqueue.programs import show
 from workqueue.programs.ending import run

@@ -13,7 +13,7 @@ import typer
 
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError, WorkQueueError
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue
 from workqueue.key import validate_key
 from workqueue.options import MAX_PRIORITY, Options

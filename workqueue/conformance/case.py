@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from workqueue.backoff import Backoff
 from workqueue.clock import from_us
 from workqueue.errors import KeyNotFoundError, WorkQueueError
-from workqueue.generic import FullQueue, with_fallbacks
+from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import (
     DeadLetteredKey,
     KeyState,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from workqueue.backends.gcs.kept import Kept, pack, unpack
 from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
 from workqueue.backends.gcs.objects import Stored
-from workqueue.entry import Entry
 from workqueue.options import MAX_PRIORITY
+from workqueue.rules import Entry
 
 NOW = 1_800_000_000_000_000
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)

@@ -33,9 +33,9 @@ from workqueue.backends.gcs.metadata import (
     time_text,
 )
 from workqueue.clock import from_us, to_us
-from workqueue.entry import DeadLetter, Entry
 from workqueue.errors import InvalidOptionsError
 from workqueue.options import MAX_META_BYTES, Options
+from workqueue.rules import DeadLetter, Entry
 from workqueue.testing import FakeClock
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workqueue.backends.memory.ready import ReadyIndex
-from workqueue.entry import Entry
+from workqueue.rules import Entry
 
 ENTRIES = st.builds(
     Entry,

@@ -14,7 +14,7 @@ from tests.support.dispatching import scenario
 from tests.support.sqlite import MANY, lease, locked, sqlite_queue
 from workqueue import Configuration, Options
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.interface import LeaseRequest
 from workqueue.testing import FakeClock
 

@@ -27,12 +27,12 @@ from workqueue.backends.gcs.running import Seen
 from workqueue.backends.url import QueueURL
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock
-from workqueue.entry import enqueued
 from workqueue.errors import KeyNotFoundError, QueueClosedError
 from workqueue.handles import Queued, state_of
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, Snapshot
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.rules import enqueued
 from workqueue.throttle import Configuration
 
 __all__ = ["GCSQueue", "open_url"]

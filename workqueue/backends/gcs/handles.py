@@ -20,10 +20,10 @@ from workqueue.backends.gcs.moves import Placed, Returning
 from workqueue.backends.gcs.objects import Deleted, Pin, Stored
 from workqueue.backends.gcs.renewal import GCSLease
 from workqueue.backends.gcs.running import Seen
-from workqueue.entry import Entry, Requeue, dead_lettered, released, requeued
 from workqueue.errors import QueueClosedError, StartLostError, StoreError
 from workqueue.handles import Dead, Observed, Owned, Queued
 from workqueue.lease import LeaseRenewer
+from workqueue.rules import Entry, Requeue, dead_lettered, released, requeued
 
 __all__ = ["Handles"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
 from workqueue.backends.gcs.objects import Stored
-from workqueue.entry import Entry
+from workqueue.rules import Entry
 
 __all__ = ["Candidate", "Kept", "pack", "unpack"]
 

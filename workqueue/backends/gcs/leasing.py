@@ -26,12 +26,12 @@ from workqueue.backends.gcs.renewal import GCSLease
 from workqueue.backends.gcs.running import Running, Seen
 from workqueue.backends.gcs.slots import Slot
 from workqueue.clock import from_us
-from workqueue.entry import Requeue, dead_lettered, requeued
 from workqueue.errors import StoreError
 from workqueue.handles import HandleStore, Owned
 from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
 from workqueue.lease import LeaseRenewer
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.rules import Requeue, dead_lettered, requeued
 
 __all__ = ["Leasing"]
 

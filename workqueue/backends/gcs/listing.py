@@ -19,9 +19,9 @@ from workqueue.backends.gcs.metadata import entry_of
 from workqueue.backends.gcs.objects import Objects, Stored
 from workqueue.backends.gcs.running import Running, Seen
 from workqueue.clock import Clock, duration_us
-from workqueue.entry import Entry
 from workqueue.errors import StoreError
 from workqueue.metrics import QueueMetrics
+from workqueue.rules import Entry
 
 __all__ = ["Listing"]
 

@@ -16,9 +16,9 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from workqueue.clock import LATEST_US, from_us, to_us
-from workqueue.entry import DeadLetter, Entry
 from workqueue.errors import InvalidOptionsError
 from workqueue.options import MAX_PRIORITY, NO_META
+from workqueue.rules import DeadLetter, Entry
 
 __all__ = [
     "HIGHEST_PRIORITY",

@@ -22,8 +22,8 @@ from workqueue.backends.gcs.metadata import (
     queued_metadata,
 )
 from workqueue.backends.gcs.objects import Deleted, Objects, Pin, Stored
-from workqueue.entry import DeadLetter, Entry, merge_incoming, merge_into_twin, redriven, started
 from workqueue.errors import StoreUnavailableError
+from workqueue.rules import DeadLetter, Entry, merge_incoming, merge_into_twin, redriven, started
 
 __all__ = ["Begun", "Moves", "Placed", "Returning"]
 

@@ -15,7 +15,6 @@ from typing import Self
 from workqueue.backends.memory.store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock, from_us
-from workqueue.entry import Entry, Requeue
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
@@ -24,6 +23,7 @@ from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.rules import Entry, Requeue
 from workqueue.throttle import Configuration
 
 __all__ = ["MemoryQueue", "open_url"]

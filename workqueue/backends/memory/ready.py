@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
 
-from workqueue.entry import Entry
+from workqueue.rules import Entry
 
 __all__ = ["ReadyIndex"]
 

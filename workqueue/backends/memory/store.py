@@ -16,7 +16,11 @@ from itertools import count
 from workqueue.backends.memory.ready import ReadyIndex
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock
-from workqueue.entry import (
+from workqueue.handles import state_of
+from workqueue.interface import Counts, KeyState
+from workqueue.lease import Lease
+from workqueue.options import Options
+from workqueue.rules import (
     DeadLetter,
     Entry,
     Requeue,
@@ -29,10 +33,6 @@ from workqueue.entry import (
     requeued,
     started,
 )
-from workqueue.handles import state_of
-from workqueue.interface import Counts, KeyState
-from workqueue.lease import Lease
-from workqueue.options import Options
 from workqueue.throttle import Configuration, TokenBucket
 
 __all__ = ["Held", "MemoryStore"]

@@ -24,7 +24,6 @@ from workqueue.backends.redis.turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
 from workqueue.backends.redis.wakeups import Wakeups
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock, duration_us, from_us, wait_first
-from workqueue.entry import Requeue, started
 from workqueue.errors import InvalidSettingError, QueueClosedError, StartLostError, StoreError
 from workqueue.handles import Dead, Observed, Owned, Queued
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
@@ -33,6 +32,7 @@ from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.rules import Requeue, started
 from workqueue.throttle import Configuration
 
 __all__ = ["RedisQueue", "open_url"]

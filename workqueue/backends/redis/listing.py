@@ -13,10 +13,10 @@ from workqueue.backends.redis.records import (
     unpack_running,
 )
 from workqueue.backends.redis.turns import Turns
-from workqueue.entry import started
 from workqueue.errors import KeyNotFoundError
 from workqueue.handles import Dead, HandleStore, Observed, Queued, state_of
 from workqueue.interface import Counts, Found, KeyState, Snapshot
+from workqueue.rules import started
 
 __all__ = ["Listing"]
 

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 
 from workqueue.clock import to_us
-from workqueue.entry import DeadLetter, Entry
 from workqueue.options import NO_META, Options
+from workqueue.rules import DeadLetter, Entry
 
 __all__ = [
     "key_bytes",

@@ -33,7 +33,6 @@ from workqueue.backends.sqlite.waiting import Waiting
 from workqueue.backends.sqlite.writer import GroupCommit
 from workqueue.backends.url import QueueURL, duration
 from workqueue.clock import Clock, SystemClock
-from workqueue.entry import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
 from workqueue.errors import (
     InvalidSettingError,
     KeyNotFoundError,
@@ -49,6 +48,7 @@ from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
 from workqueue.throttle import Configuration
 
 __all__ = ["QueueFile", "SqliteQueue", "open_url"]

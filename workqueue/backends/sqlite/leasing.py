@@ -16,10 +16,10 @@ from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.schema import DELAYED, READY
 from workqueue.backends.sqlite.store import Arrival, Settle, Store
 from workqueue.clock import from_us
-from workqueue.entry import Entry, Requeue, dead_lettered, merge_into_twin, requeued
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import LeaseRequest, RecoveredOrphan
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, requeued
 from workqueue.throttle import Configuration, TokenBucket
 
 __all__ = ["LeaseStep", "Standing", "Start", "lease", "promote", "renew", "standing_of", "start", "take_observed"]

@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from workqueue.clock import LATEST_US
-from workqueue.entry import DeadLetter, Entry
 from workqueue.options import MAX_PRIORITY, NO_META
+from workqueue.rules import DeadLetter, Entry
 
 __all__ = [
     "COMMON",

@@ -2,7 +2,7 @@
 
 A whole batch runs as one step: first every settle ends its lease, then what they put back and what was enqueued is
 merged and stored, then everything else in turn. All calls of a batch are under way at the same time, so any order of
-them is a true one. What an entry looks like afterwards is decided by `entry`; `leasing` starts and recovers.
+them is a true one. What an entry looks like afterwards is decided by `rules`; `leasing` starts and recovers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import Clock
-from workqueue.entry import DeadLetter, Entry, enqueued, merge_incoming, redriven
 from workqueue.options import Options
+from workqueue.rules import DeadLetter, Entry, enqueued, merge_incoming, redriven
 from workqueue.throttle import Configuration
 
 __all__ = ["Arrival", "Ask", "Change", "Enqueue", "Identity", "Settle", "Step", "Store"]

@@ -10,7 +10,7 @@ from datetime import timedelta
 from workqueue.conformance.case import MANY, Case, expect
 from workqueue.conformance.scenario import Need, scenario
 from workqueue.errors import QueueClosedError
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.throttle import Configuration
 
 _LONG = 3600

@@ -1,4 +1,4 @@
--- The one port of workqueue/entry.py: what an entry looks like after each step. Pure; held to the original by the
+-- The one port of workqueue/rules.py: what an entry looks like after each step. Pure; held to the original by the
 -- conformance and model suites.
 
 local BACKOFF_UNIT_US = 30000000

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from dispatcher.outcome import Failure, shortened
+from dispatcher.decision import Failure, shortened
 from dispatcher.waiting import all_done, within
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import InvalidSettingError

@@ -20,7 +20,7 @@ from dispatcher.setup import Setup
 from dispatcher.trigger import Trigger
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.backends import open_queue
-from workqueue.generic import FullQueue
+from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
 from workqueue.programs.access import guarded
 from workqueue.rpc.channel import join_host_port

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from examples.three_verbs import Table, ThreeVerbs
-from workqueue.generic import with_fallbacks
+from workqueue.fallbacks import with_fallbacks
 from workqueue.interface import LeaseRequest
 from workqueue.record import Change
 from workqueue.testing import FakeClock

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from workqueue.clock import LATEST_US
-from workqueue.entry import (
+from workqueue.errors import InvalidOptionsError
+from workqueue.options import Options
+from workqueue.rules import (
     BARE,
     DeadLetter,
     Entry,
@@ -23,8 +25,6 @@ from workqueue.entry import (
     requeued,
     started,
 )
-from workqueue.errors import InvalidOptionsError
-from workqueue.options import Options
 
 NOW = 1_000_000_000
 MINUTE_US = 60_000_000
