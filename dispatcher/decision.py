@@ -14,6 +14,7 @@ from workqueue.backoff import Backoff, backoff_for
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
+from workqueue.shown import cut, describe
 
 __all__ = [
     "COMPLETE",
@@ -23,8 +24,6 @@ __all__ = [
     "Decision",
     "Failure",
     "decide",
-    "described",
-    "shortened",
 ]
 
 MAX_ERROR_BYTES = 4096
@@ -106,11 +105,11 @@ def _asked_for(result: object) -> Decision | None:
 
 
 def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backoff | None) -> Decision:
-    text, infrastructure = described(error), _is_infrastructure(error)
+    text, infrastructure = cut(describe(error), MAX_ERROR_BYTES), _is_infrastructure(error)
     if 0 < max_retry <= attempts:
         return Decision("dead-lettered", failure=Failure(text, "dead-lettered", infrastructure=infrastructure))
     if isinstance(error, NonRetriableError):
-        return Decision("dropped", failure=Failure(text, "dropped", shortened(error.reason)))
+        return Decision("dropped", failure=Failure(text, "dropped", cut(error.reason, MAX_ERROR_BYTES)))
     failure = Failure(text, "requeued", infrastructure=infrastructure)
     return Decision("retried", delay=backoff_for(attempts, backoff), failure=failure)
 
@@ -123,21 +122,6 @@ def _is_infrastructure(error: BaseException) -> bool:
         return callable(code) and getattr(code(), "name", "") == "UNAVAILABLE"
     except Exception:  # noqa: BLE001 - some other library's idea of a code
         return False
-
-
-def described(error: BaseException) -> str:
-    """Class and text of an error, at most 4 KiB; an error whose text cannot be had is described by its class."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not keep its key from being settled
-        text = ""
-    return shortened(f"{name}: {text}" if text else name)
-
-
-def shortened(text: str) -> str:
-    """`text` as valid UTF-8 of at most 4 KiB, cut between characters; lone surrogates are escaped."""
-    return text.encode("utf-8", "backslashreplace")[:MAX_ERROR_BYTES].decode("utf-8", "ignore")
 
 
 def _nonsense(result: object) -> str:

@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from dispatcher.decision import Failure, shortened
+from dispatcher.decision import MAX_ERROR_BYTES, Failure
 from dispatcher.waiting import all_done, within
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import InvalidSettingError
 from workqueue.metrics import EventResult
+from workqueue.shown import cut
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -215,7 +216,7 @@ def _message(event: ErrorEvent, source: str, *, structured: bool) -> HTTPMessage
     from cloudevents.core.bindings.http import to_binary_event, to_structured_event
     from cloudevents.core.v1.event import CloudEvent
 
-    key, action = shortened(event.key), event.failure.action
+    key, action = cut(event.key, MAX_ERROR_BYTES), event.failure.action
     attributes = {
         "id": event.id,
         "type": EVENT_TYPE,

@@ -22,12 +22,12 @@ from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.backends import open_queue
 from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
-from workqueue.programs.access import guarded
 from workqueue.rpc.channel import join_host_port
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import until_signalled
 from workqueue.telemetry.exposition import Exposition, identity
 from workqueue.telemetry.gauges import GaugeRefresher
+from workqueue.web.bearer import guarded
 from workqueue.web.server import serving
 
 __all__ = ["Listening", "Process"]

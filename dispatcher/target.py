@@ -9,12 +9,14 @@ import grpc
 from dispatcher.callback import Attempt
 from dispatcher.outage import TargetUnavailableError
 from workqueue.access.security import ClientSecurity
-from workqueue.errors import InfrastructureError, NonRetriableError, WorkQueueError
+from workqueue.errors import InfrastructureError, WorkQueueError
 from workqueue.outcomes import Outcome
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
-from workqueue.rpc.wire import describe, from_reconciler, non_retriable_reason, outcome_of
+from workqueue.rpc.statuses import from_reconciler, non_retriable
+from workqueue.rpc.wire import outcome_of
+from workqueue.shown import describe
 
 __all__ = ["ServiceCallback", "TargetError", "service_callback"]
 
@@ -98,12 +100,11 @@ async def _connect(channel: grpc.aio.Channel) -> bool:
 
 
 def _failure(error: grpc.aio.AioRpcError, channel: grpc.aio.Channel, *, reached: bool) -> Exception:
-    trailers: Any = error.trailing_metadata()  # typed as opaque; pairs of name and value
-    reason = non_retriable_reason(trailers)
-    if reason is not None:
-        return NonRetriableError(reason or error.details() or "")
+    final = non_retriable(error)
+    if final is not None:
+        return final
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return TargetError(describe(error))
-    if from_reconciler(trailers) or channel.get_state() is _READY:  # an answer; the connection is fine
+    if from_reconciler(error) or channel.get_state() is _READY:  # an answer; the connection is fine
         return InfrastructureError(describe(error))
     return TargetUnavailableError(describe(error), reached=reached)

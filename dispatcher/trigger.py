@@ -52,7 +52,7 @@ def handler(
 
     `/` answers 200 once the round has ended, or at once if the call was shed; 500 with the error's text if the round
     failed; `/?wait=false` answers 202 at once. `POST /push` takes notifications of a bucket from Pub/Sub (see `push`).
-    Put `workqueue.access.bearer.BearerTokens` around it to ask for tokens.
+    Put `workqueue.web.bearer.BearerTokens` around it to ask for tokens.
 
     Args:
         queue: any backend.

@@ -85,12 +85,16 @@ class StoreUnusableError(StoreError):
 class NonRetriableError(WorkQueueError):
     """This key cannot succeed, however often it is tried; raise it from a callback to drop the key.
 
-    `reason` travels to the error event (`nonRetriableReason`) and over gRPC (`NoRetryDetails.message`).
+    Args:
+        reason: why; sent with the error event (`nonRetriableReason`) and over gRPC (`NoRetryDetails.message`).
+        cause: the underlying error, whose text is this error's; else its text is the reason.
     """
 
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str = "", cause: BaseException | str = "") -> None:
+        super().__init__(_text_of(cause) or reason)
         self.reason = reason or str(self)
+        if isinstance(cause, BaseException):
+            self.__cause__ = cause
 
 
 class InfrastructureError(WorkQueueError):
@@ -101,6 +105,10 @@ class InfrastructureError(WorkQueueError):
     """
 
     def __init__(self, cause: BaseException | str) -> None:
-        super().__init__(f"{type(cause).__name__}: {cause}" if isinstance(cause, BaseException) else cause)
+        super().__init__(_text_of(cause))
         if isinstance(cause, BaseException):
             self.__cause__ = cause
+
+
+def _text_of(cause: BaseException | str) -> str:
+    return f"{type(cause).__name__}: {cause}" if isinstance(cause, BaseException) else cause

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import jwt
 import pytest
 
-from tests.support.grpc import client_of, on_loop
+from tests.support.grpc import FixedToken, client_of, on_loop
 from tests.support.oidc import Issuer, MetadataServer
 from workqueue import KeyStatus
-from workqueue.access.bearer import StaticToken, TokenCheckUnavailableError, TokenRefusedError
 from workqueue.access.google_identity import GoogleIDToken
 from workqueue.access.oidc import OIDCTokens
 from workqueue.access.security import ClientSecurity, ServerSecurity
+from workqueue.access.tokens import TokenCheckUnavailableError, TokenRefusedError
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import to_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
@@ -181,9 +181,9 @@ async def test_a_receiver_takes_keys_from_whom_the_issuer_vouches_for() -> None:
         accepting() as (issuer, tokens),
         receive(queue, port=0, security=ServerSecurity(tokens=tokens)) as server,
     ):
-        async with client_of(server, security=ClientSecurity(token=StaticToken(issuer.token()))) as client:
+        async with client_of(server, security=ClientSecurity(token=FixedToken(issuer.token()))) as client:
             await client.queue("k")
-        expired = StaticToken(issuer.token(exp=datetime.now(UTC) - HOUR))
+        expired = FixedToken(issuer.token(exp=datetime.now(UTC) - HOUR))
         async with client_of(server, security=ClientSecurity(token=expired)) as client:
             with pytest.raises(StoreUnusableError, match="the token has expired: get a new one"):
                 await client.queue("late")
@@ -196,7 +196,7 @@ async def test_a_receiver_takes_keys_from_whom_the_issuer_vouches_for() -> None:
 async def test_a_receiver_that_cannot_check_a_token_is_unavailable() -> None:
     async with accepting() as (issuer, tokens):
         issuer.down = True
-        security = ClientSecurity(token=StaticToken(issuer.token()))
+        security = ClientSecurity(token=FixedToken(issuer.token()))
         async with (
             receive(MemoryQueue(), port=0, security=ServerSecurity(tokens=tokens)) as server,
             client_of(server, security=security) as client,

@@ -12,11 +12,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.support.grpc import ONCE, QUICK, channel_to, client_of, on_loop, refused, stub_of
+from tests.support.grpc import ONCE, QUICK, FixedToken, channel_to, client_of, on_loop, refused, stub_of
 from tests.support.tls import Authority, Pair
 from workqueue import KeyStatus
-from workqueue.access.bearer import StaticToken, StaticTokens, TokenFile
 from workqueue.access.security import ClientSecurity, ServerSecurity, ServerTLS
+from workqueue.access.tokens import StaticTokens, TokenFile
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.rpc.client import Retries, connect
@@ -158,17 +158,17 @@ def test_settings_that_plaintext_would_ignore_or_betray_are_refused(authority: A
     with pytest.raises(InvalidSettingError, match="needs TLS"):
         connect("grpc://host:80", security=ClientSecurity(ca=authority.file))
     with pytest.raises(InvalidSettingError, match="travel to host in plaintext"):
-        connect("grpc://host:80", security=ClientSecurity(token=StaticToken("t")))
+        connect("grpc://host:80", security=ClientSecurity(token=FixedToken("t")))
 
-    connect("grpc://host:80", security=ClientSecurity(token=StaticToken("t"), insecure=True))
-    connect("grpc://127.0.0.1:80", security=ClientSecurity(token=StaticToken("t")))
+    connect("grpc://host:80", security=ClientSecurity(token=FixedToken("t"), insecure=True))
+    connect("grpc://127.0.0.1:80", security=ClientSecurity(token=FixedToken("t")))
 
 
 # Tokens
 
 
 def token(value: str) -> ClientSecurity:
-    return ClientSecurity(token=StaticToken(value))
+    return ClientSecurity(token=FixedToken(value))
 
 
 @on_loop
@@ -218,7 +218,7 @@ async def test_the_word_bearer_may_be_written_in_any_case() -> None:
 async def test_a_token_travels_over_tls_too(authority: Authority, pair: Pair) -> None:
     security = ServerSecurity(ServerTLS(pair.certificate, pair.key), StaticTokens(["secret"]))
     async with receiver(security) as server:
-        await enqueue(server, ClientSecurity(ca=authority.file, token=StaticToken("secret")))
+        await enqueue(server, ClientSecurity(ca=authority.file, token=FixedToken("secret")))
 
 
 @pytest.mark.parametrize("tokens", [[], [""], ["with space"], ["täken"], ["a\n"]], ids=repr)
@@ -231,7 +231,7 @@ def test_what_is_no_token_is_refused_without_repeating_it(tokens: list[str]) -> 
 
 def test_secrets_are_not_in_what_is_printed() -> None:
     assert "s3cret" not in repr(ServerSecurity(tokens=StaticTokens(["s3cret"])))
-    assert "s3cret" not in repr(ClientSecurity(token=StaticToken("s3cret")))
+    assert "s3cret" not in repr(ClientSecurity(token=FixedToken("s3cret")))
 
 
 def test_a_file_holds_one_token_a_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from dispatcher.decision import COMPLETE, Decision, decide, described, shortened
+from dispatcher.decision import COMPLETE, Decision, decide
 from workqueue import InfrastructureError, NonRetriableError, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 from workqueue.metrics import SettleOutcome
 
@@ -111,11 +111,15 @@ def test_an_outcome_that_cannot_be_computed_fails_the_attempt() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else ascii(value),
 )
 def test_an_error_is_described_by_its_class_and_text(error: BaseException, text: str) -> None:
-    assert described(error) == text
+    failure = decide(error, 1, 0).failure
+
+    assert failure is not None
+    assert failure.error == text
 
 
 def test_an_error_text_is_cut_between_characters_at_4_kib() -> None:
-    cut = shortened("ab" + "€" * 5000)
+    failure = decide(ValueError("€" * 5000), 1, 0).failure
 
-    assert len(cut.encode()) <= 4096
-    assert cut == "ab" + "€" * 1364
+    assert failure is not None
+    assert 4090 < len(failure.error.encode()) <= 4096
+    assert failure.error.endswith("€…")

@@ -20,8 +20,8 @@ from tests.dispatcher.test_loop import Gate
 from tests.dispatcher.test_trigger import asking
 from tests.support.dispatching import FragileQueue, Ledger, clock_of, memory, nothing, scenario, settle_down, until
 from tests.support.oidc import Issuer
-from workqueue.access.bearer import BearerTokens
 from workqueue.access.oidc import OIDCTokens
+from workqueue.web.bearer import BearerTokens
 
 SECOND = timedelta(seconds=1)
 NUMBERS = itertools.count(1)

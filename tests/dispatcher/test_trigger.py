@@ -31,7 +31,8 @@ from tests.support.dispatching import (
     states,
     until,
 )
-from workqueue.access.bearer import BearerTokens, StaticTokens
+from workqueue.access.tokens import StaticTokens
+from workqueue.web.bearer import BearerTokens
 from workqueue.web.server import serving
 
 SECOND = timedelta(seconds=1)

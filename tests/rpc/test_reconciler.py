@@ -23,7 +23,7 @@ from workqueue import (
 from workqueue.attempt import Attempt
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.reconciler import serve
-from workqueue.rpc.wire import DETAILS_TRAILER, from_reconciler, non_retriable_reason
+from workqueue.rpc.statuses import DETAILS_TRAILER, from_reconciler, non_retriable
 
 MINUTE = timedelta(minutes=1)
 
@@ -133,7 +133,7 @@ async def test_a_plain_function_runs_in_a_thread_of_its_own() -> None:
         (InfrastructureError("no route"), grpc.StatusCode.UNAVAILABLE, "no route"),
         (SystemExit(3), grpc.StatusCode.UNKNOWN, "SystemExit: 3"),
         (asyncio.CancelledError("by itself"), grpc.StatusCode.UNKNOWN, "CancelledError: by itself"),
-        (TimeoutError(), grpc.StatusCode.UNKNOWN, "TimeoutError: "),
+        (TimeoutError(), grpc.StatusCode.UNKNOWN, "TimeoutError"),
     ],
     ids=["error", "infrastructure", "exit", "cancelled", "timeout"],
 )
@@ -144,8 +144,8 @@ async def test_an_error_fails_the_attempt_and_may_be_retried(
     seen = await error_of(raising(error))
 
     assert (seen.code(), seen.details()) == (code, text)
-    assert non_retriable_reason(trailers_of(seen).items()) is None
-    assert from_reconciler(trailers_of(seen).items()) is (code is grpc.StatusCode.UNAVAILABLE)
+    assert non_retriable(seen) is None
+    assert from_reconciler(seen) is (code is grpc.StatusCode.UNAVAILABLE)
 
 
 @on_loop
@@ -156,7 +156,9 @@ async def test_a_final_error_says_so_in_its_details() -> None:
     assert (error.code(), error.details()) == (grpc.StatusCode.UNKNOWN, "no such bucket")
     assert (status.code, status.message) == (2, "no such bucket")
     assert status.details[0].type_url == "type.googleapis.com/chainguard.workqueue.NoRetryDetails"
-    assert non_retriable_reason(trailers_of(error).items()) == "no such bucket"
+    final = non_retriable(error)
+    assert final is not None
+    assert final.reason == "no such bucket"
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "🦊", "\n"], ids=["ascii", "latin", "emoji", "newline"])
@@ -164,10 +166,10 @@ async def test_a_final_error_says_so_in_its_details() -> None:
 async def test_an_error_of_any_length_arrives_cut(letter: str) -> None:
     error = await error_of(raising(NonRetriableError(letter * 100_000)))
 
-    reason = non_retriable_reason(trailers_of(error).items()) or ""
-    assert error.code() is grpc.StatusCode.UNKNOWN
-    assert 1018 < len(reason.encode()) <= 1024
-    assert reason.startswith(letter * 200)
+    final = non_retriable(error)
+    assert final is not None
+    assert 1018 < len(final.reason.encode()) <= 1024
+    assert final.reason.startswith(letter * 200)
 
 
 @on_loop
@@ -192,7 +194,7 @@ async def test_an_outage_that_the_callback_met_itself_is_told_as_one() -> None:
     error = await error_of(callback)
 
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert from_reconciler(trailers_of(error).items())
+    assert from_reconciler(error)
 
 
 @on_loop

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.grpc import FailingQueue, client_of, on_loop, refused, stub_of
 from workqueue import InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
-from workqueue.access.bearer import StaticTokens
 from workqueue.access.security import ServerSecurity
+from workqueue.access.tokens import StaticTokens
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.rpc.pb import workqueue_pb2 as pb

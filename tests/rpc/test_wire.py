@@ -1,49 +1,29 @@
-"""What options, outcomes and errors are on the wire: tables of the pure functions, both directions."""
+"""What options, outcomes and key states are on the wire: tables of the pure functions, both directions."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-import grpc
 import pytest
-from google.protobuf.any_pb2 import Any
-from google.rpc.status_pb2 import Status
 
 from workqueue import (
-    InfrastructureError,
     InvalidKeyError,
     InvalidOptionsError,
-    KeyNotFoundError,
     KeyState,
     KeyStatus,
-    NonRetriableError,
     Options,
     QueueKey,
     QueueKeys,
     RequeueAfter,
     RequeueNotBefore,
-    StoreUnavailableError,
-    WorkQueueError,
 )
 from workqueue.clock import from_us
-from workqueue.errors import (
-    PayloadTooLargeError,
-    QueueClosedError,
-    StoreError,
-    StoreUnusableError,
-    UnsupportedError,
-)
+from workqueue.errors import UnsupportedError
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.wire import (
-    DETAILS_TRAILER,
-    cut,
-    failure_of,
-    from_reconciler,
     key_state_of,
-    non_retriable_reason,
     options_of,
     outcome_of,
-    refusal_of,
     request_of,
     response_of,
     state_message_of,
@@ -180,105 +160,3 @@ def test_a_time_that_is_not_positive_is_none(not_before: int) -> None:
 
 def test_a_state_of_a_newer_peer_is_unknown() -> None:
     assert key_state_of(pb.KeyState.FromString(b"\x10\x2a")).status is KeyStatus.UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (InvalidKeyError(), grpc.StatusCode.INVALID_ARGUMENT),
-        (InvalidOptionsError(), grpc.StatusCode.INVALID_ARGUMENT),
-        (PayloadTooLargeError(), grpc.StatusCode.INVALID_ARGUMENT),
-        (KeyNotFoundError(), grpc.StatusCode.NOT_FOUND),
-        (StoreUnavailableError(), grpc.StatusCode.UNAVAILABLE),
-        (QueueClosedError(), grpc.StatusCode.UNAVAILABLE),
-        (StoreUnusableError(), grpc.StatusCode.FAILED_PRECONDITION),
-        (UnsupportedError(), grpc.StatusCode.UNIMPLEMENTED),
-        (StoreError(), grpc.StatusCode.INTERNAL),
-    ],
-)
-def test_a_receiver_says_what_went_wrong(error: WorkQueueError, code: grpc.StatusCode) -> None:
-    assert refusal_of(error).code is code
-    assert refusal_of(error).text == str(error)
-
-
-def test_a_final_error_has_gos_code_and_details() -> None:
-    failure = failure_of(NonRetriableError("no such bucket"))
-
-    ((name, encoded),) = failure.trailers
-    status = Status.FromString(encoded if isinstance(encoded, bytes) else b"")
-    assert (failure.code, failure.text, name) == (grpc.StatusCode.UNKNOWN, "no such bucket", DETAILS_TRAILER)
-    assert (status.code, status.message) == (2, "no such bucket")
-    assert status.details[0].type_url == "type.googleapis.com/chainguard.workqueue.NoRetryDetails"
-    assert non_retriable_reason(failure.trailers) == "no such bucket"
-
-
-# The details trailer of a Go reconciler (grpc-go 1.76) for NonRetriableError("boom", "the key is malformed").
-GOS_TRAILER = bytes.fromhex(
-    "08 02 12 04 626f6f6d 1a 51 0a 37 "
-    + b"type.googleapis.com/chainguard.workqueue.NoRetryDetails".hex()
-    + "12 16 0a 14"
-    + b"the key is malformed".hex()
-)
-
-
-def test_a_final_error_of_gos_is_understood_and_ours_is_the_same_bytes() -> None:
-    ((_, ours),) = failure_of(NonRetriableError("the key is malformed")).trailers
-
-    assert non_retriable_reason([(DETAILS_TRAILER, GOS_TRAILER)]) == "the key is malformed"
-    assert ours == GOS_TRAILER.replace(b"\x12\x04boom", b"\x12\x14the key is malformed")
-
-
-def test_the_presence_of_the_details_counts_not_their_text() -> None:
-    packed = Any(type_url="example.com/chainguard.workqueue.NoRetryDetails")
-    trailers = [(DETAILS_TRAILER, Status(code=13, message="x", details=[packed]).SerializeToString())]
-
-    assert non_retriable_reason(trailers) == ""
-
-
-@pytest.mark.parametrize(
-    "trailers",
-    [
-        None,
-        [],
-        [("retry-after", "5")],
-        [(DETAILS_TRAILER, b"\xff\xff")],
-        [(DETAILS_TRAILER, Status(code=2, message="x").SerializeToString())],
-        failure_of(InfrastructureError("dns")).trailers,
-        failure_of(ValueError("x")).trailers,
-    ],
-)
-def test_any_other_error_may_be_retried(trailers: list[tuple[str, str | bytes]] | None) -> None:
-    assert non_retriable_reason(trailers) is None
-
-
-def test_an_outage_behind_the_reconciler_is_told_from_an_outage_of_the_reconciler() -> None:
-    failure = failure_of(InfrastructureError(ConnectionError("no route")))
-
-    assert (failure.code, failure.text) == (grpc.StatusCode.UNAVAILABLE, "ConnectionError: no route")
-    assert from_reconciler(failure.trailers)
-    assert not from_reconciler(())
-
-
-def test_any_other_error_names_its_class() -> None:
-    assert failure_of(ValueError("bad")).text == "ValueError: bad"
-    assert failure_of(ValueError("bad")).code is grpc.StatusCode.UNKNOWN
-
-
-@pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000, "🦊" * 5000, "a" + "🦊" * 5000])
-def test_long_texts_are_cut_at_a_character_and_say_so(text: str) -> None:
-    short = cut(text)
-
-    assert 1019 <= len(short.encode()) <= 1024
-    assert short.endswith("…")
-    assert text.startswith(short[:-1])
-    assert cut("x" * 1024) == "x" * 1024
-
-
-def test_text_that_is_no_utf_8_does_not_hide_the_error() -> None:
-    assert failure_of(ValueError("a\udc80b")).text == "ValueError: a?b"
-
-
-def test_the_trailers_of_the_longest_error_fit_in_a_header() -> None:
-    ((_, encoded),) = failure_of(NonRetriableError("🦊" * 5000)).trailers
-
-    assert len(encoded) < 2200

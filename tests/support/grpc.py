@@ -46,6 +46,16 @@ def on_loop(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
     return run
 
 
+class FixedToken:
+    """Always the same token."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def token(self) -> str:
+        return self._token
+
+
 class FailingQueue(MemoryQueue):
     """A queue whose enqueues and look-ups raise `error` while it is set."""
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from workqueue.access.bearer import TokenCheckUnavailableError, TokenRefusedError
 from workqueue.access.security import is_loopback
+from workqueue.access.tokens import TokenCheckUnavailableError, TokenRefusedError
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, MissingExtraError
 

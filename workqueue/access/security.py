@@ -16,7 +16,7 @@ from typing import cast
 
 import grpc
 
-from workqueue.access.bearer import TokenSource, TokenVerifier
+from workqueue.access.tokens import TokenSource, TokenVerifier
 from workqueue.errors import InvalidSettingError
 
 __all__ = ["ClientSecurity", "ServerSecurity", "ServerTLS", "check_listen", "is_loopback"]

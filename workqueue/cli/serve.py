@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
-from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags, guarded
+from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags
 from workqueue.programs.ending import serve
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
@@ -125,6 +125,7 @@ async def _watched(
 
     from workqueue.rpc.channel import join_host_port
     from workqueue.telemetry.exposition import Exposition, identity, serve_metrics
+    from workqueue.web.bearer import guarded
 
     exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
     tls = security.tls.http_context() if security.tls else None

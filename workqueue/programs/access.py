@@ -8,19 +8,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.takes import TEXT, Takes, listed, whole
 
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
-    from starlette.types import ASGIApp
-
-    from workqueue.access.bearer import TokenSource, TokenVerifier
     from workqueue.access.security import ClientSecurity, ServerSecurity
+    from workqueue.access.tokens import TokenSource, TokenVerifier
 
-__all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags", "guarded"]
+__all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags"]
 
 _FILE = Takes("FILE", Path)
 _URL = Takes("URL", str)
@@ -86,7 +84,7 @@ class ListenFlags:
 
     def _tokens(self) -> TokenVerifier | None:
         if self.accept_tokens is not None:
-            from workqueue.access.bearer import StaticTokens
+            from workqueue.access.tokens import StaticTokens
 
             return StaticTokens.from_file(self.accept_tokens)
         if self.oidc_issuer is not None:
@@ -140,7 +138,7 @@ class CallFlags:
 
     def _token(self, address: str) -> TokenSource | None:
         if self.token_file is not None:
-            from workqueue.access.bearer import TokenFile
+            from workqueue.access.tokens import TokenFile
 
             return TokenFile(self.token_file)
         if self.google_id_token:
@@ -150,13 +148,6 @@ class CallFlags:
             audience = f"https://{Address.parse(address).host}"  # what Cloud Run calls a service
             return GoogleIDToken(audience, metadata_host=os.environ.get("GCE_METADATA_HOST") or METADATA_HOST)
         return None
-
-
-def guarded(app: ASGIApp, security: ServerSecurity) -> ASGIApp:
-    """`app`, asking for a token where `security` says so; probes never need one."""
-    from workqueue.access.bearer import BearerTokens
-
-    return cast("ASGIApp", BearerTokens(app, security.tokens)) if security.tokens is not None else app
 
 
 def _together(name: str, value: object, other_name: str, other: object) -> None:

@@ -14,10 +14,10 @@ from urllib.parse import SplitResult, urlsplit
 
 import grpc
 
-from workqueue.access.bearer import AddToken
 from workqueue.access.security import ClientSecurity, is_loopback
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
+from workqueue.rpc.bearer import AddToken
 
 __all__ = ["MAX_MESSAGE_BYTES", "Address", "Diagnosis", "Probe", "diagnose", "join_host_port", "open_channel"]
 

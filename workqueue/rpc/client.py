@@ -13,22 +13,15 @@ import grpc
 
 from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock, SystemClock, duration_us
-from workqueue.errors import (
-    InvalidOptionsError,
-    KeyNotFoundError,
-    QueueClosedError,
-    StoreError,
-    StoreUnavailableError,
-    StoreUnusableError,
-    WorkQueueError,
-)
+from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError, WorkQueueError
 from workqueue.interface import KeyState
 from workqueue.key import validate_key
 from workqueue.options import Options
-from workqueue.rpc.channel import Address, Diagnosis, Probe, open_channel
+from workqueue.rpc.channel import Address, Probe, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
-from workqueue.rpc.wire import describe, key_state_of, refuse_floor, request_of
+from workqueue.rpc.statuses import error_of
+from workqueue.rpc.wire import key_state_of, refuse_floor, request_of
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
@@ -38,22 +31,6 @@ __all__ = ["Client", "Retries", "connect"]
 _T = TypeVar("_T")
 
 _IN_FLIGHT = 64
-
-# Enqueues may be repeated, so whatever might pass is tried again. INTERNAL is what Go receivers say of their store.
-_TRANSIENT = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.INTERNAL,
-    }
-)
-_FINAL = {
-    grpc.StatusCode.UNAUTHENTICATED: "does not accept this client",
-    grpc.StatusCode.PERMISSION_DENIED: "does not accept this client",
-    grpc.StatusCode.UNIMPLEMENTED: "is no receiver",
-    grpc.StatusCode.FAILED_PRECONDITION: "has a store that does not work",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +170,9 @@ class Client:
         raise AssertionError("pauses() has no end")
 
     async def _explain(self, error: grpc.aio.AioRpcError) -> WorkQueueError:
-        code, text = error.code(), error.details() or ""
-        if code in _TRANSIENT:
-            return await self._outage(error)
-        if code is grpc.StatusCode.INVALID_ARGUMENT:
-            return InvalidOptionsError(text)
-        if code is grpc.StatusCode.NOT_FOUND:
-            return KeyNotFoundError(text)
-        if code in _FINAL:
-            return StoreUnusableError(f"{self.address} {_FINAL[code]}: {text}")
-        return StoreError(f"{self.address}: {describe(error)}")
-
-    async def _outage(self, error: grpc.aio.AioRpcError) -> StoreError:
-        found = await self._probe.find() if error.code() is grpc.StatusCode.UNAVAILABLE else Diagnosis()
-        if found.permanent:
-            return StoreUnusableError(f"cannot connect to {self.address}: {found.reason}")
-        if found.reason:
-            return StoreUnavailableError(f"cannot connect to {self.address}: {found.reason}")
-        return StoreUnavailableError(f"{self.address}: {describe(error)}")
+        if error.code() is grpc.StatusCode.UNAVAILABLE:  # gRPC says why only in its text, and there often wrongly
+            found = await self._probe.find()
+            if found.reason:
+                kind = StoreUnusableError if found.permanent else StoreUnavailableError
+                return kind(f"cannot connect to {self.address}: {found.reason}")
+        return error_of(str(self.address), error)

@@ -16,7 +16,8 @@ from workqueue.options import MAX_META_BYTES
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen
-from workqueue.rpc.wire import Failure, options_of, refusal_of, state_message_of
+from workqueue.rpc.statuses import Refusal, of_enqueue
+from workqueue.rpc.wire import options_of, state_message_of
 
 __all__ = ["Receiver", "receive", "take_over_trace"]
 
@@ -84,10 +85,10 @@ class Receiver(WorkqueueServiceServicer):
 
 async def _abort(context: _Context, error: Exception) -> NoReturn:
     if isinstance(error, WorkQueueError):
-        refusal = refusal_of(error)
+        refusal = of_enqueue(error)
     else:
         log.error("a bug, or a backend that raises untyped errors", exc_info=error)
-        refusal = Failure(grpc.StatusCode.INTERNAL, "the receiver failed unexpectedly; its log says how")
+        refusal = Refusal(grpc.StatusCode.INTERNAL, "the receiver failed unexpectedly; its log says how")
     await context.abort(refusal.code, refusal.text)
 
 

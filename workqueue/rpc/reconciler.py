@@ -19,7 +19,9 @@ from workqueue.rpc.drain import Drain, DrainTimes
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen
-from workqueue.rpc.wire import Failure, cut, describe, failure_of, response_of
+from workqueue.rpc.statuses import MAX_TEXT_BYTES, Refusal, of_attempt
+from workqueue.rpc.wire import response_of
+from workqueue.shown import cut, describe
 
 __all__ = ["Reconciler", "RemoteAttempt", "serve"]
 
@@ -63,13 +65,13 @@ class Reconciler(WorkqueueServiceServicer):
 
     def __init__(self, callback: Callback, times: DrainTimes) -> None:
         self._callback = callback
-        self._drain: Drain[pb.ProcessResponse | Failure] = Drain(times, response_of)
+        self._drain: Drain[pb.ProcessResponse | Refusal] = Drain(times, response_of)
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Call the callback for the request's key."""
         attempt = RemoteAttempt(request, context)
         answer = await self._drain.run(self._reconcile(attempt), attempt.lost.set)
-        if isinstance(answer, Failure):
+        if isinstance(answer, Refusal):
             await context.abort(answer.code, answer.text, answer.trailers)
         return answer
 
@@ -81,7 +83,7 @@ class Reconciler(WorkqueueServiceServicer):
         """Answer everything that runs; see `Drain.drain`."""
         await self._drain.drain()
 
-    async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Failure:
+    async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:
             return response_of(await call(self._callback, attempt.key, attempt))
         except (RequeueAfter, QueueKeys) as outcome:
@@ -89,16 +91,17 @@ class Reconciler(WorkqueueServiceServicer):
         except asyncio.CancelledError as error:
             if attempt.lost.is_set():
                 raise
-            return failure_of(error)
+            return of_attempt(error)
         except BaseException as error:  # noqa: BLE001 - SystemExit ends an attempt, not the server with all the others
-            _tell(attempt.key, error)
-            return failure_of(error)
+            _log(attempt.key, error)
+            return of_attempt(error)
 
 
-def _tell(key: str, error: BaseException) -> None:
+def _log(key: str, error: BaseException) -> None:
     """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
     meant = isinstance(error, NonRetriableError | InfrastructureError)
-    log.warning("attempt failed: %s", cut(describe(error)), extra={"key": key}, exc_info=None if meant else error)
+    text = cut(describe(error), MAX_TEXT_BYTES)
+    log.warning("attempt failed: %s", text, extra={"key": key}, exc_info=None if meant else error)
 
 
 class RemoteAttempt:

@@ -15,9 +15,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from workqueue.access.bearer import RequireToken
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.errors import InvalidSettingError
+from workqueue.rpc.bearer import RequireToken
 from workqueue.rpc.channel import MAX_MESSAGE_BYTES, join_host_port
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
@@ -21,7 +21,7 @@ from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
 from workqueue.rpc.receiver import take_over_trace
 from workqueue.rpc.server import GrpcServer, Listen
-from workqueue.rpc.wire import cut
+from workqueue.rpc.statuses import of_shard
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
@@ -36,8 +36,6 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", covariant=True)
 _TIMEOUT_SECONDS = 30.0
-_ABOUT_THE_CALL = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND})
-_ABOUT_THE_CALLER = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 
 def fnv1a_32(data: bytes) -> int:
@@ -168,13 +166,5 @@ async def _forward(shard: Shard, method: _Method[_T], request: object, context: 
     try:
         return await method(request, timeout=_TIMEOUT_SECONDS if left is None else min(left, _TIMEOUT_SECONDS))
     except grpc.aio.AioRpcError as error:
-        await _pass_on(shard, error, context)
-
-
-async def _pass_on(shard: Shard, error: grpc.aio.AioRpcError, context: _Context) -> NoReturn:
-    code, text = error.code(), error.details() or ""
-    if code in _ABOUT_THE_CALL:
-        await context.abort(code, text)
-    if code in _ABOUT_THE_CALLER:
-        code = grpc.StatusCode.FAILED_PRECONDITION  # it is this router that the shard does not accept
-    await context.abort(code, cut(f"shard {shard.name}: {text}"))
+        refusal = of_shard(shard.name, error)
+        await context.abort(refusal.code, refusal.text)

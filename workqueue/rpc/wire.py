@@ -1,57 +1,26 @@
-"""Stages 1, 5, 6: what options, outcomes and errors are on the gRPC wire, in both directions (pure).
+"""What options, outcomes and key states are on the gRPC wire, in both directions (pure); errors are in `statuses`.
 
-Facts shared with Go peers: a delay is whole seconds, more than zero or none; a requeue beats keys to queue; an error is
-final when its status carries NoRetryDetails, whatever its code (Go sends UNKNOWN).
+Facts shared with Go peers: a delay is whole seconds, more than zero or none; a requeue beats keys to queue.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.message import DecodeError, Message
-from google.rpc.error_details_pb2 import ErrorInfo
-from google.rpc.status_pb2 import Status
-
 from workqueue.clock import from_us
-from workqueue.errors import (
-    InfrastructureError,
-    InvalidKeyError,
-    InvalidOptionsError,
-    KeyNotFoundError,
-    NonRetriableError,
-    QueueClosedError,
-    StoreUnavailableError,
-    StoreUnusableError,
-    UnsupportedError,
-    WorkQueueError,
-)
+from workqueue.errors import UnsupportedError
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.options import NO_META, Options
 from workqueue.outcomes import Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 from workqueue.rpc.pb import workqueue_pb2 as pb
 
 __all__ = [
-    "DETAILS_TRAILER",
     "MAX_DELAY_SECONDS",
-    "MAX_STATUS_BYTES",
     "SERVICE",
-    "Failure",
-    "Trailer",
-    "cut",
-    "describe",
-    "failure_of",
-    "from_reconciler",
     "key_state_of",
-    "non_retriable_reason",
     "options_of",
     "outcome_of",
-    "refusal_of",
     "refuse_floor",
     "request_of",
     "response_of",
@@ -61,27 +30,10 @@ __all__ = [
 
 SERVICE: str = pb.DESCRIPTOR.services_by_name["WorkqueueService"].full_name
 
-DETAILS_TRAILER = "grpc-status-details-bin"
-"""The trailer that carries `google.rpc.Status`, by convention of every gRPC implementation."""
-
-MAX_STATUS_BYTES = 1024
-"""How much of an error's text travels: trailers are small (8 KiB in all), and text is in them twice."""
-
 MAX_DELAY_SECONDS = 10_000_000_000
 """Three hundred years. An int64 of seconds can say more than a `datetime` can hold; this much means "never"."""
 
 _SECOND = timedelta(seconds=1)
-
-Trailer = tuple[str, str | bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The status that an error becomes."""
-
-    code: grpc.StatusCode
-    text: str
-    trailers: tuple[Trailer, ...] = ()
 
 
 # Delays and options
@@ -217,90 +169,3 @@ def _status(number: int) -> KeyStatus:
 
 def _unix(seconds: int) -> datetime | None:
     return from_us(min(seconds, MAX_DELAY_SECONDS) * 1_000_000) if seconds > 0 else None
-
-
-# Errors
-
-
-def cut(text: str, limit: int = MAX_STATUS_BYTES) -> str:
-    """`text` in at most `limit` bytes of UTF-8; where something was left out it ends in an ellipsis."""
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= limit:
-        return encoded.decode()
-    return encoded[: limit - 3].decode(errors="ignore") + "…"
-
-
-def failure_of(error: BaseException) -> Failure:
-    """The status with which a reconciler answers for a callback that raised `error`.
-
-    An UNAVAILABLE of ours carries ErrorInfo, by which `from_reconciler` tells it from a connection that failed.
-    """
-    match error:
-        case NonRetriableError():
-            return _detailed(grpc.StatusCode.UNKNOWN, str(error), pb.NoRetryDetails(message=cut(error.reason)))
-        case InfrastructureError():
-            info = ErrorInfo(reason="INFRASTRUCTURE", domain=pb.DESCRIPTOR.package)
-            return _detailed(grpc.StatusCode.UNAVAILABLE, str(error), info)
-        case grpc.aio.AioRpcError() if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return failure_of(InfrastructureError(describe(error)))
-        case _:
-            return Failure(grpc.StatusCode.UNKNOWN, cut(describe(error)))
-
-
-def describe(error: BaseException) -> str:
-    """One line on `error`: its class and text; of a failed call its status, whose text alone is many lines."""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return f"{error.code().name}: {error.details()}"
-    return f"{type(error).__name__}: {error}"
-
-
-def _detailed(code: grpc.StatusCode, text: str, detail: Message) -> Failure:
-    packed = Any()
-    packed.Pack(detail)
-    short = cut(text)
-    status = Status(code=code.value[0], message=short, details=[packed])
-    return Failure(code, short, ((DETAILS_TRAILER, status.SerializeToString()),))
-
-
-_REFUSALS: tuple[tuple[type[WorkQueueError], grpc.StatusCode], ...] = (
-    (InvalidKeyError, grpc.StatusCode.INVALID_ARGUMENT),
-    (InvalidOptionsError, grpc.StatusCode.INVALID_ARGUMENT),
-    (KeyNotFoundError, grpc.StatusCode.NOT_FOUND),
-    (StoreUnavailableError, grpc.StatusCode.UNAVAILABLE),
-    (QueueClosedError, grpc.StatusCode.UNAVAILABLE),
-    (StoreUnusableError, grpc.StatusCode.FAILED_PRECONDITION),
-    (UnsupportedError, grpc.StatusCode.UNIMPLEMENTED),
-)
-
-
-def refusal_of(error: WorkQueueError) -> Failure:
-    """The status with which a receiver answers for a queue that raised `error`."""
-    for kind, code in _REFUSALS:
-        if isinstance(error, kind):
-            return Failure(code, cut(str(error)))
-    return Failure(grpc.StatusCode.INTERNAL, cut(str(error)))
-
-
-def non_retriable_reason(trailers: Iterable[Trailer] | None) -> str | None:
-    """The reason in NoRetryDetails, '' if it gives none; None where there are no such details, so that it may succeed.
-
-    Their presence counts, not their text. A status that cannot be read is as good as none: trying again is safe.
-    """
-    for name, value in trailers or ():
-        if name == DETAILS_TRAILER and isinstance(value, bytes):
-            return _reason_in(value)
-    return None
-
-
-def _reason_in(encoded_status: bytes) -> str | None:
-    details = pb.NoRetryDetails()
-    with contextlib.suppress(DecodeError):
-        for packed in Status.FromString(encoded_status).details:
-            if packed.Unpack(details):
-                return details.message
-    return None
-
-
-def from_reconciler(trailers: Iterable[Trailer] | None) -> bool:
-    """Whether a failed call was surely answered by a reconciler, rather than by the connection to it failing."""
-    return any(name == DETAILS_TRAILER for name, _ in trailers or ())

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,11 +14,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from tests.support.grpc import on_loop
 from tests.support.tls import Authority
-from workqueue.access.bearer import BearerTokens, StaticTokens, TokenCheckUnavailableError
 from workqueue.access.security import ClientSecurity, ServerTLS
+from workqueue.access.tokens import StaticTokens, TokenCheckUnavailableError
+from workqueue.web.bearer import BearerTokens
 from workqueue.web.server import serving
 
 
@@ -79,10 +82,10 @@ async def test_a_token_that_cannot_be_checked_is_not_called_wrong() -> None:
 async def test_lifespan_events_reach_the_app() -> None:
     seen: list[str] = []
 
-    async def app(scope: dict[str, object], receive: object, send: object) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(str(scope["type"]))
 
-    async def nothing(*_: object) -> None: ...
+    async def nothing(*_: object) -> Any: ...
 
     await BearerTokens(app, StaticTokens(["secret"]))({"type": "lifespan"}, nothing, nothing)
 

@@ -1,0 +1,146 @@
+"""Bearer tokens: which ones a server accepts, and where a client gets its own."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from workqueue.clock import Clock, SystemClock
+from workqueue.errors import InvalidSettingError, WorkQueueError
+
+__all__ = [
+    "StaticTokens",
+    "TokenCheckUnavailableError",
+    "TokenFile",
+    "TokenRefusedError",
+    "TokenSource",
+    "TokenVerifier",
+    "bearer_token",
+]
+
+log = logging.getLogger(__name__)
+
+_REREAD_US = 30_000_000
+
+
+class TokenRefusedError(WorkQueueError):
+    """The bearer token is missing or not valid."""
+
+
+class TokenCheckUnavailableError(WorkQueueError):
+    """Whether the token is valid cannot be found out at the moment."""
+
+
+# Servers
+
+
+class TokenVerifier(Protocol):
+    """Decides which bearer tokens a server accepts."""
+
+    async def verify(self, token: str) -> None:
+        """Return if `token` is accepted.
+
+        Raises:
+            TokenRefusedError: it is not accepted; the message may be told to whoever showed it.
+            TokenCheckUnavailableError: it could not be checked.
+        """
+
+
+class StaticTokens:
+    """Accepts any of the given tokens; several, so that they can be replaced one after the other.
+
+    Raises:
+        InvalidSettingError: there is none, or one is not plain ASCII without spaces.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._tokens = tuple(_check_token(token).encode() for token in tokens)
+        if not self._tokens:
+            raise InvalidSettingError("tokens are asked for, but none is set: nobody could call this server")
+
+    @classmethod
+    def from_file(cls, path: Path) -> StaticTokens:
+        """The tokens in a file, one a line.
+
+        Raises:
+            InvalidSettingError: it cannot be read, or as above.
+        """
+        return cls(line.strip() for line in _read(path).splitlines() if line.strip())
+
+    async def verify(self, token: str) -> None:
+        shown = token.encode(errors="replace")
+        # All are compared, each in constant time: how long it takes tells nothing about any of them.
+        matches = [hmac.compare_digest(shown, known) for known in self._tokens]
+        if not any(matches):
+            raise TokenRefusedError("the bearer token is not one of those that this server accepts")
+
+
+def bearer_token(authorization: str | None) -> str:
+    """The token in an `Authorization` header.
+
+    Raises:
+        TokenRefusedError: there is no header, or it is of another kind.
+    """
+    kind, _, token = (authorization or "").partition(" ")
+    if kind.lower() != "bearer" or not token.strip():
+        raise TokenRefusedError("no bearer token: send the header 'authorization: Bearer TOKEN'")
+    return token.strip()
+
+
+# Clients
+
+
+class TokenSource(Protocol):
+    """Where a client's bearer token comes from; asked before every call, so it keeps what it found."""
+
+    async def token(self) -> str:
+        """The token to send.
+
+        Raises:
+            StoreUnavailableError: there is none at the moment.
+        """
+
+
+class TokenFile:
+    """The token in a file that somebody else renews, as Kubernetes does; read again every 30 s.
+
+    Raises:
+        InvalidSettingError: the file cannot be read, is empty, or holds no token.
+    """
+
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._path = path
+        self._clock: Clock = clock or SystemClock()
+        self._token = _check_token(_read(path).strip())
+        self._read_us = self._clock.steady_us()
+
+    async def token(self) -> str:
+        now_us = self._clock.steady_us()
+        if now_us - self._read_us >= _REREAD_US:
+            self._read_us = now_us
+            self._reread()
+        return self._token
+
+    def _reread(self) -> None:
+        try:
+            self._token = _check_token(_read(self._path).strip())
+        except InvalidSettingError as error:  # caught half-way through being replaced: the old one may still do
+            log.warning("still using the previous token: %s", error)
+
+
+def _check_token(token: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidSettingError("a token is plain ASCII without spaces, and not empty")  # never the token itself
+    return token
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        raise InvalidSettingError(f"cannot read the token file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSettingError(f"the token file {path} is not plain ASCII") from error
