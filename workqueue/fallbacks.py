@@ -162,9 +162,18 @@ async def _start(queued: QueuedKey) -> OwnedInProgressKey | None:
 
 
 async def _recover(orphan: ObservedInProgressKey, request: LeaseRequest) -> RecoveredOrphan | None:
-    o, wait = orphan, orphan_wait(orphan.attempts, request.max_retry, request.backoff)
-    applied = await (o.dead_letter(ORPHAN_ERROR) if wait is None else o.requeue(backoff=wait))
-    return RecoveredOrphan(o.key, o.attempts, o.owner, o.priority, o.queued_time, wait is None) if applied else None
+    wait = orphan_wait(orphan.attempts, request.max_retry, request.backoff)
+    applied = await (orphan.dead_letter(ORPHAN_ERROR) if wait is None else orphan.requeue(backoff=wait))
+    if not applied:
+        return None
+    return RecoveredOrphan(
+        key=orphan.key,
+        attempts=orphan.attempts,
+        owner=orphan.owner,
+        priority=orphan.priority,
+        first_queued_time=orphan.first_queued_time,
+        dead_lettered=wait is None,
+    )
 
 
 async def _count(queue: WorkQueue, now_us: int) -> Counts:

@@ -6,18 +6,19 @@ handle is still current (a token, a version, a generation) is the backend's own 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from workqueue.clock import from_us
 from workqueue.errors import InvalidOptionsError
-from workqueue.interface import KeyState, KeyStatus
-from workqueue.lease import Lease, Lost
+from workqueue.interface import KeyState, KeyStatus, RecoveredOrphan
+from workqueue.lease import Lease, LeaseRenewer, Lost
 from workqueue.rules import DeadLetter, Entry, Requeue
 
-__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "state_of"]
+__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "fenced", "recovered_orphan", "state_of"]
 
+_T = TypeVar("_T")
 _Applied = Coroutine[Any, Any, bool]
 
 
@@ -186,6 +187,48 @@ class Dead(_Listed):
 
     async def drop(self) -> bool:
         return await self._store.drop_dead(self)
+
+
+async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaitable[_T]], *, lost: _T) -> _T:
+    """Settle `owned` by `write`, if its lease is still held; every backend's settle goes through here or says why not.
+
+    Renewal stops before the write, so that no renewal meets a key that was settled. A write that fails may have been
+    carried out or not: the lease is renewed on, since the caller may try again. A cancelled one is left to lapse, since
+    whoever cancels may be gone for good.
+
+    Args:
+        owned: the key to settle.
+        renewer: keeps its lease alive.
+        write: the store's own step, fenced by the lease's token.
+        lost: what `write` answers when the token no longer matches.
+
+    Returns:
+        What `write` answered, or `lost` without a write.
+    """
+    lease = owned.lease
+    if lease.lost.is_set():
+        return lost
+    renewer.drop(lease)
+    try:
+        answer = await write()
+    except Exception:
+        renewer.keep(lease)
+        raise
+    if answer == lost:
+        lease.lost.set()
+    return answer
+
+
+def recovered_orphan(orphan: Entry, owner: str, *, dead_lettered: bool) -> RecoveredOrphan:
+    """What a lease step reports of an orphan that it took from `owner`; `orphan` is its entry while in progress."""
+    return RecoveredOrphan(
+        key=orphan.key,
+        attempts=orphan.attempts,
+        owner=owner,
+        priority=orphan.priority,
+        first_queued_time=from_us(orphan.first_queued_us),
+        dead_lettered=dead_lettered,
+    )
 
 
 def state_of(queued: Entry | None, in_progress: Entry | None, owner: str, dead: DeadLetter | None) -> KeyState | None:

@@ -172,6 +172,9 @@ class ObservedInProgressKey(Protocol):
 
     @property
     def queued_time(self) -> datetime: ...
+    @property
+    def first_queued_time(self) -> datetime:
+        """When this key's present story began: its first enqueue since it last completed."""
 
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
         """Take the key from its owner and queue it again, attempts kept, merged with a twin.

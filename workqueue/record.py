@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from workqueue.clock import Clock
 from workqueue.errors import KeyNotFoundError, StartLostError
-from workqueue.handles import Dead, Observed, Owned, Queued, state_of
+from workqueue.handles import Dead, Observed, Owned, Queued, fenced, state_of
 from workqueue.interface import KeyState, Snapshot
 from workqueue.lease import Lease, LeaseRenewer
 from workqueue.rules import (
@@ -26,6 +26,7 @@ from workqueue.rules import (
     redriven,
     released,
     requeued,
+    spared,
     started,
 )
 
@@ -180,22 +181,11 @@ class RecordHandles:
         self._renewer.drop(owned.lease)
 
     async def _settle(self, owned: Owned, ending: _Ending) -> bool:
-        if owned.lost.is_set():
-            return False
-
         def change(record: Record) -> Record | None:
             ours = record.held is not None and record.held.token == owned.lease.token
             return ending(replace(record, held=None)) if ours else None
 
-        self._renewer.drop(owned.lease)
-        try:
-            applied = await self._change(owned.key, change)
-        except Exception:
-            self._renewer.keep(owned.lease)
-            raise
-        if not applied:
-            owned.lost.set()
-        return applied
+        return await fenced(owned, self._renewer, lambda: self._change(owned.key, change), lost=False)
 
     # the verbs of an observed key: the lease must be the very one that was observed
 
@@ -238,7 +228,7 @@ class RecordHandles:
         letter = dead_lettered(entry, error, self._clock.wall_us())
 
         def ending(record: Record) -> Record:
-            twin = replace(record.queued, attempts=0) if record.queued is not None else None
+            twin = spared(record.queued) if record.queued is not None else None
             return replace(record, queued=twin, dead=letter)
 
         return ending

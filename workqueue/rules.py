@@ -27,6 +27,7 @@ __all__ = [
     "redriven",
     "released",
     "requeued",
+    "spared",
     "started",
 ]
 
@@ -139,6 +140,11 @@ def released(entry: Entry) -> Entry:
 def dead_lettered(entry: Entry, error: str, now_us: int) -> DeadLetter:
     """The record of a key given up now."""
     return DeadLetter(entry, error, now_us)
+
+
+def spared(twin: Entry) -> Entry:
+    """The twin of a key given up now: attempts 0. The dead letter is the record of the failures; the event is new."""
+    return replace(twin, attempts=0)
 
 
 def redriven(letter: DeadLetter, queued: Entry | None, now_us: int) -> Entry:

@@ -14,9 +14,9 @@ from typing import Self
 
 from workqueue.backends.memory.store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
-from workqueue.clock import Clock, SystemClock, from_us
+from workqueue.clock import Clock, SystemClock
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
-from workqueue.handles import Dead, Observed, Owned, Queued
+from workqueue.handles import Dead, Observed, Owned, Queued, recovered_orphan
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
@@ -196,8 +196,7 @@ class MemoryQueue:
             self._store.dead_letter(entry, ORPHAN_ERROR, now_us)
         else:
             self._store.requeue(entry, Requeue(backoff=wait), now_us)
-        first = from_us(entry.first_queued_us)
-        return RecoveredOrphan(entry.key, entry.attempts, held.owner, entry.priority, first, wait is None)
+        return recovered_orphan(entry, held.owner, dead_lettered=wait is None)
 
     def _start(self, entry: Entry, now_us: int, sent_us: int) -> Owned:
         lease = Lease(entry.key, f"{self._incarnation}-{next(self._tokens)}")
@@ -270,7 +269,7 @@ class MemoryQueue:
         self.renewer.drop(owned.lease)
 
     def _settle(self, owned: Owned) -> bool:
-        """End the lease if it is still `owned`'s: whoever holds the token, and only he, may write."""
+        """End the lease if it is still `owned`'s; `handles.fenced` where nothing is awaited and no write fails."""
         self._check_open()
         lease = owned.lease
         self.renewer.drop(lease)

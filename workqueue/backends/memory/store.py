@@ -10,7 +10,6 @@ import heapq
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from itertools import count
 
 from workqueue.backends.memory.ready import ReadyIndex
@@ -31,6 +30,7 @@ from workqueue.rules import (
     redriven,
     released,
     requeued,
+    spared,
     started,
 )
 from workqueue.throttle import Configuration, TokenBucket
@@ -234,7 +234,7 @@ class MemoryStore:
         self.dead[entry.key] = dead_lettered(entry, error, now_us)
         twin = self.queued.get(entry.key)
         if twin is not None:
-            self._replace(twin, replace(twin, attempts=0))
+            self._replace(twin, spared(twin))
 
     def redrive(self, letter: DeadLetter, now_us: int) -> bool:
         """Queue a dead-lettered key again and forget the letter."""

@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
 from workqueue.backends.redis.address import Locator, RedisSettings
@@ -25,7 +26,7 @@ from workqueue.backends.redis.wakeups import Wakeups
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock, duration_us, from_us, wait_first
 from workqueue.errors import InvalidSettingError, QueueClosedError, StartLostError, StoreError
-from workqueue.handles import Dead, Observed, Owned, Queued
+from workqueue.handles import Dead, Observed, Owned, Queued, fenced
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
@@ -299,18 +300,8 @@ class RedisQueue:
         self.renewer.drop(owned.lease)
 
     async def _settle(self, owned: Owned, verb: bytes) -> int:
-        lease = owned.lease
-        if lease.lost.is_set():
-            return LOST
-        self.renewer.drop(lease)
-        try:
-            answer = await self._turns.settle(owned.version, lease.token, verb)
-        except StoreError:
-            self.renewer.keep(lease)
-            raise
-        if answer == LOST:
-            lease.lost.set()
-        return answer
+        write = partial(self._turns.settle, owned.version, owned.lease.token, verb)
+        return await fenced(owned, self.renewer, write, lost=LOST)
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
         return await self._take(observed, _requeue_verb(how))
@@ -357,7 +348,14 @@ def _recovered(rows: Sequence[Any]) -> list[RecoveredOrphan]:
 def _recovered_one(
     raw: bytes, attempts: int, owner: bytes, priority: int, first_us: int, is_dead: int
 ) -> RecoveredOrphan:
-    return RecoveredOrphan(key_text(raw), attempts, owner.decode(), priority, from_us(first_us), bool(is_dead))
+    return RecoveredOrphan(
+        key=key_text(raw),
+        attempts=attempts,
+        owner=owner.decode(),
+        priority=priority,
+        first_queued_time=from_us(first_us),
+        dead_lettered=bool(is_dead),
+    )
 
 
 def _requeue_verb(how: Requeue) -> bytes:

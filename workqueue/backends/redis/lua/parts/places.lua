@@ -64,10 +64,7 @@ end
 
 local function give_up(state, entry, error)
   state.letter = pack_dead(entry, error)
-  if state.entry then
-    local twin = state.entry
-    put(state, {p = twin.p, a = 0, q = twin.q, f = twin.f, n = twin.n, floor = twin.floor, rest = twin.rest})
-  end
+  if state.entry then put(state, spared(state.entry)) end
 end
 
 local function requeue(state, entry, how, delay)

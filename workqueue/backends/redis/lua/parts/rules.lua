@@ -87,6 +87,10 @@ local function released(e)
   return {p = e.p, a = e.a - 1, q = e.q, f = e.f, n = 0, floor = false, rest = e.rest}
 end
 
+local function spared(twin)
+  return {p = twin.p, a = 0, q = twin.q, f = twin.f, n = twin.n, floor = twin.floor, rest = twin.rest}
+end
+
 local function redriven(e, queued)
   local back = {p = e.p, a = 0, q = wall, f = wall, n = 0, floor = false, rest = e.rest}
   if not queued then return back end
