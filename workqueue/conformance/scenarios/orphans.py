@@ -172,6 +172,18 @@ async def a_lease_step_tells_whose_orphans_it_recovered(case: Case) -> None:
 
 
 @scenario(Need.CLOCK)
+async def an_orphan_that_had_failed_before_keeps_the_time_of_its_first_enqueue(case: Case) -> None:
+    began = case.now
+    owned = await case.started("a")
+    case.advance(300)
+    await owned.requeue()
+    (await case.start("a")).abandon()
+    case.lapse()
+    (orphan,) = (await case.lease()).recovered
+    expect(orphan.first_queued_time, began, "the first queued time")
+
+
+@scenario(Need.CLOCK)
 async def a_live_lease_is_no_orphan(case: Case) -> None:
     owned = await case.started("alive")
     (await case.started("dead")).abandon()
