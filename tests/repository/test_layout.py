@@ -7,6 +7,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,16 @@ def test_importing_workqueue_imports_no_driver_server_or_cli() -> None:
     )
 
     assert set(json.loads(answer.stdout)) & set(HEAVY) == set()
+
+
+def test_the_rule_that_the_vocabulary_knows_no_room_covers_all_of_it() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = {contract["name"]: contract for contract in settings["tool"]["importlinter"]["contracts"]}
+    rule = contracts["The vocabulary knows none of the rooms"]
+
+    inside = {module_name(path): path for path in MODULES if path.parts[0] == "workqueue"}
+    files = {name for name, path in inside.items() if len(path.parts) == 2 and path.stem != "__init__"}
+    rooms = {name for name, path in inside.items() if len(path.parts) == 3 and path.stem == "__init__"}
+
+    assert set(rule["source_modules"]) == files
+    assert set(rule["forbidden_modules"]) == rooms

@@ -22,9 +22,10 @@ from workqueue.interface import Counts, LeaseRequest
 from workqueue.metric_table import METRICS
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.options import Options
-from workqueue.telemetry.exposition import Exposition, Identity, identity, serve_metrics
+from workqueue.telemetry.exposition import Exposition, Identity, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.testing import FakeClock
+from workqueue.web.metrics import serve_metrics
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.txt"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -124,8 +124,9 @@ async def _watched(
     from prometheus_client import REGISTRY
 
     from workqueue.rpc.channel import join_host_port
-    from workqueue.telemetry.exposition import Exposition, identity, serve_metrics
+    from workqueue.telemetry.exposition import Exposition, identity
     from workqueue.web.bearer import guarded
+    from workqueue.web.metrics import serve_metrics
 
     exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
     tls = security.tls.http_context() if security.tls else None

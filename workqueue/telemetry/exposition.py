@@ -1,13 +1,11 @@
-"""Stages 1-7: what a scrape of `/metrics` shows, and a small server for programs that speak no HTTP otherwise."""
+"""Stages 1-7: what a scrape of `/metrics` shows."""
 
 from __future__ import annotations
 
 import math
-import ssl
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Protocol, TypeVar
@@ -15,19 +13,15 @@ from typing import Protocol, TypeVar
 from prometheus_client import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.responses import Response
 
 from workqueue.clock import Clock, SystemClock
 from workqueue.metric_table import METRICS, Metric
 from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics
 from workqueue.telemetry.samples import Sample, attempt_samples, gauge_samples, queue_samples, trigger_samples
-from workqueue.web.server import serving
 
-__all__ = ["Exposition", "FamilySource", "Identity", "identity", "serve_metrics"]
+__all__ = ["Exposition", "FamilySource", "Identity", "identity"]
 
 _UNKNOWN = "unknown"
 _M = TypeVar("_M", QueueMetrics, DispatchMetrics)
@@ -134,29 +128,6 @@ class _Registry:
 
     def collect(self) -> Iterable[Family]:
         return self.families
-
-
-def serve_metrics(
-    host: str,
-    port: int,
-    exposition: Exposition,
-    *,
-    tls: ssl.SSLContext | None = None,
-    guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
-) -> AbstractAsyncContextManager[int]:
-    """Serve `/metrics` and `/healthz` until the block ends, for programs that speak gRPC only; yields the port.
-
-    `guard` may wrap the app, for instance in a `BearerTokens`.
-
-    Raises:
-        InvalidSettingError: the address cannot be listened on.
-    """
-    routes = [Route("/metrics", exposition.scraped), Route("/healthz", _healthy)]
-    return serving(guard(Starlette(routes=routes)), host, port, tls=tls)
-
-
-async def _healthy(request: Request) -> Response:
-    return PlainTextResponse("ok\n")  # answering at all proves that the event loop turns
 
 
 def _by_name(metrics: Iterable[_M]) -> dict[str, list[_M]]:

@@ -1,4 +1,4 @@
--- How an entry is packed; the other side is redis_records.py. p priority, a attempts, q queued, f first queued,
+-- How an entry is packed; the other side is records.py. p priority, a attempts, q queued, f first queued,
 -- n not-before (0 = none), times in microseconds; rest = '' or packed meta and payload.
 -- A plain entry, one enqueue without options, is packed as P and its queued time, which is also its score in the lane.
 
