@@ -8,7 +8,7 @@ from dispatcher.callback import AsyncCallback, Callback
 from dispatcher.error_events import ErrorEvents
 from dispatcher.settings import DispatcherSettings
 from dispatcher.threads import as_async
-from workqueue.clock import Clock, SystemClock
+from workqueue.clock import Clock
 from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import WorkQueue
 from workqueue.lease import LeaseRenewer
@@ -39,11 +39,9 @@ class Setup:
         metrics: DispatchMetrics | None = None,
     ) -> Setup:
         """Complete a backend of three verbs and a plain function; the clock is the queue's."""
-        clock: Clock = getattr(queue, "clock", None) or SystemClock()
-        full = with_fallbacks(queue, clock)
+        full = with_fallbacks(queue)
+        equipment = full.equipment
         metrics = metrics or DispatchMetrics.of(full)
         if errors is not None:
             metrics.events = errors.results
-        renewer = getattr(queue, "renewer", None)
-        ours = renewer if isinstance(renewer, LeaseRenewer) else None
-        return cls(full, as_async(callback), settings, errors, metrics, clock, ours)
+        return cls(full, as_async(callback), settings, errors, metrics, equipment.clock, equipment.renewer)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from workqueue import Clock, KeyState, Options, Snapshot, SystemClock
+from workqueue.equipment import Equipment
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer
 from workqueue.options import check_payload
@@ -48,6 +49,7 @@ class ThreeVerbs:
         self.table = table
         self.clock = clock or SystemClock()
         self.renewer = LeaseRenewer(self._renew, DEFAULT_LEASE, self.clock)
+        self.equipment = Equipment(clock=self.clock, renewer=self.renewer)
         self.handles = RecordHandles(self._change, self.renewer, self.clock, owner)
 
     async def __aenter__(self) -> Self:

@@ -12,6 +12,7 @@ import pytest
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
+from workqueue.equipment import Equipment
 from workqueue.errors import StoreUnavailableError
 from workqueue.fallbacks import with_fallbacks
 from workqueue.handles import Owned
@@ -257,11 +258,11 @@ def test_a_nudged_refresh_never_makes_a_scrape_wait() -> None:
 
 def test_a_queue_keeps_its_metrics_behind_the_fallbacks() -> None:
     class ThreeVerbs:
-        metrics = QueueMetrics("minimal")
+        equipment = Equipment("minimal", metrics=QueueMetrics("minimal"))
 
     completed = with_fallbacks(ThreeVerbs())  # type: ignore[arg-type]
 
-    assert metrics_of(completed) is ThreeVerbs.metrics
+    assert metrics_of(completed) is ThreeVerbs.equipment.metrics
     assert DispatchMetrics.of(completed).name == "minimal"
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol, Self, TypeVar
 
-from workqueue.clock import Clock, SystemClock
+from workqueue.clock import Clock
+from workqueue.equipment import Equipment, EquippedQueue
 from workqueue.errors import StartLostError, UnsupportedError
 from workqueue.interface import (
     BulkQueue,
@@ -34,7 +36,7 @@ from workqueue.interface import (
 )
 from workqueue.key import validate_key
 from workqueue.metrics import metrics_of
-from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.options import Options, check_payload
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration
 
@@ -46,29 +48,45 @@ _T = TypeVar("_T")
 
 
 class FullQueue(
-    WorkQueue, BulkQueue, LeasingQueue, CountingQueue, SearchableQueue, WaitingQueue, ConfigurableQueue, Protocol
+    WorkQueue,
+    BulkQueue,
+    LeasingQueue,
+    CountingQueue,
+    SearchableQueue,
+    WaitingQueue,
+    ConfigurableQueue,
+    EquippedQueue,
+    Protocol,
 ):
     """A queue with every optional Protocol, as dispatchers and servers use it."""
 
 
 def with_fallbacks(queue: WorkQueue, clock: Clock | None = None) -> FullQueue:
-    """`queue` itself if it has every optional Protocol, else a view of it that has."""
-    return queue if _is_full(queue) else _Completed(queue, clock or SystemClock())  # type: ignore[return-value]
+    """`queue` itself if it has every optional Protocol, else a view of it that has; `clock` instead of the queue's."""
+    return queue if _is_full(queue) else _Completed(queue, clock)  # type: ignore[return-value]
 
 
 def _is_full(queue: WorkQueue) -> bool:
-    optional = (BulkQueue, LeasingQueue, CountingQueue, SearchableQueue, WaitingQueue, ConfigurableQueue)
+    optional = (
+        BulkQueue,
+        LeasingQueue,
+        CountingQueue,
+        SearchableQueue,
+        WaitingQueue,
+        ConfigurableQueue,
+        EquippedQueue,
+    )
     return all(isinstance(queue, protocol) for protocol in optional)
 
 
 class _Completed:
     """A view of `queue` with the optional Protocols added where it lacks them."""
 
-    def __init__(self, queue: WorkQueue, clock: Clock) -> None:
+    def __init__(self, queue: WorkQueue, clock: Clock | None) -> None:
         self._queue = queue
-        self._clock = clock
-        self.metrics = metrics_of(queue)
-        self.name = self.metrics.name
+        equipped = replace(Equipment.of(queue), metrics=metrics_of(queue))
+        self.equipment = equipped if clock is None else replace(equipped, clock=clock)
+        self._clock = self.equipment.clock
         self.exact = isinstance(queue, LeasingQueue) and queue.exact
 
     async def queue(self, key: str, options: Options = Options()) -> None:
@@ -93,7 +111,7 @@ class _Completed:
         checked = list(items)
         for key, options in checked:
             validate_key(key)
-            check_payload(options.payload, getattr(self._queue, "max_payload", MAX_PAYLOAD_BYTES))
+            check_payload(options.payload, self.equipment.max_payload)
         for key, options in checked:
             await self._queue.queue(key, options)
         return None

@@ -1,8 +1,8 @@
 """Stages 1-6: the whole vocabulary of a queue. Three verbs; what you may do next hangs on the handle you hold.
 
-`WorkQueue` is all that a backend must offer. `BulkQueue`, `LeasingQueue`, `CountingQueue`, `WaitingQueue` and
-`ConfigurableQueue` are optional: a backend that has them is faster and exact, for one that has not `fallbacks` does the
-same over the three verbs.
+`WorkQueue` is all that a backend must offer. `BulkQueue`, `LeasingQueue`, `CountingQueue`, `SearchableQueue`,
+`WaitingQueue`, `ConfigurableQueue` and `equipment.EquippedQueue` are optional: a backend that has them is faster and
+exact, for one that has not `fallbacks` does the same over the three verbs.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Literal, TypeVar, get_args
 
 from workqueue.clock import to_us
+from workqueue.equipment import Equipment
 from workqueue.handles import Owned
 from workqueue.interface import Counts, OwnedInProgressKey, RecoveredOrphan
 from workqueue.metric_table import BUCKETS, MAX_PRIORITY_CLASSES
@@ -196,8 +197,8 @@ class QueueMetrics:
 
 def metrics_of(queue: object) -> QueueMetrics:
     """The metrics that `queue` counts in, or new ones under its name if its backend counts nothing."""
-    own = getattr(queue, "metrics", None)
-    return own if isinstance(own, QueueMetrics) else QueueMetrics(str(getattr(queue, "name", "default")))
+    equipment = Equipment.of(queue)
+    return equipment.metrics or QueueMetrics(equipment.name)
 
 
 class DispatchMetrics:

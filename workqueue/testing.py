@@ -110,6 +110,7 @@ class FlakyQueue:
         self._queue: FullQueue = with_fallbacks(queue)
         self._failures: dict[str, list[_Failure]] = {}
         self.exact = self._queue.exact
+        self.equipment = self._queue.equipment
         self.calls: list[tuple[str, str | None]] = []
         """Every call and the key that it was about, if any, in order."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 from workqueue.backends import open_queue
+from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError
 from workqueue.interface import Counts
 from workqueue.programs import show
@@ -36,7 +37,7 @@ def stats(where: QueueFlags, output: OutputFlags) -> None:
 
 async def _stats(url: str) -> tuple[str, Counts, Configuration]:
     async with open_queue(url) as queue:
-        return str(getattr(queue, "name", "")), await queue.counts(), await queue.configuration()
+        return Equipment.of(queue).name, await queue.counts(), await queue.configuration()
 
 
 def _counted(counts: Counts) -> Mapping[str, object]:

@@ -13,6 +13,7 @@ from workqueue.conformance.case import Case, Target
 from workqueue.conformance.scenario import Need, Scenario
 from workqueue.conformance.suite import all_scenarios
 from workqueue.conformance.target import URLTarget
+from workqueue.equipment import Equipment
 from workqueue.interface import (
     BulkQueue,
     ConfigurableQueue,
@@ -79,7 +80,7 @@ def _has(queue: WorkQueue, target: Target, need: Need) -> bool:
         Need.COUNTS: isinstance(queue, CountingQueue),
         Need.SEARCH: isinstance(queue, SearchableQueue),
         Need.WAIT: isinstance(queue, WaitingQueue),
-        Need.WAKE: getattr(queue, "wakes", True),
+        Need.WAKE: Equipment.of(queue).wakes,
         Need.CONFIGURE: isinstance(queue, ConfigurableQueue),
     }[need]
 

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import grpc
 
 from workqueue.access.security import ServerSecurity
-from workqueue.clock import Clock, SystemClock
+from workqueue.clock import Clock
+from workqueue.equipment import Equipment
 from workqueue.errors import WorkQueueError
 from workqueue.interface import WorkQueue
 from workqueue.options import MAX_META_BYTES
@@ -64,7 +65,7 @@ class Receiver(WorkqueueServiceServicer):
 
     def __init__(self, queue: WorkQueue, clock: Clock | None = None) -> None:
         self._queue = queue
-        self._clock: Clock = clock or getattr(queue, "clock", None) or SystemClock()
+        self._clock: Clock = clock or Equipment.of(queue).clock
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key."""

@@ -27,6 +27,7 @@ from workqueue.backends.gcs.running import Seen
 from workqueue.backends.url import QueueURL
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock
+from workqueue.equipment import Equipment
 from workqueue.errors import KeyNotFoundError, QueueClosedError
 from workqueue.handles import Queued, state_of
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, Snapshot
@@ -59,8 +60,6 @@ class GCSQueue:
         InvalidSettingError: `owner` is not printable, or too long.
     """
 
-    wakes = False  # not told of what other processes store
-
     def __init__(  # noqa: PLR0913 - as every backend, and where tokens come from
         self,
         settings: GCSSettings,
@@ -83,6 +82,8 @@ class GCSQueue:
         self.metrics = self._bucket.metrics
         self._renewal = Renewal(self._bucket.connect, settings.bucket, self._bucket.time, lease.duration_us)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
+        # A bucket does not say what other processes stored.
+        self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, wakes=False, max_payload=max_payload)
         self._handles = Handles(self._bucket, self.renewer, self._waiters.wake)
         self._width = asyncio.Semaphore(settings.connections)
 

@@ -15,6 +15,7 @@ from typing import Self
 from workqueue.backends.memory.store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock
+from workqueue.equipment import Equipment
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued, recovered_orphan
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
@@ -61,6 +62,7 @@ class MemoryQueue:
         self.max_payload = max_payload
         self.metrics = QueueMetrics(name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
+        self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
         self._store = MemoryStore(self.clock)
         self._incarnation = uuid.uuid4().hex  # a restarted process never keeps its predecessor's leases alive
         self._tokens = count()

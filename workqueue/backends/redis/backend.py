@@ -25,6 +25,7 @@ from workqueue.backends.redis.turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
 from workqueue.backends.redis.wakeups import Wakeups
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock, duration_us, from_us, wait_first
+from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError, QueueClosedError, StartLostError, StoreError
 from workqueue.handles import Dead, Observed, Owned, Queued, fenced
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
@@ -87,6 +88,7 @@ class RedisQueue:
         self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
+        self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
         self._requests = 0
 
     async def __aenter__(self) -> Self:

@@ -33,6 +33,7 @@ from workqueue.backends.sqlite.waiting import Waiting
 from workqueue.backends.sqlite.writer import GroupCommit
 from workqueue.backends.url import QueueURL, duration
 from workqueue.clock import Clock, SystemClock
+from workqueue.equipment import Equipment
 from workqueue.errors import (
     InvalidSettingError,
     KeyNotFoundError,
@@ -88,6 +89,7 @@ class SqliteQueue:
         self.max_payload = max_payload
         self.metrics = QueueMetrics(file.name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
+        self.equipment = Equipment(file.name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
         boot = _FAKE_BOOT if clock else boot_id()
         self._identity = Identity(self.owner, boot, lease.duration_us)
         self._file = file
