@@ -70,7 +70,7 @@ def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags) ->
 
     configure_logging(logs.log_level, logs.log_format)
     process = work.process(memory=True)
-    listening = Listening(listen.host, ports.http_port, ports.grpc_port, listen.security())
+    listening = Listening(listen.host, ports.http_port, ports.grpc_port, listen.probe_port, listen.security())
     serve_until_signalled(process.serve(listening))
 
 
@@ -88,7 +88,7 @@ def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: 
     if once.once:
         serve_until_signalled(process.once())
     else:
-        listening = Listening(listen.host, ports.http_port, None, listen.security())
+        listening = Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())
         serve_until_signalled(process.serve(listening))
 
 

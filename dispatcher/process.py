@@ -28,6 +28,7 @@ from workqueue.rpc.server import until_signalled
 from workqueue.telemetry.exposition import Exposition, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.web.bearer import guarded
+from workqueue.web.probes import probing
 from workqueue.web.server import serving
 
 __all__ = ["Listening", "Process"]
@@ -37,11 +38,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a process listens; without a `grpc_port` it has no receiver."""
+    """Where a process listens; without a `grpc_port` it has no receiver, without a `probe_port` no plaintext probes."""
 
     host: str
     http_port: int
     grpc_port: int | None
+    probe_port: int | None
     security: ServerSecurity
 
 
@@ -97,14 +99,17 @@ class Process:
         metrics = metrics_of(queue)
         exposition = Exposition(identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY])
         trigger = Trigger(dispatcher.setup, dispatcher.health, exposition.scraped)
-        app = guarded(trigger.app(), listening.security)
+        app = trigger.app()
         check_listen(listening.host, listening.http_port, listening.security)
         tls = listening.security.tls.http_context() if listening.security.tls else None
         async with (
             GaugeRefresher(queue, metrics, [dispatcher.metrics]),
-            serving(app, listening.host, listening.http_port, tls=tls) as port,
+            serving(guarded(app, listening.security), listening.host, listening.http_port, tls=tls) as port,
+            probing(app, listening.host, listening.probe_port) as probes,
         ):
             log.info("trigger, probes and metrics on %s", join_host_port(listening.host, port))
+            if probes is not None:
+                log.info("plaintext probes on %s", join_host_port(listening.host, probes))
             try:
                 yield trigger
             finally:

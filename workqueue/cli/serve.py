@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ from workqueue.programs.takes import choice, listed
 if TYPE_CHECKING:
     from workqueue.access.security import ServerSecurity
     from workqueue.metrics import QueueMetrics
+    from workqueue.rpc.server import GrpcServer
 
 __all__ = ["PortFlags", "ShardFlags", "hyperqueue", "receive"]
 
@@ -32,9 +33,7 @@ class PortFlags:
     """The ports of a server that speaks gRPC to callers and HTTP to whoever watches it."""
 
     grpc_port: Annotated[int, Flag("gRPC; 0 = any free one", ("WORKQUEUE_GRPC_PORT", "PORT"), PORT)] = GRPC_PORT
-    http_port: Annotated[int, Flag("/healthz and /metrics; 0 = any free one", ("WORKQUEUE_HTTP_PORT",), PORT)] = (
-        HTTP_PORT
-    )
+    http_port: Annotated[int, Flag("probes and /metrics; 0 = any free one", ("WORKQUEUE_HTTP_PORT",), PORT)] = HTTP_PORT
 
 
 @with_flags
@@ -44,10 +43,10 @@ def receive(where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogF
     SIGTERM and SIGINT stop it once the calls under way are answered.
     """
     configure_logging(logs.log_level, logs.log_format)
-    serve(_receive(where.url(), listen.host, ports, listen.security()))
+    serve(_receive(where.url(), listen, ports, listen.security()))
 
 
-async def _receive(url: str, host: str, ports: PortFlags, security: ServerSecurity) -> None:
+async def _receive(url: str, listen: ListenFlags, ports: PortFlags, security: ServerSecurity) -> None:
     from workqueue.metrics import metrics_of
     from workqueue.rpc.receiver import receive as receiver
     from workqueue.telemetry.gauges import GaugeRefresher
@@ -56,9 +55,10 @@ async def _receive(url: str, host: str, ports: PortFlags, security: ServerSecuri
         metrics = metrics_of(queue)
         async with (
             GaugeRefresher(queue, metrics),
-            _watched(host, ports.http_port, security, [metrics]),
-            receiver(queue, host=host, port=ports.grpc_port, security=security) as server,
+            _watched(listen, ports.http_port, security, [metrics]) as follow,
+            receiver(queue, host=listen.host, port=ports.grpc_port, security=security) as server,
         ):
+            follow(server)
             await server.wait()
 
 
@@ -90,7 +90,7 @@ def hyperqueue(shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports:
     if not shards.shards:
         raise InvalidSettingError("--shards or SHARD_URLS: it takes the addresses of receivers, separated by commas")
     _check(shards.shards)
-    serve(_route(shards, calls, listen.host, ports, listen.security()))
+    serve(_route(shards, calls, listen, ports, listen.security()))
 
 
 def _check(shards: Sequence[str]) -> None:
@@ -101,35 +101,47 @@ def _check(shards: Sequence[str]) -> None:
             Address.parse(shard)
 
 
-async def _route(shards: ShardFlags, calls: CallFlags, host: str, ports: PortFlags, security: ServerSecurity) -> None:
+async def _route(
+    shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports: PortFlags, security: ServerSecurity
+) -> None:
     from workqueue.rpc.sharding import route
 
     routed = route(
         shards.shards,
         hashing=shards.hash,
-        host=host,
+        host=listen.host,
         port=ports.grpc_port,
         security=security,
         shard_security=calls.security,
     )
-    async with _watched(host, ports.http_port, security), routed as server:
+    async with _watched(listen, ports.http_port, security) as follow, routed as server:
+        follow(server)
         await server.wait()
 
 
 @asynccontextmanager
 async def _watched(
-    host: str, port: int, security: ServerSecurity, metrics: Sequence[QueueMetrics] = ()
-) -> AsyncIterator[None]:
-    """Serve /healthz and /metrics until the block ends."""
+    listen: ListenFlags, port: int, security: ServerSecurity, metrics: Sequence[QueueMetrics] = ()
+) -> AsyncIterator[Callable[[GrpcServer], None]]:
+    """Serve metrics and probes until the block ends; ready is who was given to what this yields, while it is."""
     from prometheus_client import REGISTRY
 
     from workqueue.rpc.channel import join_host_port
     from workqueue.telemetry.exposition import Exposition, identity
     from workqueue.web.bearer import guarded
-    from workqueue.web.metrics import serve_metrics
+    from workqueue.web.metrics import watching
+    from workqueue.web.probes import probing
+    from workqueue.web.server import serving as http_serving
 
     exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
     tls = security.tls.http_context() if security.tls else None
-    async with serve_metrics(host, port, exposition, tls=tls, guard=lambda app: guarded(app, security)) as bound:
-        log.info("health and metrics on %s", join_host_port(host, bound))
-        yield
+    followed: list[GrpcServer] = []
+    app = watching(exposition, lambda: any(server.ready for server in followed))
+    async with (
+        http_serving(guarded(app, security), listen.host, port, tls=tls) as bound,
+        probing(app, listen.host, listen.probe_port) as probes,
+    ):
+        log.info("health and metrics on %s", join_host_port(listen.host, bound))
+        if probes is not None:
+            log.info("plaintext probes on %s", join_host_port(listen.host, probes))
+        yield followed.append

@@ -37,6 +37,12 @@ class ListenFlags:
     insecure: Annotated[
         bool, Flag("plaintext on a public address: something in front does TLS", ("WORKQUEUE_INSECURE",))
     ] = False
+    probe_port: Annotated[
+        int | None,
+        Flag(
+            "plaintext /healthz and /readyz alone, for kubelets; none = no such port", ("WORKQUEUE_PROBE_PORT",), PORT
+        ),
+    ] = None
     tls_cert: Annotated[Path | None, Flag("certificate to serve with, PEM", ("WORKQUEUE_TLS_CERT",), _FILE)] = None
     tls_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_TLS_KEY",), _FILE)] = None
     tls_client_ca: Annotated[

@@ -92,6 +92,7 @@ class GrpcServer:
         self._interceptors = interceptors
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack aio
         self._stopping = asyncio.Event()
+        self._started = False
         self._server: grpc.aio.Server
 
     async def __aenter__(self) -> Self:
@@ -99,6 +100,7 @@ class GrpcServer:
         self.port = _bind(self._server, self.listen)
         await self.set_serving(True)
         await self._server.start()
+        self._started = True
         log.info("listening on %s", join_host_port(self.listen.host, self.port))
         return self
 
@@ -127,6 +129,11 @@ class GrpcServer:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls are welcome: it has started, and nobody has told it to stop."""
+        return self._started and not self._stopping.is_set()
 
     def stop(self) -> None:
         """Let `wait` return. Nothing is drained before the block is left."""

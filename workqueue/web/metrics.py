@@ -1,4 +1,4 @@
-"""Stage 7: a small server for what programs show that speak gRPC only: `/metrics` and `/healthz`."""
+"""Stage 7: a small server for what programs show that speak gRPC only: `/metrics` and the probes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from workqueue.telemetry.exposition import Exposition
 from workqueue.web.server import serving
 
-__all__ = ["serve_metrics"]
+__all__ = ["serve_metrics", "watching"]
 
 
 def serve_metrics(
@@ -26,15 +26,29 @@ def serve_metrics(
     tls: ssl.SSLContext | None = None,
     guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> AbstractAsyncContextManager[int]:
-    """Serve `/metrics` and `/healthz` until the block ends, for programs that speak gRPC only; yields the port.
+    """Serve what `watching` shows until the block ends; yields the port.
 
     `guard` may wrap the app, for instance in a `BearerTokens`.
 
     Raises:
         InvalidSettingError: the address cannot be listened on.
     """
-    routes = [Route("/metrics", exposition.scraped), Route("/healthz", _healthy)]
-    return serving(guard(Starlette(routes=routes)), host, port, tls=tls)
+    return serving(guard(watching(exposition)), host, port, tls=tls)
+
+
+def watching(exposition: Exposition, ready: Callable[[], bool] = lambda: True) -> Starlette:
+    """`/metrics`, `/healthz` and `/readyz` of a program that speaks gRPC otherwise.
+
+    Args:
+        exposition: answers `/metrics`.
+        ready: whether the program welcomes calls.
+    """
+
+    async def readiness(request: Request) -> Response:
+        return PlainTextResponse("ok\n") if ready() else PlainTextResponse("draining\n", 503)
+
+    routes = [Route("/metrics", exposition.scraped), Route("/healthz", _healthy), Route("/readyz", readiness)]
+    return Starlette(routes=routes)
 
 
 async def _healthy(request: Request) -> Response:

@@ -1,0 +1,78 @@
+"""`--probe-port`: a kubelet, which has neither certificate nor token, can ask; nobody gets more from it."""
+
+from __future__ import annotations
+
+import asyncio
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import serving
+from tests.support.tls import Authority
+from workqueue.backends import open_queue
+from workqueue.rpc.receiver import receive
+from workqueue.telemetry.exposition import Exposition
+from workqueue.web.metrics import watching
+from workqueue.web.server import serving as serving_app
+
+PORTS = ["--http-port", "0", "--probe-port", "0"]
+SERVERS = {
+    "dispatcher run": ["dispatcher.cli", "run", "--callback", "tests.support.reconcilers:complete"],
+    "dispatcher serve": [
+        "dispatcher.cli", "serve", "--grpc-port", "0", "--callback", "tests.support.reconcilers:complete",
+    ],
+    "workqueue receive": ["workqueue.cli", "receive", "--grpc-port", "0"],
+    "workqueue hyperqueue": ["workqueue.cli", "hyperqueue", "--grpc-port", "0", "--shards", "grpc://127.0.0.1:1"],
+}  # fmt: skip
+
+
+def status(port: int, path: str) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_server_that_asks_for_certificates_and_tokens_answers_plaintext_probes_and_nothing_else(
+    server: str, tmp_path: Path
+) -> None:
+    pair = Authority(tmp_path).issue("127.0.0.1")
+    tokens = tmp_path / "tokens"
+    tokens.write_text("a-token-that-is-long-enough-to-be-taken\n")
+    locked = ["--tls-cert", str(pair.certificate), "--tls-key", str(pair.key), "--tls-client-ca", f"{tmp_path}/ca.pem"]
+    queue = {} if "hyperqueue" in server else {"WORKQUEUE_URL": f"sqlite:///{tmp_path}/queue.db"}
+
+    with serving(*SERVERS[server], *PORTS, *locked, "--accept-tokens", str(tokens), env=queue) as it:
+        port = it.port("plaintext probes on")
+
+        assert status(port, "/healthz") == 200
+        assert status(port, "/readyz") == 200
+        assert [status(port, path) for path in ("/metrics", "/", "/push", "/healthz/x")] == [404] * 4
+
+
+async def readiness(ready: bool) -> int:
+    async with serving_app(watching(Exposition(), lambda: ready), "127.0.0.1", 0) as port:
+        return await asyncio.to_thread(status, port, "/readyz")
+
+
+def test_who_is_not_ready_says_so() -> None:
+    assert [asyncio.run(readiness(ready)) for ready in (True, False)] == [200, 503]
+
+
+async def stages_of_a_receiver() -> list[bool]:
+    async with open_queue("memory://") as queue:
+        server = receive(queue, port=0)
+        ready = [server.ready]
+        async with server:
+            ready.append(server.ready)
+            server.stop()
+            ready.append(server.ready)
+    return ready
+
+
+def test_a_grpc_server_is_ready_from_its_start_until_it_is_told_to_stop() -> None:
+    assert asyncio.run(stages_of_a_receiver()) == [False, True, False]
