@@ -29,6 +29,7 @@ Object = dict[str, Any]
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
+_LINES_AT_ONCE = 100  # what has arrived may be megabytes; whoever reads it wants to do something else in between
 _MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -104,9 +105,11 @@ class API:
         """
         async with self._answer(method, path, query or {}, body, content_type) as response:
             try:
-                answer: Object = json.loads(await response.read())
+                answer = json.loads(await response.read())
             except ValueError as error:
                 raise UnreachableError(f"{method} {path}: the answer is no JSON: {error}") from error
+        if not isinstance(answer, dict):
+            raise UnreachableError(f"{method} {path}: the answer is no JSON object")
         return answer
 
     async def patch(self, path: str, patch: Object) -> Object:
@@ -119,7 +122,7 @@ class API:
         return await self.request("PATCH", path, body=patch, content_type=_MERGE_PATCH)
 
     async def lines(self, path: str, query: Mapping[str, str], silence: float) -> AsyncGenerator[list[bytes], None]:
-        """The lines of an endless answer, as many at a time as have arrived.
+        """The lines of an endless answer, those that have arrived, at most 100 at a time.
 
         A last line without an end was cut off, and is left out.
 
@@ -135,8 +138,8 @@ class API:
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
-                if lines:
-                    yield lines
+                for start in range(0, len(lines), _LINES_AT_ONCE):
+                    yield lines[start : start + _LINES_AT_ONCE]
 
     @asynccontextmanager
     async def _answer(

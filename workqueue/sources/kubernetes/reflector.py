@@ -13,10 +13,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
 
 from workqueue.clock import Clock
-from workqueue.sources.kubernetes.api import API
+from workqueue.sources.kubernetes.api import API, Object
 from workqueue.sources.kubernetes.cache import Replica
 from workqueue.sources.kubernetes.errors import (
     ExpiredError,
@@ -88,28 +87,29 @@ class Reflector:
         query = {**self._watch.selectors(), "limit": str(self._page)}
         self._replica.begin_listing()
         while True:
-            page = await self._read_page(path, query)
-            for object_ in page["items"]:
-                if keys := self._replica.put(object_):
-                    self._changed(keys, first)
-            if not page["metadata"].get("continue"):
+            try:
+                revision, more = self._take_page(await self._api.request("GET", path, query), first)
+            except ExpiredError:
+                # The pages took longer than etcd remembers. Larger ones take fewer turns, at the price of memory.
+                self._page *= 4
+                raise
+            if not more:
                 break
-            query["continue"] = page["metadata"]["continue"]
+            query["continue"] = more
             await self._room()
         self._changed(self._replica.end_listing(), False)
-        self._revision, self._page, self._trouble = page["metadata"]["resourceVersion"], _PAGE, ""
+        self._revision, self._page, self._trouble = revision, _PAGE, ""
         log.info("listed %d of %s", len(self._replica), self._watch)
 
-    async def _read_page(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+    def _take_page(self, page: Object, first: bool) -> tuple[str, str]:
+        """Take over the objects of one page; returns its version and what continues it."""
         try:
-            page = await self._api.request("GET", path, query)
-            if not isinstance(page.get("items") or [], list) or "metadata" not in page:
-                raise UnreachableError(f"GET {path}: the answer is no list")
-        except ExpiredError:
-            # The pages took longer than etcd remembers. Larger ones take fewer turns, at the price of memory.
-            self._page *= 4
-            raise
-        return {**page, "items": page.get("items") or []}
+            for object_ in page["items"] or ():
+                if keys := self._replica.put(object_):
+                    self._changed(keys, first)
+            return str(page["metadata"]["resourceVersion"]), page["metadata"].get("continue", "")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnreachableError(f"the list of {self._watch} is no list") from error
 
     async def _follow(self) -> None:
         """Watch until the server ends it."""

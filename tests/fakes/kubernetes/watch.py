@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tests.fakes.kubernetes_faults import Asked, Fault
-from tests.fakes.kubernetes_selectors import matches
-from tests.fakes.kubernetes_store import Body, Change, Resource, Stored, gone, status
+from tests.fakes.kubernetes.faults import Asked, Fault
+from tests.fakes.kubernetes.selectors import matches
+from tests.fakes.kubernetes.store import Body, Change, Resource, Stored, gone, status
 
 if TYPE_CHECKING:
-    from tests.fakes.kubernetes_server import KubernetesServer
+    from tests.fakes.kubernetes.server import KubernetesServer
 
 
 class Stream:

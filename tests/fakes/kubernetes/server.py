@@ -21,10 +21,10 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from tests.fakes.kubernetes_faults import Asked, Fault, Plan
-from tests.fakes.kubernetes_selectors import matches
-from tests.fakes.kubernetes_store import RESOURCES, Body, Refusal, Resource, Store, Stored, gone
-from tests.fakes.kubernetes_watch import Stream, event_line, hang_up
+from tests.fakes.kubernetes.faults import Asked, Fault, Plan
+from tests.fakes.kubernetes.selectors import matches
+from tests.fakes.kubernetes.store import RESOURCES, Body, Refusal, Resource, Store, Stored, gone
+from tests.fakes.kubernetes.watch import Stream, event_line, hang_up
 
 LIST_PARAMS = {"limit", "continue", "labelSelector", "fieldSelector", "resourceVersion", "resourceVersionMatch"}
 WATCH_PARAMS = {"watch", "allowWatchBookmarks", "timeoutSeconds", "labelSelector", "fieldSelector", "resourceVersion"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.fakes.kubernetes_store import Refusal, Stored
+from tests.fakes.kubernetes.store import Refusal, Stored
 
 _TERMS = re.compile(r",(?![^(]*\))")  # a comma inside of "in (a,b)" separates values, not terms
 _SET = re.compile(r"(\S+)\s+(in|notin)\s+\(([^)]*)\)")

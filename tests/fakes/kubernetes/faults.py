@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from tests.fakes.kubernetes_store import Refusal
+from tests.fakes.kubernetes.store import Refusal
 
 
 @dataclass(frozen=True, slots=True)

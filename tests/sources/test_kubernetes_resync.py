@@ -1,0 +1,91 @@
+"""The resync of a Kubernetes source: every key once per period, at an even pace, below everything that changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+
+from tests.fakes.kubernetes.server import KubernetesServer
+from tests.support.dispatching import scenario
+from tests.support.kubernetes import Scene, watching
+from workqueue.errors import InvalidSettingError
+from workqueue.sources.kubernetes import KubernetesSource, Watch, label
+
+HOUR = timedelta(hours=1)
+
+
+async def next_period(scene: Scene) -> None:
+    """Let time pass until a period begins."""
+    left = 3600 - scene.clock.wall_us() // 1_000_000 % 3600
+    await minutes(scene, 1, seconds=left)
+
+
+async def minutes(scene: Scene, many: int, *, seconds: int = 60) -> list[list[str]]:
+    """What is enqueued in each of the next minutes."""
+    enqueued = []
+    for _ in range(many):
+        for _ in range(seconds):
+            scene.clock.advance(timedelta(seconds=1))
+            await asyncio.sleep(0)
+        await scene.passing(lambda: not scene.source.waiting)
+        enqueued.append(list(await scene.taken()))
+    return enqueued
+
+
+@scenario
+async def test_every_key_is_enqueued_once_in_a_period_without_a_herd_and_in_another_order_in_the_next() -> None:
+    async with KubernetesServer() as server:
+        for number in range(300):
+            server.create("Pod", f"p{number}")
+        async with watching(server, Watch("v1/Pod"), resync=HOUR) as scene:
+            await scene.listed()
+            await next_period(scene)
+            periods = [await minutes(scene, 60), await minutes(scene, 60)]
+
+        for period in periods:
+            assert Counter(key for minute in period for key in minute) == Counter(dict.fromkeys(server.names("Pod"), 1))
+            assert max(map(len, period)) < 20, "5 a minute on average"
+        first, second = ([key for minute in period for key in minute] for period in periods)
+        assert first != second
+
+
+@scenario
+async def test_a_resync_has_its_own_priority_and_a_key_of_many_objects_has_one_turn() -> None:
+    async with KubernetesServer() as server:
+        for number in range(20):
+            server.create("Pod", f"p{number}", labels={"site": "home"})
+        watch = Watch("v1/Pod", keys=label("site"))
+        async with watching(server, watch, resync=HOUR, background_priority=-7) as scene:
+            await scene.listed()
+            await next_period(scene)
+            found: list[dict[str, int]] = []
+            for _ in range(60):
+                for _ in range(60):
+                    scene.clock.advance(timedelta(seconds=1))
+                    await asyncio.sleep(0)
+                found.append(await scene.taken())
+
+        assert [each for each in found if each] == [{"default/home": -7}]
+
+
+@scenario
+async def test_an_object_that_was_deleted_has_no_turn_in_the_next_period() -> None:
+    async with KubernetesServer() as server:
+        server.create("Pod", "a")
+        server.create("Pod", "b")
+        async with watching(server, Watch("v1/Pod"), resync=HOUR) as scene:
+            await scene.listed()
+            await scene.watching()
+            server.delete("Pod", "b")
+            await scene.next("default/b")
+            await next_period(scene)
+
+            assert [key for minute in await minutes(scene, 60) for key in minute] == ["default/a"]
+
+
+def test_a_period_of_less_than_a_second_is_refused() -> None:
+    with pytest.raises(InvalidSettingError, match="resync"):
+        KubernetesSource(None, [Watch("v1/Pod")], None, resync=timedelta(0))  # type: ignore[arg-type]
