@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
+from tests.support.dispatching import scenario, settle_down, until
 from tests.support.kubernetes import Scene, watching
 from workqueue.errors import InvalidSettingError
 from workqueue.sources.kubernetes import KubernetesSource, Watch, label
@@ -18,20 +17,20 @@ HOUR = timedelta(hours=1)
 
 
 async def next_period(scene: Scene) -> None:
-    """Let time pass until a period begins."""
+    """Let time pass until a period has begun and what is left of the one before, which the next step does, is enqueued."""
     left = 3600 - scene.clock.wall_us() // 1_000_000 % 3600
-    await minutes(scene, 1, seconds=left)
+    await minutes(scene, 1, seconds=left + 4)
 
 
-async def minutes(scene: Scene, many: int, *, seconds: int = 60) -> list[list[str]]:
-    """What is enqueued in each of the next minutes."""
+async def minutes(scene: Scene, many: int, *, seconds: int = 60) -> list[dict[str, int]]:
+    """What is enqueued in each of the next minutes, with its priority."""
     enqueued = []
     for _ in range(many):
         for _ in range(seconds):
             scene.clock.advance(timedelta(seconds=1))
-            await asyncio.sleep(0)
-        await scene.passing(lambda: not scene.source.waiting)
-        enqueued.append(list(await scene.taken()))
+            await settle_down(5)
+        await until(lambda: not scene.source.waiting)
+        enqueued.append(await scene.taken())
     return enqueued
 
 
@@ -61,12 +60,7 @@ async def test_a_resync_has_its_own_priority_and_a_key_of_many_objects_has_one_t
         async with watching(server, watch, resync=HOUR, background_priority=-7) as scene:
             await scene.listed()
             await next_period(scene)
-            found: list[dict[str, int]] = []
-            for _ in range(60):
-                for _ in range(60):
-                    scene.clock.advance(timedelta(seconds=1))
-                    await asyncio.sleep(0)
-                found.append(await scene.taken())
+            found = await minutes(scene, 60)
 
         assert [each for each in found if each] == [{"default/home": -7}]
 

@@ -252,6 +252,8 @@ class KubernetesServer:
         body = json.loads(await request.read() or b"{}")
         key = (asked.namespace, asked.name)
         if asked.verb == "create":
+            if resource.status:
+                body.pop("status", None)
             return _object(self.store.create(resource, asked.namespace, body), HTTPStatus.CREATED)
         if asked.verb == "patch":
             return self._patch(request, resource, asked, body)

@@ -127,9 +127,11 @@ class KubernetesSource:
         """Enqueue every key once per period, each at its place in it."""
         await self._synced.wait()
         now_us = self._clock.wall_us()
+        over_us = now_us % self._period_us
         while True:
-            period, begun_us = divmod(now_us, self._period_us)
-            turns = await self._turns(period, begun_us)
+            period = now_us // self._period_us
+            turns = await self._turns(period, over_us)
+            over_us = 0
             while now_us // self._period_us == period:
                 await self._clock.sleep(max(self._period_us / _STEPS, 1e6) / 1e6)
                 now_us = self._clock.wall_us()
@@ -138,14 +140,14 @@ class KubernetesSource:
                     self._pending.add((turns.pop()[1],), self._background)
                 await self._room()
 
-    async def _turns(self, period: int, begun_us: int) -> list[tuple[int, str]]:
-        """When in a period the keys have their turns, the first one last; those before `begun_us` are over."""
+    async def _turns(self, period: int, over_us: int) -> list[tuple[int, str]]:
+        """When in a period the keys have their turns, the first one last; those before `over_us` are over."""
         turns: list[tuple[int, str]] = []
         for replica in self._replicas.values():
             for number, key in enumerate(dict.fromkeys(replica.keys())):
                 if number % _BATCH == 0:
                     await asyncio.sleep(0)
                 turn_us = place(key, period) * self._period_us >> 64
-                if turn_us >= begun_us:
+                if turn_us >= over_us:
                     turns.append((turn_us, key))
         return sorted(set(turns), reverse=True)
