@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 
 
 async def next_period(scene: Scene) -> None:
-    """Let time pass until a period has begun and what is left of the one before, which the next step does, is enqueued."""
+    """Let time pass until a period has begun, and its first step has enqueued what was left of the one before."""
     left = 3600 - scene.clock.wall_us() // 1_000_000 % 3600
     await minutes(scene, 1, seconds=left + 4)
 
