@@ -28,10 +28,10 @@ from dispatcher.settings import DispatcherSettings
 from tests.fakes.gcs.process import GcsProcess
 from workqueue.attempt import Attempt
 from workqueue.backends.gcs.address import GCSSettings
+from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.backend import GCSQueue
-from workqueue.backends.gcs.kept import Kept
+from workqueue.backends.gcs.listing.kept import Kept
 from workqueue.backends.gcs.metadata import entry_of
-from workqueue.backends.gcs.objects import Stored
 from workqueue.interface import LeaseRequest
 
 KEYS = int(os.environ.get("BENCH_KEYS", "10000"))

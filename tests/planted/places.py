@@ -11,8 +11,8 @@ SQL_LEASE = "workqueue.backends.sqlite.leasing:"
 SQL_READS = "workqueue.backends.sqlite.reads:"
 GCS = "workqueue.backends.gcs.backend:GCSQueue."
 MOVES = "workqueue.backends.gcs.moves:Moves."
-OBJECTS = "workqueue.backends.gcs.objects:Objects."
-KEPT = "workqueue.backends.gcs.kept:"
+OBJECTS = "workqueue.backends.gcs.api.objects:Objects."
+KEPT = "workqueue.backends.gcs.listing.kept:"
 LEASING = "workqueue.backends.gcs.leasing:Leasing."
 RECORD = "workqueue.record:"
 GENERIC = "workqueue.fallbacks:"
@@ -123,7 +123,7 @@ LEASES = [
         sqlite(SQL_LEASE + "lease", "if row[6]:", "if False:"),
         redis("", "'-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE", "'-inf', 0, 'LIMIT', 0, 1"),
         record(GENERIC + "_Completed.lease", "if observed.orphaned", "if False"),
-        gcs("workqueue.backends.gcs.running:Running.orphans", "if seen.expires_us <= now_us", "if False"),
+        gcs("workqueue.backends.gcs.listing.running:Running.orphans", "if seen.expires_us <= now_us", "if False"),
     ),
 ]
 
@@ -281,7 +281,7 @@ ORDER = [
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
         gcs(KEPT + "Kept.add_page", "if key in running:", "if False:"),
-        gcs("workqueue.backends.gcs.listing:Listing.take", "if found.key in self.running.keys:", "if False:"),
+        gcs("workqueue.backends.gcs.listing.listing:Listing.take", "if found.key in self.running.keys:", "if False:"),
     ),
 ]
 

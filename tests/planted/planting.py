@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from types import FunctionType
 from typing import Any
 
@@ -72,7 +72,7 @@ def planted(edits: Sequence[Edit]) -> Iterator[None]:
 
 def _import_backends() -> None:
     """One that was imported first while a bug is planted would keep it."""
-    for module in iter_modules(backends.__path__, "workqueue.backends."):
+    for module in walk_packages(backends.__path__, "workqueue.backends."):
         importlib.import_module(module.name)
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workqueue.backends.gcs.kept import Kept, pack, unpack
+from workqueue.backends.gcs.api.objects import Stored
+from workqueue.backends.gcs.listing.kept import Kept, pack, unpack
 from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
-from workqueue.backends.gcs.objects import Stored
 from workqueue.options import MAX_PRIORITY
 from workqueue.rules import Entry
 

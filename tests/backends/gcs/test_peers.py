@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.backends.gcs.peers import Peers
+from workqueue.backends.gcs.sharing.peers import Peers
 
 NAMES = ["a3f0c2d4e5061728", "90b1c2d3e4f50617", "1827364554637281", "?"]
 KEYS = [f"customer-{number}/order" for number in range(4000)]

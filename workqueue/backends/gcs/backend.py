@@ -15,15 +15,15 @@ from datetime import timedelta
 from typing import Self
 
 from workqueue.backends.gcs.address import DEFAULT_LEASE, GCSSettings, check_owner
+from workqueue.backends.gcs.api.objects import Stored
+from workqueue.backends.gcs.api.requests import Tokens
 from workqueue.backends.gcs.bucket import Bucket, Identity
 from workqueue.backends.gcs.handles import Handles
-from workqueue.backends.gcs.kept import Candidate, unpack
 from workqueue.backends.gcs.limits import configuration_of
+from workqueue.backends.gcs.listing.kept import Candidate, unpack
+from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, attempts_of, check_priority, entry_of, letter_of
-from workqueue.backends.gcs.objects import Stored
 from workqueue.backends.gcs.renewal import Renewal
-from workqueue.backends.gcs.requests import Tokens
-from workqueue.backends.gcs.running import Seen
 from workqueue.backends.url import QueueURL
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from workqueue.backends.gcs.address import GCSSettings, Place
+from workqueue.backends.gcs.api.objects import Objects
+from workqueue.backends.gcs.api.requests import HTTP, NotAllowedError, Tokens
+from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.backends.gcs.limits import StoredSettings
-from workqueue.backends.gcs.listing import Listing
+from workqueue.backends.gcs.listing.listing import Listing
 from workqueue.backends.gcs.moves import Moves
-from workqueue.backends.gcs.objects import Objects
-from workqueue.backends.gcs.requests import HTTP, NotAllowedError, Tokens
-from workqueue.backends.gcs.slots import Slots
-from workqueue.backends.gcs.store_time import StoreTime
+from workqueue.backends.gcs.sharing.slots import Slots
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreUnavailableError
 from workqueue.metrics import QueueMetrics

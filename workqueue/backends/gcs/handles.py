@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import replace
 from typing import cast
 
+from workqueue.backends.gcs.api.objects import Deleted, Pin, Stored
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.hold import Hold
-from workqueue.backends.gcs.kept import Candidate
 from workqueue.backends.gcs.leasing import Leasing
+from workqueue.backends.gcs.listing.kept import Candidate
+from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, entry_of, letter_of
 from workqueue.backends.gcs.moves import Placed, Returning
-from workqueue.backends.gcs.objects import Deleted, Pin, Stored
 from workqueue.backends.gcs.renewal import GCSLease
-from workqueue.backends.gcs.running import Seen
 from workqueue.errors import QueueClosedError, StartLostError, StoreError
 from workqueue.handles import Dead, Observed, Owned, Queued
 from workqueue.lease import LeaseRenewer

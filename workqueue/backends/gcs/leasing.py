@@ -14,17 +14,17 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from workqueue.backends.gcs.api.objects import Pin
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.hold import Hold
-from workqueue.backends.gcs.kept import Candidate, unpack
 from workqueue.backends.gcs.limits import check_settings, configuration_of
+from workqueue.backends.gcs.listing.kept import Candidate, unpack
+from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.backends.gcs.metadata import entry_of, lease_stamp
 from workqueue.backends.gcs.moves import Returning
-from workqueue.backends.gcs.objects import Pin
-from workqueue.backends.gcs.peers import Peers
 from workqueue.backends.gcs.renewal import GCSLease
-from workqueue.backends.gcs.running import Running, Seen
-from workqueue.backends.gcs.slots import Slot
+from workqueue.backends.gcs.sharing.peers import Peers
+from workqueue.backends.gcs.sharing.slots import Slot
 from workqueue.clock import from_us
 from workqueue.errors import StoreError
 from workqueue.handles import HandleStore, Owned

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from workqueue.backends.gcs.address import Place
-from workqueue.backends.gcs.objects import Objects, Stored
-from workqueue.backends.gcs.running import Running
-from workqueue.backends.gcs.store_time import StoreTime
+from workqueue.backends.gcs.api.objects import Objects, Stored
+from workqueue.backends.gcs.api.store_time import StoreTime
+from workqueue.backends.gcs.listing.running import Running
 from workqueue.errors import InvalidOptionsError, StoreUnusableError
 from workqueue.throttle import Configuration, TokenBucket
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from workqueue.backends.gcs.address import Place
-from workqueue.backends.gcs.kept import Candidate
+from workqueue.backends.gcs.api.objects import Deleted, Objects, Pin, Stored
+from workqueue.backends.gcs.listing.kept import Candidate
 from workqueue.backends.gcs.metadata import (
     PRESENT,
     changes,
@@ -21,7 +22,6 @@ from workqueue.backends.gcs.metadata import (
     in_progress_metadata,
     queued_metadata,
 )
-from workqueue.backends.gcs.objects import Deleted, Objects, Pin, Stored
 from workqueue.errors import StoreUnavailableError
 from workqueue.rules import DeadLetter, Entry, merge_incoming, merge_into_twin, redriven, started
 

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
+from workqueue.backends.gcs.api.objects import Objects, Pin
+from workqueue.backends.gcs.api.requests import HTTP
+from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.backends.gcs.metadata import lease_stamp
-from workqueue.backends.gcs.objects import Objects, Pin
-from workqueue.backends.gcs.requests import HTTP
-from workqueue.backends.gcs.store_time import StoreTime
 from workqueue.errors import StoreError, StoreUnavailableError
 from workqueue.lease import Lease
 

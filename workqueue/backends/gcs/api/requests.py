@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from workqueue.backends.gcs.address import GCSSettings
-from workqueue.backends.gcs.store_time import StoreTime
+from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError
 
 __all__ = ["HTTP", "SCOPE", "Answer", "NotAllowedError", "Tokens"]

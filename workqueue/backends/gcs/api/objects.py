@@ -16,8 +16,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from workqueue.backends.gcs.api.requests import HTTP, Answer
 from workqueue.backends.gcs.metadata import parse_time
-from workqueue.backends.gcs.requests import HTTP, Answer
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
 __all__ = ["Copied", "Deleted", "Objects", "Page", "Pin", "Stored"]

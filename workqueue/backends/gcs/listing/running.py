@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from workqueue.backends.gcs.address import Place
+from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.metadata import incarnation_of, lease_expiry_us
-from workqueue.backends.gcs.objects import Stored
 
 __all__ = ["Running", "Seen"]
 

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from workqueue.backends.gcs.address import GCSSettings, Place
-from workqueue.backends.gcs.kept import Candidate, Kept, pack, unpack
+from workqueue.backends.gcs.api.objects import Objects, Stored
+from workqueue.backends.gcs.listing.kept import Candidate, Kept, pack, unpack
+from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.backends.gcs.metadata import entry_of
-from workqueue.backends.gcs.objects import Objects, Stored
-from workqueue.backends.gcs.running import Running, Seen
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import StoreError
 from workqueue.metrics import QueueMetrics

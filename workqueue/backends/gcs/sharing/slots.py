@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from workqueue.backends.gcs.address import Place
-from workqueue.backends.gcs.objects import Objects, Pin, Stored
-from workqueue.backends.gcs.peers import Peers
-from workqueue.backends.gcs.running import Running
+from workqueue.backends.gcs.api.objects import Objects, Pin, Stored
+from workqueue.backends.gcs.listing.running import Running
+from workqueue.backends.gcs.sharing.peers import Peers
 from workqueue.errors import StoreError
 
 __all__ = ["Slot", "Slots"]

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
-from workqueue.backends.gcs.objects import Stored
 from workqueue.rules import Entry
 
 __all__ = ["Candidate", "Kept", "pack", "unpack"]
