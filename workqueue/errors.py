@@ -7,6 +7,11 @@ Nothing in this project matches on an error's text.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workqueue.options import FailedKey
 
 __all__ = [
     "InfrastructureError",
@@ -14,8 +19,10 @@ __all__ = [
     "InvalidOptionsError",
     "InvalidSettingError",
     "KeyNotFoundError",
+    "KeysNotSentError",
     "MissingExtraError",
     "NonRetriableError",
+    "PartlyStoredError",
     "PayloadTooLargeError",
     "QueueClosedError",
     "StartLostError",
@@ -80,6 +87,26 @@ class StoreUnavailableError(StoreError):
 
 class StoreUnusableError(StoreError):
     """The store will not work until an operator changes something; retrying does not help."""
+
+
+class PartlyStoredError(StoreError):
+    """Some keys of a batch were not stored: `failed` has each with its error; the others were."""
+
+    def __init__(self, failed: Sequence[FailedKey]) -> None:
+        super().__init__(f"{len(failed)} keys of a batch were not stored; {failed[0].key!r}: {failed[0].error}")
+        self.failed = failed
+
+
+class KeysNotSentError(WorkQueueError):
+    """A background enqueuer could not send every key that it had taken: enqueue those in `unsent` again.
+
+    `failed` counts them all; those that failed before the enqueuer was closed were logged.
+    """
+
+    def __init__(self, failed: int, unsent: Sequence[FailedKey]) -> None:
+        super().__init__(f"{failed} keys could not be enqueued, {len(unsent)} of them at the end")
+        self.failed = failed
+        self.unsent = unsent
 
 
 class NonRetriableError(WorkQueueError):

@@ -198,5 +198,16 @@ METRICS: tuple[Metric, ...] = (
         "go",
         "Callbacks still running after their cancellation; each holds a slot of its process.",
     ),
+    # Of what feeds queues: shown by processes that have it.
+    Metric("workqueue_enqueuer_put_total", "counter", "go", "Keys put into background enqueuers."),
+    Metric("workqueue_enqueuer_merged_total", "counter", "go", "Puts merged with the same key before it was sent."),
+    Metric("workqueue_enqueuer_sent_total", "counter", "go", "Keys that background enqueuers stored."),
+    Metric("workqueue_enqueuer_failed_total", "counter", "go", "Keys that background enqueuers gave up, and reported."),
+    Metric(
+        "workqueue_enqueuer_buffered_keys",
+        "gauge",
+        "go",
+        "Keys put and neither stored nor given up, those on their way included.",
+    ),
 )
 """Every metric, in the order in which a scrape shows them."""

@@ -10,7 +10,16 @@ from types import MappingProxyType
 
 from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
 
-__all__ = ["MAX_META_BYTES", "MAX_PAYLOAD_BYTES", "MAX_PRIORITY", "NO_META", "Options", "check_payload", "no_meta"]
+__all__ = [
+    "MAX_META_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_PRIORITY",
+    "NO_META",
+    "FailedKey",
+    "Options",
+    "check_payload",
+    "no_meta",
+]
 
 MAX_PRIORITY = 2**53 - 1
 MAX_META_BYTES = 1024
@@ -58,6 +67,15 @@ class Options:
             raise InvalidOptionsError(f"payload is bytes or None, not {type(self.payload).__name__}")
         if self.meta:
             _check_meta(self.meta)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedKey:
+    """An enqueue that is not known to be stored, and why; doing it again is safe."""
+
+    key: str
+    options: Options
+    error: Exception
 
 
 def check_payload(payload: bytes | None, limit: int = MAX_PAYLOAD_BYTES) -> None:

@@ -49,3 +49,13 @@ def test_the_main_example_goes_on_where_kill_9_left_it(tmp_path: Path) -> None:
     assert "The last run did not end by itself" in output
     assert "recovered from the process that was killed" in output
     assert "10 done" in output
+
+
+def test_a_producer_in_the_background_loses_no_key() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.background_enqueuer"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused at once: ")
+    assert "put 10000, " in done.stdout
+    assert done.stdout.endswith(", failed 0\nin the queue: 100 keys\n")

@@ -17,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from workqueue.backends.memory.backend import MemoryQueue
+from workqueue.enqueuer import EnqueuerMetrics
 from workqueue.errors import InvalidSettingError
 from workqueue.interface import Counts, LeaseRequest
 from workqueue.metric_table import METRICS
@@ -73,7 +74,14 @@ async def lived_through(clock: FakeClock) -> Exposition:
         metrics.rounds["ok"] += 1
         metrics.triggers["shed"] += 2
         await GaugeRefresher(queue, queue.metrics, [metrics], clock=clock).refresh()
-        return Exposition(Identity("shop", "shop-7"), [queue.metrics], [metrics], clock)
+        return Exposition(Identity("shop", "shop-7"), [queue.metrics], [metrics], clock, sources=[fed()])
+
+
+def fed() -> EnqueuerMetrics:
+    """What an enqueuer counted."""
+    metrics = EnqueuerMetrics("builds")
+    metrics.put, metrics.merged, metrics.sent, metrics.failed = 9, 2, 3, 1
+    return metrics
 
 
 def eventful() -> Exposition:
@@ -146,6 +154,16 @@ def test_handles_on_one_queue_show_as_one_series() -> None:
     assert value(text, 'workqueue_adds_total{name="r"}') == 1
     assert value(text, 'workqueue_depth{name="q"}') == 3
     assert 'workqueue_depth{name="r"}' not in text
+
+
+def test_enqueuers_of_one_queue_show_as_one_series() -> None:
+    one, other, apart = EnqueuerMetrics("builds"), EnqueuerMetrics("builds"), EnqueuerMetrics("mails")
+    one.put, other.put, apart.put = 3, 4, 5
+
+    text = rendered(Exposition(sources=[one, other, apart]))
+
+    series = 'workqueue_enqueuer_put_total{queue_name="%s"'
+    assert (value(text, series % "builds"), value(text, series % "mails")) == (7, 5)
 
 
 def test_scraping_changes_nothing() -> None:

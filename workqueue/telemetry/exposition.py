@@ -19,11 +19,23 @@ from starlette.responses import Response
 from workqueue.clock import Clock, SystemClock
 from workqueue.metric_table import METRICS, Metric
 from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics
-from workqueue.telemetry.samples import Sample, attempt_samples, gauge_samples, queue_samples, trigger_samples
+from workqueue.telemetry.samples import (
+    Sample,
+    SampleSource,
+    Value,
+    attempt_samples,
+    gauge_samples,
+    queue_samples,
+    summed,
+    trigger_samples,
+)
 
 __all__ = ["Exposition", "FamilySource", "Identity", "identity"]
 
 _UNKNOWN = "unknown"
+_Series = defaultdict[tuple[str, tuple[str, ...]], list[Value]]
+"""The values of one metric by queue and labels."""
+
 _M = TypeVar("_M", QueueMetrics, DispatchMetrics)
 
 
@@ -59,6 +71,7 @@ class Exposition:
         dispatchers: the metrics of its dispatchers, likewise.
         clock: tells how old running attempts are.
         others: shown after ours, as they are.
+        sources: whatever else counts for a queue, such as a background enqueuer; those of one queue are added up.
     """
 
     def __init__(
@@ -68,11 +81,13 @@ class Exposition:
         dispatchers: Sequence[DispatchMetrics] = (),
         clock: Clock | None = None,
         others: Sequence[FamilySource] = (),
+        sources: Sequence[SampleSource] = (),
     ) -> None:
         self.identity = identity
         self.queues = list(queues)
         self.dispatchers = list(dispatchers)
         self.others = others
+        self.sources = list(sources)
         self._clock = clock or SystemClock()
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
@@ -88,9 +103,9 @@ class Exposition:
         return Response(body, headers={"content-type": content_type})
 
     def _families(self, openmetrics: bool) -> Iterator[Family]:
-        samples: defaultdict[str, list[tuple[str, Sample]]] = defaultdict(list)
-        for queue, sample in self._samples():
-            samples[sample[0]].append((queue, sample))
+        samples: defaultdict[str, _Series] = defaultdict(lambda: defaultdict(list))
+        for queue, (name, labels, value) in self._samples():
+            samples[name][queue, labels].append(value)
         for row in METRICS:
             if row.name in samples:
                 yield self._family(row, samples[row.name], _boundary if openmetrics else _go_boundary)
@@ -102,10 +117,12 @@ class Exposition:
         for name, dispatchers in _by_name(self.dispatchers).items():
             yield from ((name, sample) for sample in attempt_samples(dispatchers, self._clock.steady_us()))
         yield from (("", sample) for sample in trigger_samples(self.dispatchers))
+        yield from ((source.name, sample) for source in self.sources for sample in source.samples())
 
-    def _family(self, row: Metric, samples: list[tuple[str, Sample]], boundary: Callable[[float], str]) -> Family:
+    def _family(self, row: Metric, series: _Series, boundary: Callable[[float], str]) -> Family:
         family = _empty_family(row)
-        for queue, (_, values, value) in samples:
+        for (queue, values), parts in series.items():
+            value = summed(parts)
             labels = self._scope(row, queue) | dict(zip(row.labels, map(_text, values), strict=True))
             if isinstance(value, int | float):
                 family.add_sample(row.name, labels, value)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from workqueue.metrics import ByPriorityClass, DispatchMetrics, Histogram, QueueMetrics
 
-__all__ = ["Sample", "Value", "attempt_samples", "gauge_samples", "queue_samples", "trigger_samples"]
+__all__ = [
+    "Sample",
+    "SampleSource",
+    "Value",
+    "attempt_samples",
+    "gauge_samples",
+    "queue_samples",
+    "summed",
+    "trigger_samples",
+]
 
 Value = float | Sequence[Histogram]
 """A number, or the histograms that add up to it."""
@@ -16,8 +25,32 @@ Value = float | Sequence[Histogram]
 Sample = tuple[str, tuple[str, ...], Value]
 """The name of a metric, the values of the labels in its row, and its value."""
 
+
+class SampleSource(Protocol):
+    """Whoever counts beside queues and dispatchers: an enqueuer, a source, a schedule."""
+
+    @property
+    def name(self) -> str:
+        """The name of the queue that it feeds."""
+
+    def samples(self) -> Iterable[Sample]:
+        """What it counted until now."""
+
+
 _UNKNOWN_OWNER = "unknown"
 _T = TypeVar("_T")
+
+
+def summed(values: Iterable[Value]) -> Value:
+    """Values of one series, added up: a series may appear only once in a scrape."""
+    numbers: list[float] = []
+    histograms: list[Histogram] = []
+    for value in values:
+        if isinstance(value, int | float):
+            numbers.append(value)
+        else:
+            histograms += value
+    return sum(numbers) if numbers else histograms
 
 
 def queue_samples(queues: Sequence[QueueMetrics]) -> Iterator[Sample]:
