@@ -13,28 +13,27 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from workqueue.backends.redis.address import Locator, RedisSettings
-from workqueue.backends.redis.calls import portions
+from workqueue.backends.redis.calls import ignore, portions
+from workqueue.backends.redis.leasing import Leasing
 from workqueue.backends.redis.listing import Listing
-from workqueue.backends.redis.records import key_bytes, key_text, pack_enqueue, unpack_entry
+from workqueue.backends.redis.records import key_bytes, pack_enqueue
 from workqueue.backends.redis.renewal import Renewal
-from workqueue.backends.redis.scripts import Argument
 from workqueue.backends.redis.turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
 from workqueue.backends.redis.wakeups import Wakeups
 from workqueue.backends.url import QueueURL
-from workqueue.clock import Clock, SystemClock, duration_us, from_us, wait_first
+from workqueue.clock import Clock, SystemClock, duration_us, wait_first
 from workqueue.equipment import Equipment
-from workqueue.errors import InvalidSettingError, QueueClosedError, StartLostError, StoreError
+from workqueue.errors import InvalidSettingError, QueueClosedError
 from workqueue.handles import Dead, Observed, Owned, Queued, fenced
-from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
+from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, Snapshot
 from workqueue.key import validate_key
-from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
+from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
-from workqueue.orphan import ORPHAN_ERROR, orphan_wait
-from workqueue.rules import Requeue, started
+from workqueue.rules import Requeue
 from workqueue.throttle import Configuration
 
 __all__ = ["RedisQueue", "open_url"]
@@ -44,7 +43,6 @@ log = logging.getLogger(__name__)
 _DEFAULT = Options()
 _POLL_SECONDS = 1.0  # how often to look when no wake-ups can be had
 _CALLS_AHEAD = 3  # of `queue_many`: the next are packed while Redis works on one
-_GIVE_UP = -1  # in place of an orphan's wait
 
 
 class RedisQueue:
@@ -88,8 +86,8 @@ class RedisQueue:
         self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
+        self._leasing = Leasing(self, self._turns, self.renewer, self.metrics, self.clock, self._waiter)
         self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
-        self._requests = 0
 
     async def __aenter__(self) -> Self:
         """Connect, so that a Redis that cannot be used is refused here and not by the first key.
@@ -133,7 +131,7 @@ class RedisQueue:
             chunk = checked[start : start + ENQUEUES_IN_ONE_CALL]
             for portion in portions([pack_enqueue(key, options) for key, options in chunk]):
                 under_way.append(self._turns.enqueue(portion))
-                under_way[-1].add_done_callback(_ignore)  # one error is raised; the others say the same
+                under_way[-1].add_done_callback(ignore)  # one error is raised; the others say the same
                 if len(under_way) > _CALLS_AHEAD:
                     await under_way.popleft()
         await asyncio.gather(*under_way)
@@ -172,55 +170,12 @@ class RedisQueue:
     # lease
 
     async def lease(self, request: LeaseRequest) -> Leased:
-        """Recover orphans and start keys (see `LeasingQueue.lease`).
+        """Recover orphans and start keys (see `LeasingQueue.lease`)."""
+        return await self._leasing.lease(request)
 
-        One atomic step. It is repeated while there is more than one step may do, so that no step takes long.
-        """
-        begun: list[Owned] = []
-        recovered: list[RecoveredOrphan] = []
-        plan: Sequence[Argument] = ()
-        try:
-            while True:
-                step = await self._lease_step(request, request.limit - len(begun), plan)
-                recovered += step.recovered
-                begun += step.started
-                plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
-                if not step.again:
-                    return Leased(begun, recovered)
-        except StoreError as error:
-            if not begun and not recovered:
-                raise
-            return Leased(begun, recovered, [error])  # what the steps before it started is the caller's
-
-    async def _lease_step(self, request: LeaseRequest, limit: int, plan: Sequence[Argument]) -> _Step:
-        prefix = self._token_prefix()
-        sent_us = self.clock.steady_us()
-        waiter = "" if self._wakeups.is_expected else self._turns.incarnation  # others, too, sleep under this name
-        again, now_us, recovered, rows, waiting = await self._turns.call(
-            "recover" if plan else "lease",
-            *(prefix, self.owner, max(limit, 0), request.concurrency, self.lease_times.duration_us),
-            *(waiter, *plan),
-        )
-        begun = [
-            self._hold(rows[i], rows[i + 1], f"{prefix}{i // 2 + 1}", sent_us, now_us)
-            for i in range(0, len(rows), 2)
-            if rows[i + 1] is not None
-        ]
-        if recovered:
-            self.metrics.expired(len(recovered) // 6)
-        return _Step(bool(again), _recovered(recovered), begun, waiting)
-
-    def _hold(self, raw: bytes, record: bytes, token: str, sent_us: int, now_us: int) -> Owned:
-        key = key_text(raw)
-        entry = unpack_entry(key, record)
-        lease = Lease(key, token)
-        self.renewer.hold(lease, sent_us)
-        self.metrics.started(entry, now_us)
-        return Owned(self, started(entry), lease, raw)
-
-    def _token_prefix(self) -> str:
-        self._requests += 1
-        return f"{self._turns.incarnation}.{self._requests}."
+    def _waiter(self) -> str:
+        """Who need not be woken for a lease step that looks itself: nobody, while others sleep under this name."""
+        return "" if self._wakeups.is_expected else self._turns.incarnation
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
@@ -246,7 +201,7 @@ class RedisQueue:
         if self._wakeups.is_expected:  # by somebody else, who had the same wake-up
             return
         try:
-            self._turns.call("leave", waiter).add_done_callback(_ignore)
+            self._turns.call("leave", waiter).add_done_callback(ignore)
         except QueueClosedError:
             log.debug("closed while waiting")
 
@@ -267,17 +222,7 @@ class RedisQueue:
     # the verbs of handles (see `HandleStore`)
 
     async def start(self, queued: Queued) -> Owned:
-        raw, token, sent_us = key_bytes(queued.key), self._token_prefix() + "1", self.clock.steady_us()
-        lease_us, entry = self.lease_times.duration_us, queued.entry
-        now_us = await self._turns.call(
-            "start", token, self.owner, lease_us, raw, entry.queued_us, queued.version or b""
-        )
-        if now_us is None:
-            raise StartLostError()
-        lease = Lease(queued.key, token)
-        self.renewer.hold(lease, sent_us)
-        self.metrics.started(entry, now_us)
-        return Owned(self, started(entry), lease, raw)
+        return await self._leasing.start(queued)
 
     async def drop_queued(self, queued: Queued) -> bool:
         key, queued_us = key_bytes(queued.key), queued.entry.queued_us
@@ -322,44 +267,6 @@ class RedisQueue:
         return bool(await self._turns.call("dead_verb", key_bytes(dead.key), dead.version, "drop"))
 
 
-class _Step:
-    """What one lease step answered."""
-
-    __slots__ = ("again", "recovered", "started", "waiting")
-
-    def __init__(
-        self, again: bool, recovered: list[RecoveredOrphan], started_: list[Owned], waiting: Sequence[Any]
-    ) -> None:
-        self.again = again
-        self.recovered = recovered
-        self.started = started_
-        self.waiting = waiting  # orphans whose wait must be known before anything is done: key, attempts
-
-
-def _waits(orphans: Sequence[Any], request: LeaseRequest) -> Iterable[Argument]:
-    for i in range(0, len(orphans), 2):
-        wait = orphan_wait(orphans[i + 1], request.max_retry, request.backoff)
-        yield orphans[i]
-        yield _GIVE_UP if wait is None else duration_us(wait)
-
-
-def _recovered(rows: Sequence[Any]) -> list[RecoveredOrphan]:
-    return [_recovered_one(*rows[i : i + 6]) for i in range(0, len(rows), 6)]
-
-
-def _recovered_one(
-    raw: bytes, attempts: int, owner: bytes, priority: int, first_us: int, is_dead: int
-) -> RecoveredOrphan:
-    return RecoveredOrphan(
-        key=key_text(raw),
-        attempts=attempts,
-        owner=owner.decode(),
-        priority=priority,
-        first_queued_time=from_us(first_us),
-        dead_lettered=bool(is_dead),
-    )
-
-
 def _requeue_verb(how: Requeue) -> bytes:
     if how.delay is not None:
         return b"r%s%d" % (b"f" if how.floor else b"d", duration_us(how.delay))
@@ -368,11 +275,6 @@ def _requeue_verb(how: Requeue) -> bytes:
 
 def _dead_letter_verb(error: str) -> bytes:
     return b"d" + error.encode("utf-8", "replace")
-
-
-def _ignore(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()  # looked at, so that asyncio does not report it
 
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> RedisQueue:

@@ -10,7 +10,7 @@ from typing import Any
 from workqueue.backends.redis.scripts import Argument, Script, script
 from workqueue.backends.redis.wire import Reply
 
-__all__ = ["Call", "Waiting", "fail", "fail_each", "portions"]
+__all__ = ["Call", "Waiting", "fail", "fail_each", "ignore", "portions"]
 
 _BYTES_IN_ONE_CALL = 1024 * 1024  # as with their number, so that nobody else waits for long; renewals least of all
 
@@ -105,3 +105,9 @@ def fail_each(futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
     """As `fail`, for each."""
     for future in futures:
         fail(future, error)
+
+
+def ignore(future: asyncio.Future[Any]) -> None:
+    """A done callback for what nobody awaits: its error is looked at, so that asyncio does not report it."""
+    if not future.cancelled():
+        future.exception()

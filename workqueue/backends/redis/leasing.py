@@ -1,0 +1,207 @@
+"""Stages 3-4: a lease step in Redis: orphans are recovered and keys started, atomically, and their leases held."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from workqueue.backends.redis.calls import ignore
+from workqueue.backends.redis.records import key_bytes, key_text, unpack_entry
+from workqueue.backends.redis.scripts import Argument
+from workqueue.backends.redis.turns import Turns
+from workqueue.backends.redis.wire import Reply
+from workqueue.clock import Clock, duration_us, from_us
+from workqueue.errors import QueueClosedError, StartLostError, StoreError
+from workqueue.handles import HandleStore, Owned, Queued
+from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
+from workqueue.lease import Lease, LeaseRenewer
+from workqueue.metrics import QueueMetrics
+from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.rules import started
+
+__all__ = ["Leasing"]
+
+log = logging.getLogger(__name__)
+
+_Begun = tuple[bytes, Lease]
+_GIVE_UP = -1  # in place of an orphan's wait
+
+
+class _Store(HandleStore, Protocol):
+    """Whose keys these are."""
+
+    owner: str
+
+
+class Leasing:
+    """Starts keys for one handle on the queue, and holds their leases.
+
+    Args:
+        store: does what the handles of the started keys are asked to do.
+        turns: carries the calls.
+        renewer: keeps the leases that were won alive.
+        metrics: counts starts and recovered orphans.
+        clock: when a request was sent; a lease's deadline counts from then.
+        waiter: whom a step need not wake any more, since it looks itself; '' = nobody. Asked at each step.
+    """
+
+    def __init__(
+        self,
+        store: _Store,
+        turns: Turns,
+        renewer: LeaseRenewer,
+        metrics: QueueMetrics,
+        clock: Clock,
+        waiter: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._turns = turns
+        self._renewer = renewer
+        self._metrics = metrics
+        self._clock = clock
+        self._waiter = waiter
+        self._lease_us = renewer.times.duration_us
+        self._requests = 0
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        """Recover orphans and start keys (see `LeasingQueue.lease`); a cancelled one hands back what it started.
+
+        One atomic step. It is repeated while there is more than one step may do, so that no step takes long.
+        """
+        begun: list[Owned] = []
+        recovered: list[RecoveredOrphan] = []
+        plan: Sequence[Argument] = ()
+        try:
+            while True:
+                step = await self._step(request, request.limit - len(begun), plan)
+                recovered += step.recovered
+                begun += step.started
+                plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
+                if not step.again:
+                    return Leased(begun, recovered)
+        except StoreError as error:
+            if not begun and not recovered:
+                raise
+            return Leased(begun, recovered, [error])  # what the steps before it started is the caller's
+        except asyncio.CancelledError:
+            self._hand_back((owned.version, owned.lease) for owned in begun)
+            raise
+
+    async def _step(self, request: LeaseRequest, limit: int, plan: Sequence[Argument]) -> _Step:
+        prefix = self._token_prefix()
+        sent_us = self._clock.steady_us()
+        asked = self._turns.call(
+            "recover" if plan else "lease",
+            *(prefix, self._store.owner, max(limit, 0), request.concurrency, self._lease_us),
+            *(self._waiter(), *plan),
+        )
+        again, now_us, recovered, rows, waiting = await self._answer(asked, lambda reply: _started_in(reply, prefix))
+        begun = [
+            self._hold(rows[i], rows[i + 1], f"{prefix}{i // 2 + 1}", sent_us, now_us)
+            for i in range(0, len(rows), 2)
+            if rows[i + 1] is not None
+        ]
+        if recovered:
+            self._metrics.expired(len(recovered) // 6)
+        return _Step(bool(again), _recovered(recovered), begun, waiting)
+
+    async def _answer(self, asked: asyncio.Future[Reply], started_in: Callable[[Reply], Iterable[_Begun]]) -> Reply:
+        """The answer to a call that starts keys; if its caller is cancelled, they are handed back once it is there."""
+
+        def hand_back(answer: asyncio.Future[Reply]) -> None:
+            if not answer.cancelled() and answer.exception() is None:
+                self._hand_back(started_in(answer.result()))
+
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(hand_back)
+            raise
+
+    def _hand_back(self, started_: Iterable[_Begun]) -> None:
+        """Release keys whose caller was cancelled and will never settle them; nobody waits for it."""
+        for raw, lease in started_:
+            self._renewer.drop(lease)
+            try:
+                self._turns.settle(raw, lease.token, b"l").add_done_callback(ignore)
+            except QueueClosedError:
+                log.debug("closed while a lease step was cancelled: key %r is left to its lease", lease.key)
+
+    def _hold(self, raw: bytes, record: bytes, token: str, sent_us: int, now_us: int) -> Owned:
+        key = key_text(raw)
+        entry = unpack_entry(key, record)
+        lease = Lease(key, token)
+        self._renewer.hold(lease, sent_us)
+        self._metrics.started(entry, now_us)
+        return Owned(self._store, started(entry), lease, raw)
+
+    def _token_prefix(self) -> str:
+        self._requests += 1
+        return f"{self._turns.incarnation}.{self._requests}."
+
+    async def start(self, queued: Queued) -> Owned:
+        """Start one listed key.
+
+        Raises:
+            StartLostError: it is not there any more as it was listed.
+        """
+        raw, token, sent_us = key_bytes(queued.key), self._token_prefix() + "1", self._clock.steady_us()
+        entry = queued.entry
+        asked = self._turns.call(
+            "start", token, self._store.owner, self._lease_us, raw, entry.queued_us, queued.version or b""
+        )
+        lease = Lease(queued.key, token)
+        now_us = await self._answer(asked, lambda reply: () if reply is None else ((raw, lease),))
+        if now_us is None:
+            raise StartLostError()
+        self._renewer.hold(lease, sent_us)
+        self._metrics.started(entry, now_us)
+        return Owned(self._store, started(entry), lease, raw)
+
+
+class _Step:
+    """What one lease step answered."""
+
+    __slots__ = ("again", "recovered", "started", "waiting")
+
+    def __init__(
+        self, again: bool, recovered: list[RecoveredOrphan], started_: list[Owned], waiting: Sequence[Any]
+    ) -> None:
+        self.again = again
+        self.recovered = recovered
+        self.started = started_
+        self.waiting = waiting  # orphans whose wait must be known before anything is done: key, attempts
+
+
+def _started_in(reply: Reply, prefix: str) -> Iterator[_Begun]:
+    """What the lease step of `prefix` started, by its answer."""
+    rows = reply[3]
+    for i in range(0, len(rows), 2):
+        if rows[i + 1] is not None:
+            yield rows[i], Lease(key_text(rows[i]), f"{prefix}{i // 2 + 1}")
+
+
+def _waits(orphans: Sequence[Any], request: LeaseRequest) -> Iterable[Argument]:
+    for i in range(0, len(orphans), 2):
+        wait = orphan_wait(orphans[i + 1], request.max_retry, request.backoff)
+        yield orphans[i]
+        yield _GIVE_UP if wait is None else duration_us(wait)
+
+
+def _recovered(rows: Sequence[Any]) -> list[RecoveredOrphan]:
+    return [_recovered_one(*rows[i : i + 6]) for i in range(0, len(rows), 6)]
+
+
+def _recovered_one(
+    raw: bytes, attempts: int, owner: bytes, priority: int, first_us: int, is_dead: int
+) -> RecoveredOrphan:
+    return RecoveredOrphan(
+        key=key_text(raw),
+        attempts=attempts,
+        owner=owner.decode(),
+        priority=priority,
+        first_queued_time=from_us(first_us),
+        dead_lettered=bool(is_dead),
+    )
