@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workqueue.options import FailedKey
 
 __all__ = [
+    "ExpiredError",
     "InfrastructureError",
     "InvalidKeyError",
     "InvalidOptionsError",
@@ -122,6 +123,10 @@ class NonRetriableError(WorkQueueError):
         self.reason = reason or str(self)
         if isinstance(cause, BaseException):
             self.__cause__ = cause
+
+
+class ExpiredError(WorkQueueError):
+    """The key's deadline has passed, so it is not tried any more."""
 
 
 class InfrastructureError(WorkQueueError):
