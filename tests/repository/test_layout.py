@@ -24,7 +24,7 @@ REGISTERING = [
     path for path in MODULES if path.name in ("app.py", "cli.py") or path.parts[:2] == ("workqueue", "conformance")
 ]
 EXPORTING = [path for path in MODULES if path not in REGISTERING]
-HEAVY = ["aiohttp", "gcloud", "grpc", "jwt", "kubernetes_asyncio", "redis", "starlette", "typer", "uvicorn"]
+HEAVY = ["aiohttp", "gcloud", "grpc", "jwt", "kubernetes_asyncio", "msgspec", "redis", "starlette", "typer", "uvicorn"]
 
 
 def syntax(path: Path) -> ast.Module:
