@@ -1,7 +1,7 @@
 """What happens to a key: the dispatcher takes keys from a workqueue, calls the reconciler and settles the result.
 
-`handle` runs one round, `handler` one at each HTTP request, `Dispatcher` runs until it is told to stop. gRPC and HTTP
-are imported when something that needs them is used.
+`handle` runs one round, `handler` one at each HTTP request, `Dispatcher` runs until it is told to stop. Each name is
+imported when it is first used.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.callback import Attempt, Callback
-from dispatcher.decision import Failure
-from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
-from dispatcher.health import Health
-from dispatcher.loop import Dispatcher, run_until_signalled
-from dispatcher.outage import TargetUnavailableError
-from dispatcher.round import handle, handle_async
-from dispatcher.settings import DispatcherSettings
-
 if TYPE_CHECKING:
+    from dispatcher.callback import Attempt, Callback
+    from dispatcher.decision import Failure
+    from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
+    from dispatcher.health import Health
+    from dispatcher.loop import Dispatcher, run_until_signalled
+    from dispatcher.outage import TargetUnavailableError
+    from dispatcher.round import handle, handle_async
+    from dispatcher.settings import DispatcherSettings
     from dispatcher.target import ServiceCallback, TargetError, service_callback
     from dispatcher.trigger import Trigger, handler
 
@@ -44,10 +43,23 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Attempt": "dispatcher.callback",
+    "Callback": "dispatcher.callback",
+    "CloudEventErrors": "dispatcher.error_events",
+    "Dispatcher": "dispatcher.loop",
+    "DispatcherSettings": "dispatcher.settings",
+    "ErrorEvent": "dispatcher.error_events",
+    "ErrorEvents": "dispatcher.error_events",
+    "Failure": "dispatcher.decision",
+    "Health": "dispatcher.health",
     "ServiceCallback": "dispatcher.target",
     "TargetError": "dispatcher.target",
+    "TargetUnavailableError": "dispatcher.outage",
     "Trigger": "dispatcher.trigger",
+    "handle": "dispatcher.round",
+    "handle_async": "dispatcher.round",
     "handler": "dispatcher.trigger",
+    "run_until_signalled": "dispatcher.loop",
     "service_callback": "dispatcher.target",
 }
 

@@ -10,8 +10,7 @@ import typer
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
 from workqueue.programs.access import CallFlags, ListenFlags
-from workqueue.programs.ending import EXIT_CODES, common, program
-from workqueue.programs.ending import serve as serve_until_signalled
+from workqueue.programs.ending import EXIT_CODES, common, program, run_server
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
@@ -71,7 +70,7 @@ def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags) ->
     configure_logging(logs.log_level, logs.log_format)
     process = work.process(memory=True)
     listening = Listening(listen.host, ports.http_port, ports.grpc_port, listen.probe_port, listen.security())
-    serve_until_signalled(process.serve(listening))
+    run_server(process.serve(listening))
 
 
 @app.command("run")
@@ -86,10 +85,10 @@ def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: 
     configure_logging(logs.log_level, logs.log_format)
     process = work.process()
     if once.once:
-        serve_until_signalled(process.once())
+        run_server(process.once())
     else:
         listening = Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())
-        serve_until_signalled(process.serve(listening))
+        run_server(process.serve(listening))
 
 
 def main() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
 from dispatcher.attempt import Attempts
@@ -25,6 +24,7 @@ from workqueue.clock import duration_us
 from workqueue.errors import StoreError
 from workqueue.interface import Leased, WorkQueue
 from workqueue.metrics import DispatchMetrics
+from workqueue.signals import Drains, until_signalled
 
 __all__ = ["Dispatcher", "run_until_signalled"]
 
@@ -243,29 +243,25 @@ class Dispatcher:
         return {"queue": self.metrics.name}
 
 
-async def run_until_signalled(
-    dispatcher: Dispatcher, beside: Callable[[], Coroutine[Any, Any, None]] | None = None
-) -> None:
-    """Run `dispatcher` until SIGTERM or SIGINT drains it; a second signal cancels what still runs.
+async def run_until_signalled(dispatcher: Dispatcher, beside: Drains | None = None) -> None:
+    """Run `dispatcher` until a signal drains it; a second signal cancels what still runs.
 
-    `beside` drains what else runs in the process, such as a trigger's rounds, at the same time.
+    Args:
+        dispatcher: its `run` is awaited here.
+        beside: what else runs in the process, such as a trigger's rounds; drained at the same time.
     """
-    loop = asyncio.get_running_loop()
-    seen: list[signal.Signals] = []
     drains: list[asyncio.Task[None]] = []
 
-    def signalled(number: signal.Signals) -> None:
-        log.info("%s: %s", number.name, "cancelling what still runs" if seen else "draining")
-        (dispatcher.stop if seen else dispatcher.begin_drain)()
-        if beside is not None and not seen:
-            drains.append(loop.create_task(beside()))
-        seen.append(number)
+    def end() -> None:
+        dispatcher.begin_drain()
+        if beside is not None:
+            drains.append(asyncio.get_running_loop().create_task(beside.drain()))
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled, number)
-    try:
+    def hurry() -> None:
+        dispatcher.stop()
+        if beside is not None:
+            beside.hurry()
+
+    with until_signalled(end, hurry):
         await dispatcher.run()
         await asyncio.gather(*drains)
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import count
+from datetime import timedelta
+from functools import partial
 
 from prometheus_client import REGISTRY
 
@@ -24,7 +25,7 @@ from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
 from workqueue.rpc.channel import join_host_port
 from workqueue.rpc.receiver import receive
-from workqueue.rpc.server import until_signalled
+from workqueue.signals import until_signalled
 from workqueue.telemetry.exposition import Exposition, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.web.bearer import guarded
@@ -79,11 +80,11 @@ class Process:
             setup = Setup.of(queue, callback, self.settings, errors)
             round_ = Round(setup)
             try:
-                with until_signalled(_ending(round_, self.settings.drain_timeout.total_seconds())):
+                with until_signalled(partial(_end_in, self.settings.drain_timeout, round_), round_.stop):
                     await round_.run()
             finally:
                 await errors.give_up()
-                log.info("one round: %s", _told(setup.metrics.outcomes.items()), extra={"queue": setup.metrics.name})
+                log.info("one round: %s", _counted(setup.metrics.outcomes.items()), extra={"queue": setup.metrics.name})
 
     async def serve(self, listening: Listening) -> None:
         """Dispatch until SIGTERM or SIGINT, then drain."""
@@ -91,7 +92,7 @@ class Process:
             errors = self.events.emitter(metrics_of(queue).name)
             dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
             async with self._watched(dispatcher, queue, listening) as trigger, _received(queue, listening):
-                await run_until_signalled(dispatcher, trigger.drain)
+                await run_until_signalled(dispatcher, trigger)
 
     @asynccontextmanager
     async def _watched(self, dispatcher: Dispatcher, queue: FullQueue, listening: Listening) -> AsyncIterator[Trigger]:
@@ -123,16 +124,10 @@ def _received(queue: FullQueue, listening: Listening) -> AbstractAsyncContextMan
     return receive(queue, host=listening.host, port=listening.grpc_port, security=listening.security)
 
 
-def _ending(round_: Round, seconds: float) -> Callable[[], None]:
-    """What to call at each signal: the first gives callbacks so long, the second ends them."""
-    loop = asyncio.get_running_loop()
-    signals = count()
-
-    def signalled() -> None:
-        loop.call_later(0 if next(signals) else seconds, round_.stop)
-
-    return signalled
+def _end_in(patience: timedelta, round_: Round) -> None:
+    """Give the callbacks of a round this long to end."""
+    asyncio.get_running_loop().call_later(patience.total_seconds(), round_.stop)
 
 
-def _told(outcomes: Iterable[tuple[str, int]]) -> str:
+def _counted(outcomes: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{number} {outcome}" for outcome, number in outcomes if number) or "no key to start"

@@ -148,9 +148,13 @@ class Trigger:
         seconds = self._setup.settings.drain_timeout.total_seconds()
         with contextlib.suppress(TimeoutError):
             await within(self._setup.clock, seconds, all_done(self._rounds))
+        self.hurry()
+        await all_done(self._rounds)
+
+    def hurry(self) -> None:
+        """Cancel the callbacks of the rounds under way; their keys are released."""
         for round_ in self._rounds.values():
             round_.stop()
-        await all_done(self._rounds)
 
     def _admit(self) -> bool:
         if self._due_us() > 0:

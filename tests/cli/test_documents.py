@@ -11,7 +11,7 @@ import pytest
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
 from tests.support.programs import REPOSITORY, workqueue
-from workqueue.cli.serve import PortFlags, ShardFlags
+from workqueue.cli.receivers import PortFlags, ShardFlags
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES
 from workqueue.programs.flags import flags_of

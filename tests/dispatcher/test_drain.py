@@ -236,7 +236,7 @@ async def logged(process: asyncio.subprocess.Process, text: str) -> None:
         assert line, f"the process ended without logging {text!r}"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @scenario
 async def test_a_signal_to_an_idle_dispatcher_ends_it(number: signal.Signals) -> None:
     process = await start([], 0, "")

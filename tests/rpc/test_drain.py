@@ -184,7 +184,7 @@ async def test_keys_come_back_spread_over_half_a_minute(rand: float, seconds: in
 
 
 PROGRAM = """
-import asyncio
+import asyncio, logging
 from datetime import timedelta
 from workqueue.rpc.drain import DrainTimes
 from workqueue.rpc.reconciler import serve
@@ -193,8 +193,11 @@ async def callback(key, attempt):
     print("started", flush=True)
     await asyncio.Event().wait()
 
+logging.basicConfig(level="INFO")
+
 async def main():
-    async with serve(callback, port=0, times=DrainTimes(patience=timedelta(0))) as server:
+    patience = timedelta(seconds={patience})
+    async with serve(callback, port=0, times=DrainTimes(patience)) as server:
         print(server.port, flush=True)
         await server.wait()
 
@@ -202,17 +205,36 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@on_loop
-async def test_a_process_told_to_stop_answers_and_exits_with_zero(number: signal.Signals) -> None:
+async def ended_by(patience: int, *signals: signal.Signals) -> None:
+    """A call that runs is answered, and the process exits with 0."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
+        sys.executable,
+        "-c",
+        PROGRAM.format(patience=patience),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
     )
     assert process.stdout is not None
+    assert process.stderr is not None
     port = int(await process.stdout.readline())
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = asyncio.ensure_future(WorkqueueServiceStub(channel).Process(K))
         assert await process.stdout.readline() == b"started\n"
-        process.send_signal(number)
+        for number in signals:
+            process.send_signal(number)
+            while b"drain" not in await process.stderr.readline():
+                pass
         assert asks_to_come_back(await call)
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@on_loop
+async def test_a_signal_drains_a_process(number: signal.Signals) -> None:
+    await ended_by(0, number)
+
+
+@on_loop
+async def test_a_second_signal_hurries_the_drain_and_no_key_pays_for_it() -> None:
+    await ended_by(600, signal.SIGTERM, signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.cli.app import main
+from workqueue.cli.start import start
 
 if __name__ == "__main__":
-    main()
+    start()

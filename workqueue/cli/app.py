@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.cli import conformance, keys, queue, serve
+from workqueue.cli import conformance, keys, queue, receivers
 from workqueue.cli import dead_letters as letters
 from workqueue.programs.ending import EXIT_CODES, common, program
 
@@ -30,8 +30,8 @@ app.add_typer(dead_letters, name="dead-letters")
 app.command()(queue.pause)
 app.command()(queue.resume)
 app.command()(queue.configure)
-app.command()(serve.receive)
-app.command()(serve.hyperqueue)
+app.command()(receivers.receive)
+app.command()(receivers.hyperqueue)
 app.command()(conformance.conformance)
 
 dead_letters.command()(letters.ls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -10,7 +11,7 @@ import typer
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
 from workqueue.programs import show
-from workqueue.programs.ending import FAILED, run
+from workqueue.programs.ending import FAILED
 from workqueue.programs.flags import with_flags
 from workqueue.programs.imported import imported
 from workqueue.programs.logs import configure_logging
@@ -33,7 +34,7 @@ def conformance(place: _Place, output: OutputFlags) -> int:
     from workqueue.conformance import report
 
     configure_logging("critical", "text")  # leases are lost and stores fail here on purpose
-    results = run(_results(place))
+    results = asyncio.run(_results(place))
     if output.json:
         show.document(report(results))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,6 @@ from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey
 from workqueue.programs import show
-from workqueue.programs.ending import run
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.given import Keys, StdinFlags, given_keys
 from workqueue.programs.settings import OutputFlags, QueueFlags
@@ -80,7 +80,7 @@ class _Chosen:
 @with_flags
 def ls(match: MatchFlags, size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
     """List dead letters."""
-    _listed(run(_list(where.url(), _Chosen((), match), size.limit)), output)
+    _listed(asyncio.run(_list(where.url(), _Chosen((), match), size.limit)), output)
 
 
 @with_flags
@@ -118,9 +118,9 @@ def _chosen(keys: list[str] | None, source: StdinFlags, match: MatchFlags, exten
 
 def _sweep(url: str, chosen: _Chosen, extent: SweepFlags, verb: str, output: OutputFlags) -> int:
     if extent.dry_run:
-        _listed(run(_list(url, chosen)), output)
+        _listed(asyncio.run(_list(url, chosen)), output)
         return 0
-    return run(_apply(url, chosen, _VERBS[verb], extent.rate)).show(verb, output)
+    return asyncio.run(_apply(url, chosen, _VERBS[verb], extent.rate)).show(verb, output)
 
 
 async def _list(url: str, chosen: _Chosen, limit: int | None = None) -> list[DeadLetteredKey]:

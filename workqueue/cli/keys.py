@@ -19,7 +19,6 @@ from workqueue.key import validate_key
 from workqueue.options import MAX_PRIORITY, Options
 from workqueue.programs import show
 from workqueue.programs.access import CallFlags
-from workqueue.programs.ending import run
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.given import Keys, StdinFlags, given_batches, given_keys
 from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver
@@ -137,7 +136,7 @@ def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags
 
     Exits with 1 if it is nowhere. A receiver, such as grpc://host:8090, tells less than the queue itself.
     """
-    state, found = run(_get(_opened(where, remote), key))
+    state, found = asyncio.run(_get(_opened(where, remote), key))
     also = _also(found)
     if output.json:
         show.document({**show.state(state), "also": also})
@@ -184,7 +183,7 @@ def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
 
     In progress, next to start, twins (queued again while in progress), delayed, dead-lettered.
     """
-    listing = run(_list(where.url(), size.limit))
+    listing = asyncio.run(_list(where.url(), size.limit))
     if output.json:
         show.document(listing)
         return
@@ -220,7 +219,7 @@ async def _first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[De
 @with_flags
 def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Remove keys from the queue. An attempt under way goes on; `dead-letters drop` removes dead letters."""
-    report = run(_each(where.url(), given_keys(keys, source), _drop))
+    report = asyncio.run(_each(where.url(), given_keys(keys, source), _drop))
     return report.show("dropped", output)
 
 
@@ -263,7 +262,7 @@ def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: Ou
     They are queued again, attempts kept, and their owners are told. A lease lapses by itself when its process is gone:
     this is for not waiting that long.
     """
-    report = run(_each(where.url(), given_keys(keys, source), _release))
+    report = asyncio.run(_each(where.url(), given_keys(keys, source), _release))
     return report.show("released", output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -11,7 +12,6 @@ from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError
 from workqueue.interface import Counts
 from workqueue.programs import show
-from workqueue.programs.ending import run
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.takes import Takes, choice, number, whole
@@ -28,7 +28,7 @@ def stats(where: QueueFlags, output: OutputFlags) -> None:
 
     Also how long the oldest eligible key has waited, and the settings stored with the queue.
     """
-    name, counts, stored = run(_stats(where.url()))
+    name, counts, stored = asyncio.run(_stats(where.url()))
     if output.json:
         show.document({"queue": name, **_counted(counts), "configuration": show.configuration(stored)})
     else:
@@ -78,13 +78,13 @@ def pause(where: QueueFlags, output: OutputFlags) -> None:
 
     All dispatchers obey within one round. Attempts under way go on, and enqueues are kept.
     """
-    _shown(run(_change(where.url(), lambda stored: replace(stored, paused=True))), output)
+    _shown(asyncio.run(_change(where.url(), lambda stored: replace(stored, paused=True))), output)
 
 
 @with_flags
 def resume(where: QueueFlags, output: OutputFlags) -> None:
     """Start keys again after a pause."""
-    _shown(run(_change(where.url(), lambda stored: replace(stored, paused=False))), output)
+    _shown(asyncio.run(_change(where.url(), lambda stored: replace(stored, paused=False))), output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def configure(change: ConfigureFlags, where: QueueFlags, output: OutputFlags) ->
     All dispatchers obey within one round. The lower of the stored concurrency and a dispatcher's own counts. After a
     reduction nothing is cancelled.
     """
-    _shown(run(_change(where.url(), change.applied)), output)
+    _shown(asyncio.run(_change(where.url(), change.applied)), output)
 
 
 async def _change(url: str, change: _Change) -> Configuration:

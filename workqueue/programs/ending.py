@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,7 @@ from workqueue.errors import (
     WorkQueueError,
 )
 from workqueue.programs.logs import configure_logging
+from workqueue.signals import until_signalled
 
 __all__ = [
     "EXIT_CODES",
@@ -38,8 +39,7 @@ __all__ = [
     "common",
     "exit_code",
     "program",
-    "run",
-    "serve",
+    "run_server",
 ]
 
 FAILED, MISUSED, TEMPORARY = 1, 2, 75
@@ -50,7 +50,6 @@ EXIT_CODES = (
 )
 
 _MISUSE = (InvalidKeyError, InvalidOptionsError, InvalidSettingError, MissingExtraError)
-_T = TypeVar("_T")
 
 
 def program(app: typer.Typer, name: str) -> None:
@@ -125,16 +124,26 @@ def _complain(name: str, message: str, code: int) -> int:
     return code
 
 
-def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Do the work of one command."""
-    return asyncio.run(work)
+def run_server(work: Coroutine[Any, Any, None]) -> None:
+    """Run a server until it ends, on uvloop where there is one.
+
+    `work` is cancelled by a signal that comes in before it has keys in hand: while a store cannot be reached, say.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_until_signalled(work))
 
 
-def serve(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run a server, on uvloop where there is one."""
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
+    working = asyncio.ensure_future(work)
+    with until_signalled(working.cancel):
+        await asyncio.wait((working,))
+    if not working.cancelled():
+        working.result()

@@ -86,6 +86,11 @@ class Drain(Generic[_T]):
         if self._running:
             log.info("draining: %d attempts get %s to finish", len(self._running), self._times.patience)
             await asyncio.wait(self._running, timeout=self._times.patience.total_seconds())
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Let no attempt begin any more, and answer at once for those that run."""
+        self._draining = True
         for answer in self._running:
             if not answer.done():
                 answer.set_result(self._come_back())

@@ -65,12 +65,12 @@ class Reconciler(WorkqueueServiceServicer):
 
     def __init__(self, callback: Callback, times: DrainTimes) -> None:
         self._callback = callback
-        self._drain: Drain[pb.ProcessResponse | Refusal] = Drain(times, response_of)
+        self.drain: Drain[pb.ProcessResponse | Refusal] = Drain(times, response_of)
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Call the callback for the request's key."""
         attempt = RemoteAttempt(request, context)
-        answer = await self._drain.run(self._reconcile(attempt), attempt.lost.set)
+        answer = await self.drain.run(self._reconcile(attempt), attempt.lost.set)
         if isinstance(answer, Refusal):
             await context.abort(answer.code, answer.text, answer.trailers)
         return answer
@@ -78,10 +78,6 @@ class Reconciler(WorkqueueServiceServicer):
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Not here: a reconciler keeps no keys."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is a reconciler; ask the receiver for a key's state")
-
-    async def drain(self) -> None:
-        """Answer everything that runs; see `Drain.drain`."""
-        await self._drain.drain()
 
     async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -21,8 +20,9 @@ from workqueue.rpc.bearer import RequireToken
 from workqueue.rpc.channel import MAX_MESSAGE_BYTES, join_host_port
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE
+from workqueue.signals import Drains, until_signalled
 
-__all__ = ["GrpcServer", "Listen", "until_signalled"]
+__all__ = ["GrpcServer", "Listen"]
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class GrpcServer:
     Args:
         servicer: the role: receiver, reconciler or router.
         listen: where and how.
-        drain: awaited on exit while calls are still answered; health says NOT_SERVING by then.
+        drain: drained on exit while calls are still answered; health says NOT_SERVING by then.
         interceptors: run after the token check, for metrics and tracing.
     """
 
@@ -82,7 +82,7 @@ class GrpcServer:
         servicer: WorkqueueServiceServicer,
         listen: Listen,
         *,
-        drain: Callable[[], Awaitable[None]] | None = None,
+        drain: Drains | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
     ) -> None:
         self.listen = listen
@@ -93,6 +93,7 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack aio
         self._stopping = asyncio.Event()
         self._started = False
+        self._until_left = contextlib.ExitStack()
         self._server: grpc.aio.Server
 
     async def __aenter__(self) -> Self:
@@ -116,13 +117,14 @@ class GrpcServer:
         return server
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.stop()
-        await self._health.enter_graceful_shutdown()
-        try:
-            if self._drain is not None:
-                await self._drain()
-        finally:
-            await self._server.stop(_GRACE_SECONDS)
+        with self._until_left:  # a second signal must not end the process while it drains
+            self.stop()
+            await self._health.enter_graceful_shutdown()
+            try:
+                if self._drain is not None:
+                    await self._drain.drain()
+            finally:
+                await self._server.stop(_GRACE_SECONDS)
 
     async def set_serving(self, serving: bool) -> None:
         """What health checks are told: `serving` or not, for instance because the store cannot be reached."""
@@ -140,25 +142,16 @@ class GrpcServer:
         self._stopping.set()
 
     async def wait(self) -> None:
-        """Return once somebody called `stop`, or SIGTERM or SIGINT came in; then leave the block, which drains."""
-        with until_signalled(self.stop):
-            await self._stopping.wait()
+        """Return once somebody called `stop`, or a signal came in; then leave the block, which drains.
 
+        A further signal hurries the drain.
+        """
+        self._until_left.enter_context(until_signalled(self.stop, self._hurry))
+        await self._stopping.wait()
 
-@contextlib.contextmanager
-def until_signalled(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM and SIGINT within the block; outside of the main thread signals are somebody else's."""
-    loop = asyncio.get_running_loop()
-    handled = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
-            loop.add_signal_handler(number, stop)
-            handled.append(number)
-    try:
-        yield
-    finally:
-        for number in handled:
-            loop.remove_signal_handler(number)
+    def _hurry(self) -> None:
+        if self._drain is not None:
+            self._drain.hurry()
 
 
 def _bind(server: grpc.aio.Server, listen: Listen) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags
-from workqueue.programs.ending import serve
+from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
@@ -40,10 +40,10 @@ class PortFlags:
 def receive(where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogFlags) -> None:
     """Serve a queue to producers over gRPC.
 
-    SIGTERM and SIGINT stop it once the calls under way are answered.
+    A signal stops it once the calls under way are answered.
     """
     configure_logging(logs.log_level, logs.log_format)
-    serve(_receive(where.url(), listen, ports, listen.security()))
+    run_server(_receive(where.url(), listen, ports, listen.security()))
 
 
 async def _receive(url: str, listen: ListenFlags, ports: PortFlags, security: ServerSecurity) -> None:
@@ -90,7 +90,7 @@ def hyperqueue(shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports:
     if not shards.shards:
         raise InvalidSettingError("--shards or SHARD_URLS: it takes the addresses of receivers, separated by commas")
     _check(shards.shards)
-    serve(_route(shards, calls, listen, ports, listen.security()))
+    run_server(_route(shards, calls, listen, ports, listen.security()))
 
 
 def _check(shards: Sequence[str]) -> None:

@@ -1,0 +1,134 @@
+"""How programs end: signals are heeded from the first moment, each further one only hurries the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.grpc import on_loop
+from tests.support.programs import REPOSITORY, clean_environment, serving
+from workqueue.signals import until_signalled
+
+ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
+
+def me(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+@on_loop
+async def test_the_first_signal_ends_and_every_further_one_hurries(number: signal.Signals) -> None:
+    called: asyncio.Queue[str] = asyncio.Queue()
+    with until_signalled(lambda: called.put_nowait("end"), lambda: called.put_nowait("hurry")):
+        me(number)
+        first = await called.get()
+        me(number)
+        second = await called.get()
+        me(signal.SIGTERM)
+
+        assert [first, second, await called.get()] == ["end", "hurry", "hurry"]
+
+
+@on_loop
+async def test_the_innermost_block_decides_and_the_outer_one_takes_over_after_it() -> None:
+    called: asyncio.Queue[str] = asyncio.Queue()
+    with until_signalled(lambda: called.put_nowait("outer end"), lambda: called.put_nowait("outer hurry")):
+        with until_signalled(lambda: called.put_nowait("inner end")):
+            me(signal.SIGTERM)
+            assert await called.get() == "inner end"
+        me(signal.SIGTERM)
+        assert await called.get() == "outer hurry"
+
+
+@on_loop
+async def test_what_begins_after_a_signal_is_cancelled_at_once() -> None:
+    signalled = asyncio.Event()
+    with until_signalled(signalled.set):
+        me(signal.SIGTERM)
+        await signalled.wait()
+        with pytest.raises(asyncio.CancelledError), until_signalled(lambda: None):
+            raise AssertionError("it must not begin")
+
+
+@on_loop
+async def test_the_handlers_from_before_are_back_after_the_block() -> None:
+    before = [signal.getsignal(number) for number in ENDING]
+    with until_signalled(lambda: None):
+        pass
+
+    assert [signal.getsignal(number) for number in ENDING] == before
+
+
+def test_outside_the_main_thread_signals_are_somebody_elses() -> None:
+    ended: list[str] = []
+
+    async def block() -> None:
+        with until_signalled(lambda: None):
+            ended.append("well")
+
+    thread = threading.Thread(target=lambda: asyncio.run(block()))
+    thread.start()
+    thread.join()
+
+    assert ended == ["well"]
+
+
+def test_a_hang_up_that_was_ignored_from_the_start_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        async def block() -> object:
+            with until_signalled(lambda: None):
+                return signal.getsignal(signal.SIGHUP)
+
+        assert asyncio.run(block()) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+SLOW_TO_IMPORT = "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "code"),
+    [
+        ("dispatcher.start", ["serve"], lambda number: 0),
+        ("workqueue.cli.start", ["receive"], lambda number: 0),
+        ("workqueue.cli.start", ["ls"], lambda number: 128 + number),
+    ],
+    ids=["dispatcher", "receiver", "command"],
+)
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_is_heeded_while_a_program_is_imported(
+    module: str, args: list[str], code: Callable[[int], int], number: signal.Signals, tmp_path: Path
+) -> None:
+    (tmp_path / "typer.py").write_text(SLOW_TO_IMPORT)
+    program = f"from {module} import start; start()"
+    environment = clean_environment({"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
+    command = [sys.executable, "-c", program, *args]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"importing\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+
+    assert (process.returncode, said) == (code(number), b"")
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_ends_a_server_whose_store_cannot_be_reached(number: signal.Signals) -> None:
+    nowhere = ["--queue", "redis://127.0.0.1:1/0"]
+    with serving("workqueue.cli", "receive", *nowhere, "--grpc-port", "0", "--http-port", "0") as it:
+        it.logged("trying again")
+        it.tell(number)
+
+        assert it.ended() == 0

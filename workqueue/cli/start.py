@@ -1,0 +1,19 @@
+"""Where `workqueue` begins: it heeds signals before it imports anything slow, which takes longer than many a stop."""
+
+from __future__ import annotations
+
+import sys
+
+from workqueue.signals import exit_on_signals
+
+__all__ = ["start"]
+
+_SERVERS = frozenset({"receive", "hyperqueue", "subscribe", "watch"})
+
+
+def start() -> None:
+    """Run the program. A server that a signal ends has done its work, and exits with 0."""
+    exit_on_signals(0 if _SERVERS.intersection(sys.argv[1:2]) else None)
+    from workqueue.cli.app import main
+
+    main()
