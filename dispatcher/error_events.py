@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from dispatcher.decision import MAX_ERROR_BYTES, Failure
-from dispatcher.waiting import all_done, within
-from workqueue.clock import Clock, SystemClock, from_us
+from dispatcher.waiting import all_done
+from workqueue.clock import Clock, SystemClock, from_us, within
 from workqueue.errors import InvalidSettingError
 from workqueue.metrics import EventResult
 from workqueue.shown import cut

@@ -25,8 +25,8 @@ from dispatcher.push import Push
 from dispatcher.round import Round
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
-from dispatcher.waiting import all_done, within
-from workqueue.clock import duration_us
+from dispatcher.waiting import all_done
+from workqueue.clock import duration_us, within
 from workqueue.errors import StoreError
 from workqueue.interface import WorkQueue
 from workqueue.metrics import metrics_of

@@ -1,15 +1,13 @@
-"""Stages 3-7: two ways to wait that asyncio has not: through a cancellation, and by a clock that tests can move."""
+"""Stages 3-7: two ways to wait that asyncio has not: through a cancellation, and for tasks that come and go."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from workqueue.clock import Clock
-
-__all__ = ["all_done", "to_the_end", "within"]
+__all__ = ["all_done", "to_the_end"]
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +36,6 @@ async def to_the_end(task: asyncio.Task[_T], cancelled: Callable[[], object] | N
     if not task.cancelled() and task.exception() is not None:
         log.error("failed while being cancelled", exc_info=task.exception())
     raise cancellation
-
-
-async def within(clock: Clock, seconds: float, step: Coroutine[Any, Any, _T]) -> _T:
-    """The result of `step`, which is cancelled once `seconds` of `clock` have passed.
-
-    Raises:
-        TimeoutError: it took longer.
-    """
-    working = asyncio.ensure_future(step)
-    expiry = asyncio.ensure_future(clock.sleep(seconds))
-    try:
-        await asyncio.wait((working, expiry), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise TimeoutError(f"not done within {seconds:g} s")
-        return working.result()
-    finally:
-        working.cancel()
-        expiry.cancel()
-        await asyncio.wait((working, expiry))
 
 
 async def all_done(tasks: Collection[asyncio.Task[Any]]) -> None:

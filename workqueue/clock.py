@@ -10,13 +10,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["LATEST_US", "Clock", "SystemClock", "Tick", "duration_us", "from_us", "to_us", "wait_first"]
+__all__ = ["LATEST_US", "Clock", "SystemClock", "Tick", "duration_us", "from_us", "to_us", "wait_first", "within"]
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -101,3 +103,22 @@ async def wait_first(clock: Clock, event: asyncio.Future[None], seconds: float) 
         await event  # itself: each task or future between would cost a turn of the event loop
     finally:
         sleep.cancel()
+
+
+async def within(clock: Clock, seconds: float, step: Coroutine[Any, Any, _T]) -> _T:
+    """The result of `step`, which is cancelled once `seconds` of `clock` have passed.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    working = asyncio.ensure_future(step)
+    expiry = asyncio.ensure_future(clock.sleep(seconds))
+    try:
+        await asyncio.wait((working, expiry), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise TimeoutError(f"not done within {seconds:g} s")
+        return working.result()
+    finally:
+        working.cancel()
+        expiry.cancel()
+        await asyncio.wait((working, expiry))
