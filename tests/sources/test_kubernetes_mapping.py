@@ -52,7 +52,9 @@ def test_a_mapping_names_the_keys_of_an_object(keys_of: KeysOf, keys: list[str])
     assert list(keys_of(POD)) == keys
 
 
-@pytest.mark.parametrize("keys_of", [owner("Site"), label("site"), annotation("site")], ids=str)
+@pytest.mark.parametrize(
+    "keys_of", [owner("Site"), label("site"), annotation("site")], ids=["owner", "label", "annotation"]
+)
 def test_an_object_without_any_metadata_of_that_sort_stands_for_no_key(keys_of: KeysOf) -> None:
     assert list(keys_of({"metadata": {"name": "p", "labels": None, "annotations": None}})) == []
 
@@ -91,7 +93,9 @@ async def test_an_object_that_moves_from_one_key_to_another_concerns_both() -> N
 
 
 @pytest.mark.parametrize(
-    "bad", [lambda pod: pod["spec"]["absent"], lambda pod: ["", "default/p"], lambda pod: ["\n"]], ids=str
+    "bad",
+    [lambda pod: pod["spec"]["absent"], lambda pod: ["", "default/p"], lambda pod: ["\n"]],
+    ids=["raises", "empty", "control"],
 )
 def test_a_mapping_that_errs_costs_its_object_and_is_logged(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
     def keys_of(pod: Any) -> list[str]:
