@@ -16,7 +16,7 @@ from tests.fakes.tcp_proxy import TcpProxy
 from tests.support.dispatching import scenario, settle_down
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from tests.support.tls import Authority
-from workqueue import Options, StoreUnavailableError
+from workqueue import Configuration, Options, StoreUnavailableError
 from workqueue.errors import QueueClosedError, StoreUnusableError
 from workqueue.testing import FakeClock
 
@@ -175,6 +175,25 @@ async def test_a_redis_that_is_full_refuses_new_keys_whole_and_can_be_drained(se
             await asyncio.gather(*verbs, started[97].requeue(), started[98].release(), started[99].dead_letter(""))
         )
         assert (await queue.counts()).queued == 2
+
+
+@scenario
+async def test_owners_and_operators_can_do_on_a_full_redis_all_that_lets_it_be_drained(server: RedisServer) -> None:
+    clock = FakeClock()
+    async with opened(server.url(), clock) as queue:
+        await queue.queue_many((f"key-{number}", Options(payload=b"x" * 1000)) for number in range(100))
+        started = (await lease(queue, limit=3)).started
+        listed = (await queue.enumerate(1)).queued[0]
+        server.ask("CONFIG", "SET", "maxmemory", "100kb")
+
+        clock.advance(3 * queue.lease_times.duration)  # renewals
+        assert [await started[0].complete(), await started[1].requeue(), await started[2].release()] == [True] * 3
+        assert await listed.drop()
+        await queue.configure(Configuration(paused=True))
+        await queue.wait(timedelta(0), concurrency=1)
+        await queue.configure(Configuration(starts_per_second=1))
+        clock.jump_wall(timedelta(hours=-1))
+        assert [owned.key for owned in (await lease(queue)).started] == ["key-10"]
 
 
 @scenario

@@ -5,6 +5,7 @@
 
 if ARGV[5] == 'read' then return stored[3] end
 
+admit()
 if tonumber(ARGV[8]) ~= rate then -- a new rate begins with one second's worth of starts
   save_starts(math.max(tonumber(ARGV[8]) or 0, 1))
 end

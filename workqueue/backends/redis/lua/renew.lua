@@ -15,5 +15,8 @@ for i, key in ipairs(keys) do
   held[i] = is_ours and '1' or '0'
   if is_ours then append(leases, 1, steady + tonumber(ARGV[5]), key) end
 end
-if leases[1] then bulk('ZADD', LEASES, leases[1], 2) end
+if leases[1] then
+  admit()
+  bulk('ZADD', LEASES, leases[1], 2)
+end
 return table.concat(held)

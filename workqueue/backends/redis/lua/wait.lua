@@ -30,5 +30,6 @@ if not paused then
   wait = wait and start and math.min(wait, start) or wait or start
 end
 if wait and wait <= 0 then return 0 end
+admit()
 call('ZADD', WAITERS, 'GT', CONCURRENCY, ARGV[5]) -- several may sleep under one name
 return wait or -1

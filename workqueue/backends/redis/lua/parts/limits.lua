@@ -15,5 +15,6 @@ local function saved_starts()
 end
 
 local function save_starts(saved)
+  admit()
   call('HSET', META, 'saved', string.format('%.17g', saved), 'at', int(wall))
 end

@@ -32,6 +32,12 @@ local ANSWER = ROOT .. 'answer:' .. ARGV[3]
 local ANSWER_KEPT_MS = 60000
 local REQUEST = tonumber(ARGV[4])
 
+-- To be called before the first write of a script that a full Redis must not refuse. A script is refused as a whole at its
+-- first write, if that may grow; a deletion never is, so one of nothing goes first.
+local function admit()
+  call('HDEL', META, '')
+end
+
 local stored = call('HMGET', META, 'layout', 'ready', 'limits')
 if tonumber(stored[1] or LAYOUT) > LAYOUT then
   return redis.error_reply('WQLAYOUT ' .. stored[1])
