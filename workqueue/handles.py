@@ -7,6 +7,7 @@ handle is still current (a token, a version, a generation) is the backend's own 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +17,7 @@ from workqueue.interface import KeyState, KeyStatus, RecoveredOrphan
 from workqueue.lease import Lease, LeaseRenewer, Lost
 from workqueue.rules import DeadLetter, Entry, Requeue
 
-__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "fenced", "recovered_orphan", "state_of"]
+__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "Unreadable", "fenced", "recovered_orphan", "state_of"]
 
 _T = TypeVar("_T")
 _Applied = Coroutine[Any, Any, bool]
@@ -217,6 +218,19 @@ async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaita
     if answer == lost:
         lease.lost.set()
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An `UnreadableKey`. `remove` deletes the record if it is still the one that could not be read."""
+
+    key: str
+    place: KeyStatus
+    reason: str
+    remove: Callable[[], Awaitable[bool]]
+
+    async def drop(self) -> bool:
+        return await self.remove()
 
 
 def recovered_orphan(orphan: Entry, owner: str, *, dead_lettered: bool) -> RecoveredOrphan:

@@ -37,6 +37,7 @@ __all__ = [
     "RecoveredOrphan",
     "SearchableQueue",
     "Snapshot",
+    "UnreadableKey",
     "WaitingQueue",
     "WorkQueue",
 ]
@@ -215,6 +216,26 @@ class DeadLetteredKey(Protocol):
         """Remove the dead letter."""
 
 
+class UnreadableKey(Protocol):
+    """A key whose record nobody can read: written by hand, cut off, or by a program that is not ours.
+
+    A backend sets it aside, so that the others go on, logs it once, and counts it. It takes no part in dispatching.
+    """
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def place(self) -> KeyStatus:
+        """Where its record lies."""
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the record, in one line."""
+
+    async def drop(self) -> bool:
+        """Remove the record, if unchanged since listed; returns whether it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What `enumerate` found.
@@ -224,12 +245,14 @@ class Snapshot:
         queued: the next eligible keys, in the order in which they would start.
         twins: the queued entries of keys in progress; they are not eligible and do not count towards the limit.
         dead_letters: every dead letter, read in pages as it is iterated; may be iterated once.
+        unreadable: what was set aside because its record cannot be read; at most 1,000 of them.
     """
 
     in_progress: Sequence[ObservedInProgressKey]
     queued: Sequence[QueuedKey]
     twins: Sequence[QueuedKey]
     dead_letters: AsyncIterator[DeadLetteredKey]
+    unreadable: Sequence[UnreadableKey] = ()
 
 
 @runtime_checkable
@@ -310,7 +333,7 @@ class Counts:
 
     `queued` counts eligible keys, `not_before` those whose time has not come, `twins` those that wait for their own
     attempt to end. `oldest_queued_seconds` is how long the longest-waiting eligible key could have been started by now.
-    `max_attempts` is over queued and in-progress keys.
+    `max_attempts` is over queued and in-progress keys. `unreadable` counts what was set aside (`UnreadableKey`).
     """
 
     queued: int = 0
@@ -321,6 +344,7 @@ class Counts:
     oldest_queued_seconds: float = 0.0
     max_attempts: int = 0
     in_progress_by_owner: Mapping[str, int] = field(default_factory=dict)
+    unreadable: int = 0
 
 
 @runtime_checkable
@@ -365,6 +389,7 @@ class Found:
     queued: QueuedKey | None = None
     in_progress: ObservedInProgressKey | None = None
     dead_letter: DeadLetteredKey | None = None
+    unreadable: UnreadableKey | None = None
 
 
 @runtime_checkable

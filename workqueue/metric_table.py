@@ -175,6 +175,12 @@ METRICS: tuple[Metric, ...] = (
         "go",
         "How long the longest-waiting eligible key could have been started: the best single alert.",
     ),
+    Metric(
+        "workqueue_unreadable_keys",
+        "gauge",
+        "go",
+        "Keys set aside because their record cannot be read; `workqueue ls` shows them, `workqueue drop` removes them.",
+    ),
     Metric("workqueue_rounds_total", "counter", "go", "Dispatch rounds by result: ok or failed.", ("result",)),
     Metric(
         "workqueue_outcomes_total",

@@ -116,6 +116,7 @@ def test_the_listing_says_where_every_key_is(url: str) -> None:
         "twins": ["running"],
         "delayed": ["later"],
         "dead_letters": ["dead"],
+        "unreadable": [],
     }
 
 

@@ -181,7 +181,8 @@ class ListFlags:
 def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
     """List keys by where they are.
 
-    In progress, next to start, twins (queued again while in progress), delayed, dead-lettered.
+    In progress, next to start, twins (queued again while in progress), delayed, dead-lettered, and those whose record
+    cannot be read.
     """
     listing = asyncio.run(_list(where.url(), size.limit))
     if output.json:
@@ -203,6 +204,7 @@ async def _list(url: str, limit: int) -> dict[str, list[dict[str, object]]]:
             "twins": [show.queued(key) for key in snapshot.twins[:limit]],
             "delayed": [show.queued(key) for key in await queue.delayed(limit)],
             "dead_letters": [show.dead_letter(letter) for letter in await _first(snapshot.dead_letters, limit)],
+            "unreadable": [show.unreadable(key) for key in snapshot.unreadable[:limit]],
         }
 
 
@@ -218,7 +220,10 @@ async def _first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[De
 
 @with_flags
 def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
-    """Remove keys from the queue. An attempt under way goes on; `dead-letters drop` removes dead letters."""
+    """Remove keys from the queue, and records that cannot be read.
+
+    An attempt under way goes on; `dead-letters drop` removes dead letters.
+    """
     report = asyncio.run(_each(where.url(), given_keys(keys, source), _drop))
     return report.show("dropped", output)
 
@@ -236,7 +241,8 @@ async def _acts(
 
 
 async def _drop(queue: FullQueue, key: str) -> str:
-    entry = (await queue.find(key)).queued
+    found = await queue.find(key)
+    entry = found.unreadable or found.queued
     if entry is None:
         return "it is not queued"
     return "" if await entry.drop() else "it changed meanwhile; try again"

@@ -50,6 +50,7 @@ def _counted(counts: Counts) -> Mapping[str, object]:
         "oldest_queued_seconds": counts.oldest_queued_seconds,
         "max_attempts": counts.max_attempts,
         "in_progress_by_owner": dict(counts.in_progress_by_owner),
+        "unreadable": counts.unreadable,
     }
 
 
@@ -64,6 +65,7 @@ def _described(name: str, counts: Counts) -> Iterator[tuple[str, object]]:
     yield "dead-lettered", counts.dead_lettered
     yield "oldest queued", f"{counts.oldest_queued_seconds:.1f} s"
     yield "most attempts", counts.max_attempts
+    yield "unreadable", counts.unreadable or None
 
 
 def _settings(stored: Configuration) -> Iterator[tuple[str, object]]:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import typer
 
-from workqueue.interface import DeadLetteredKey, KeyState, KeyStatus, ObservedInProgressKey, QueuedKey
+from workqueue.interface import DeadLetteredKey, KeyState, KeyStatus, ObservedInProgressKey, QueuedKey, UnreadableKey
 from workqueue.throttle import Configuration
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "observed",
     "queued",
     "state",
+    "unreadable",
     "visible",
 ]
 
@@ -126,6 +127,11 @@ def observed(key: ObservedInProgressKey) -> dict[str, object]:
 def dead_letter(key: DeadLetteredKey) -> dict[str, object]:
     """The JSON of a dead letter."""
     return {**_common(key), "failed_time": key.failed_time, "error": key.error}
+
+
+def unreadable(key: UnreadableKey) -> dict[str, object]:
+    """The JSON of a key whose record cannot be read."""
+    return {"key": key.key, "place": STATUS[key.place], "reason": key.reason}
 
 
 def _common(key: QueuedKey | ObservedInProgressKey | DeadLetteredKey) -> dict[str, object]:

@@ -84,6 +84,7 @@ def gauge_samples(queues: Sequence[QueueMetrics]) -> Iterator[Sample]:
     yield "workqueue_dead_lettered_keys", (), counts.dead_lettered
     yield "workqueue_max_attempts", (), counts.max_attempts
     yield "workqueue_oldest_queued_seconds", (), counts.oldest_queued_seconds
+    yield "workqueue_unreadable_keys", (), counts.unreadable
     owners: defaultdict[str, int] = defaultdict(int)
     for owner, keys in counts.in_progress_by_owner.items():
         owners[owner or _UNKNOWN_OWNER] += keys

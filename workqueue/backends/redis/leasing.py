@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from workqueue.backends.redis.aside import log_set_aside
 from workqueue.backends.redis.calls import ignore
 from workqueue.backends.redis.records import key_bytes, key_text, unpack_entry
 from workqueue.backends.redis.scripts import Argument
@@ -97,7 +98,10 @@ class Leasing:
             *(prefix, self._store.owner, max(limit, 0), request.concurrency, self._lease_us),
             *(self._waiter(), *plan),
         )
-        again, now_us, recovered, rows, waiting = await self._answer(asked, lambda reply: _started_in(reply, prefix))
+        again, now_us, recovered, rows, waiting, aside = await self._answer(
+            asked, lambda reply: _started_in(reply, prefix)
+        )
+        log_set_aside(map(key_text, aside))
         begun = [
             self._hold(rows[i], rows[i + 1], f"{prefix}{i // 2 + 1}", sent_us, now_us)
             for i in range(0, len(rows), 2)

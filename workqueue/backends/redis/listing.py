@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from workqueue.backends.redis.aside import Aside
 from workqueue.backends.redis.records import (
+    UNREADABLE,
     key_bytes,
     key_text,
     unpack_dead,
+    unpack_entry,
     unpack_queued,
     unpack_running,
 )
 from workqueue.backends.redis.turns import Turns
 from workqueue.errors import KeyNotFoundError
 from workqueue.handles import Dead, HandleStore, Observed, Queued, state_of
-from workqueue.interface import Counts, Found, KeyState, Snapshot
+from workqueue.interface import Counts, Found, KeyState, KeyStatus, Snapshot, UnreadableKey
 from workqueue.rules import started
 
 __all__ = ["Listing"]
 
+_Bad = tuple[bytes, KeyStatus, bytes]
 _PAGE = 200  # payloads included, a page stays below what a client and a server like to hold in memory
 
 
@@ -29,35 +33,54 @@ class Listing:
     def __init__(self, store: HandleStore, turns: Turns) -> None:
         self._store = store
         self._turns = turns
+        self._aside = Aside(turns)
 
     async def snapshot(self, limit: int) -> Snapshot:
         """See `WorkQueue.enumerate`. What fits into one page is the queue at one moment."""
         running: dict[bytes, Observed] = {}
         twins: dict[bytes, Queued] = {}
         queued: dict[bytes, Queued] = {}
+        aside: list[UnreadableKey] = []
         cursor: bytes | str = "0"
         while True:
             wanted = min(limit - len(queued), _PAGE)
-            again, steady_us, next_cursor, rows, eligible = await self._turns.call(
+            again, steady_us, next_cursor, rows, eligible, kept = await self._turns.call(
                 "snapshot", cursor, len(queued), max(wanted, 0)
             )
             if again:
                 continue
+            bad: list[_Bad] = []
             for i in range(0, len(rows), 4):
-                self._note_running(rows[i : i + 4], steady_us, running, twins)
+                self._note_running(rows[i : i + 4], steady_us, running, twins, bad)
             for i in range(0, len(eligible), 3):
-                queued[eligible[i]] = self._queued(*eligible[i : i + 3])
+                self._note_queued(eligible[i : i + 3], queued, bad)
+            aside += self._aside.listed(kept)
+            aside += [key for each in bad if (key := await self._aside.put(*each)) is not None]
             cursor = "" if next_cursor == b"0" else next_cursor
             if not cursor and (len(queued) >= limit or len(eligible) < 3 * wanted):
-                return Snapshot([*running.values()], [*queued.values()], [*twins.values()], self._dead_letters())
+                return Snapshot([*running.values()], [*queued.values()], [*twins.values()], self._dead_letters(), aside)
 
     def _note_running(
-        self, row: Sequence[Any], steady_us: int, running: dict[bytes, Observed], twins: dict[bytes, Queued]
+        self,
+        row: Sequence[Any],
+        steady_us: int,
+        running: dict[bytes, Observed],
+        twins: dict[bytes, Queued],
+        bad: list[_Bad],
     ) -> None:
         raw, packed, expiry, twin = row
-        running[raw] = self._observed(raw, packed, expiry, steady_us)
+        try:
+            running[raw] = self._observed(raw, packed, expiry, steady_us)
+        except UNREADABLE:
+            bad.append((raw, KeyStatus.IN_PROGRESS, packed))
         if twin is not None:
-            twins[raw] = self._queued(raw, b"0", twin)
+            self._note_queued((raw, b"0", twin), twins, bad)
+
+    def _note_queued(self, row: Sequence[Any], queued: dict[bytes, Queued], bad: list[_Bad]) -> None:
+        try:
+            queued[row[0]] = self._queued(*row)
+        except UNREADABLE:
+            bad.append((row[0], KeyStatus.QUEUED, row[2]))
 
     def _observed(self, raw: bytes, packed: bytes, expiry: bytes, steady_us: int) -> Observed:
         token, owner, entry = unpack_running(key_text(raw), packed)
@@ -74,23 +97,46 @@ class Listing:
         while True:
             after, rows = await self._turns.call("letters", after, _PAGE)
             for i in range(0, len(rows), 2):
-                yield self._dead(rows[i], rows[i + 1])
+                try:
+                    letter = self._dead(rows[i], rows[i + 1])
+                except UNREADABLE:
+                    await self._aside.put(rows[i], KeyStatus.DEAD_LETTER, rows[i + 1])
+                    continue
+                yield letter
             if not after:
                 return
 
     async def find(self, key: str) -> Found:
         """See `SearchableQueue.find`."""
         raw = key_bytes(key)
-        record, queued_us, running, expiry, letter, steady_us = await self._turns.call("get", raw)
+        while True:
+            record, queued_us, running, expiry, letter, steady_us, aside = await self._turns.call("get", raw)
+            if not await self._set_aside(raw, record, running, letter):
+                break
         return Found(
             None if record is None and queued_us is None else self._queued(raw, queued_us or b"0", record),
-            None if running is None else self._observed(raw, running, expiry, steady_us),
+            None if running is None else self._observed(raw, running, expiry or b"0", steady_us),
             None if letter is None else self._dead(raw, letter),
+            None if aside is None else self._aside.one(raw, aside),
         )
+
+    async def _set_aside(self, raw: bytes, record: bytes | None, running: bytes | None, letter: bytes | None) -> bool:
+        """Set aside what of one key cannot be read; whether there was anything."""
+        readers: Sequence[tuple[bytes | None, KeyStatus, Callable[[str, bytes], object]]] = (
+            (record, KeyStatus.QUEUED, unpack_entry),
+            (running, KeyStatus.IN_PROGRESS, unpack_running),
+            (letter, KeyStatus.DEAD_LETTER, unpack_dead),
+        )
+        bad = [(status, packed) for packed, status, read in readers if packed is not None and not _reads(read, packed)]
+        return any([await self._aside.put(raw, status, packed) for status, packed in bad])
 
     async def state(self, key: str) -> KeyState:
         """See `WorkQueue.get`."""
-        record, queued_us, running, _, letter, _ = await self._turns.call("get", key_bytes(key))
+        raw = key_bytes(key)
+        while True:
+            record, queued_us, running, _, letter, _, aside = await self._turns.call("get", raw)
+            if not await self._set_aside(raw, record, running, letter):
+                break
         is_queued = record is not None or queued_us is not None
         _, owner, entry = unpack_running(key, running) if running is not None else ("", "", None)
         state = state_of(
@@ -99,6 +145,8 @@ class Listing:
             owner,
             unpack_dead(key, letter) if letter is not None else None,
         )
+        if state is None and aside is not None:
+            return KeyState(key, KeyStatus.UNKNOWN, error=self._aside.one(raw, aside).reason)
         if state is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")
         return state
@@ -109,15 +157,21 @@ class Listing:
         while len(listed) < limit:
             wanted = min(limit - len(listed), _PAGE)
             rows = await self._turns.call("later", len(listed), wanted)
+            bad: list[_Bad] = []
             for i in range(0, len(rows), 2):
-                listed[rows[i]] = self._queued(rows[i], b"0", rows[i + 1])
+                self._note_queued((rows[i], b"0", rows[i + 1] or b""), listed, bad)
+            for each in bad:
+                await self._aside.put(*each)
             if len(rows) < 2 * wanted:
                 break
         return list(listed.values())
 
     async def counts(self) -> Counts:
         """See `CountingQueue.counts`."""
-        queued, not_before, twins, in_progress, dead, oldest_us, attempts, owners = await self._turns.call("counts")
+        (
+            *(queued, not_before, twins, in_progress, dead, oldest_us, attempts, owners),
+            unreadable,
+        ) = await self._turns.call("counts")
         return Counts(
             queued,
             not_before,
@@ -126,5 +180,14 @@ class Listing:
             dead,
             oldest_us / 1e6,
             max(map(int, attempts), default=0),
-            {owners[i].decode(): int(owners[i + 1]) for i in range(0, len(owners), 2)},
+            {owners[i].decode(errors="replace"): int(owners[i + 1]) for i in range(0, len(owners), 2)},
+            unreadable,
         )
+
+
+def _reads(read: Callable[[str, bytes], object], packed: bytes) -> bool:
+    try:
+        read("", packed)
+    except UNREADABLE:
+        return False
+    return True

@@ -10,6 +10,7 @@ from workqueue.options import NO_META, Options
 from workqueue.rules import DeadLetter, Entry
 
 __all__ = [
+    "UNREADABLE",
     "key_bytes",
     "key_text",
     "pack_enqueue",
@@ -83,6 +84,10 @@ def unpack_dead(key: str, letter: bytes) -> DeadLetter:
     return DeadLetter(unpack_entry(key, letter[error_end:]), error, failed_us)
 
 
+UNREADABLE = (struct.error, IndexError, ValueError, OverflowError)
+"""What unpacking a record raises that somebody else wrote, or that was cut off."""
+
+
 def _pack_rest(payload: bytes | None, meta: Mapping[str, str]) -> bytes:
     if payload is None and not meta:
         return b""
@@ -102,10 +107,10 @@ def _unpack_rest(rest: bytes) -> tuple[bytes | None, Mapping[str, str]]:
 def _unpack_meta(packed: bytes) -> Mapping[str, str]:
     meta: dict[str, str] = {}
     at = 0
-    while at < len(packed):
+    while at + _META.size <= len(packed):  # what is cut off says nothing
         name_size, value_size = _META.unpack_from(packed, at)
         name_end = at + _META.size + name_size
-        name = packed[at + _META.size : name_end].decode()
+        name = packed[at + _META.size : name_end].decode(errors="replace")
         at = name_end + value_size
-        meta[name] = packed[name_end:at].decode()
+        meta[name] = packed[name_end:at].decode(errors="replace")
     return meta or NO_META

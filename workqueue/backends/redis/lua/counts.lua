@@ -1,6 +1,6 @@
 -- uses prelude records
 -- The gauges. Returns: eligible, not yet, twins, in progress, dead-lettered, microseconds that the longest-waiting
--- eligible key could have been started, attempts, owners with how many keys each.
+-- eligible key could have been started, attempts, owners with how many keys each, unreadable.
 -- Atomic: they add up. Costs O(log n + priorities, at most 128 of them + owners + different attempts).
 
 local LANES_LOOKED_AT, KEYS_LOOKED_AT = 64, 32
@@ -10,7 +10,7 @@ local function since_in_lane(priority)
   local page, since = call('ZRANGE', LANE .. priority, 0, KEYS_LOOKED_AT - 1, 'WITHSCORES'), wall
   for i = 1, #page, 2 do
     local record, queued = call('HGET', RECORDS, page[i]), tonumber(page[i + 1])
-    local not_before = record and unpack_entry(record).n or 0
+    local not_before = is_readable(record) and unpack_entry(record).n or 0
     since = math.min(since, math.max(queued, not_before))
     if not_before <= queued then return since end
   end
@@ -34,4 +34,5 @@ local due = call('ZCOUNT', DELAYED, '-inf', wall)
 return {
   ready + due, call('ZCARD', DELAYED) - due, tonumber(call('HGET', META, 'twins') or 0), call('ZCARD', LEASES),
   call('HLEN', DEAD), oldest(), call('HKEYS', ATTEMPTS), call('HGETALL', OWNERS),
+  call('HLEN', UNREADABLE),
 }

@@ -3,7 +3,8 @@
 -- ARGV: see parts/start_next.lua
 -- Returns: 1 = ask again for the rest, 0 = done; wall time; recovered orphans (none here); started keys: key and packed
 -- entry as it was while queued, the number at the end of the token counting from 1 (nil = not ours any more); orphans,
--- key and attempts: if there are any, nothing was done, and recover.lua is to be asked, with a wait for each.
+-- key and attempts: if there are any, none was started, and recover.lua is to be asked, with a wait for each; keys that
+-- were set aside, since their record cannot be read.
 -- Atomic: what is in progress is counted and added to in one step, so that the limit holds however many ask at once,
 -- and the order of the keys is that of the queue at one moment. Costs O(log n) a key started or promoted; neither the
 -- backlog nor twins are looked through.
@@ -11,9 +12,15 @@
 if #lapsed == 0 then return lease({}) end
 
 local orphans = {}
-for i, key in ipairs(lapsed) do
+for _, key in ipairs(lapsed) do
   local running = call('HGET', RUNNING, key)
-  local _, record = unpack_running(running)
-  orphans[2 * i - 1], orphans[2 * i] = key, attempts_at(record, 1) + 1
+  if is_running_readable(running) then
+    local _, record = unpack_running(running)
+    append(orphans, 1, key, attempts_at(record, 1) + 1)
+  else
+    set_aside_running(key, running)
+  end
 end
-return {1, wall, {}, {}, orphans}
+write_counts()
+if not orphans[1] then return answer(true, {}, {}, {}) end
+return {1, wall, {}, {}, orphans[1], set_aside_now}

@@ -9,6 +9,6 @@ local last = page[#page]
 local keys = call('ZRANGEBYSCORE', FAILED, '(' .. ARGV[5], last)
 local letters = {}
 for _, key in ipairs(keys) do
-  append(letters, 1, key, call('HGET', DEAD, key))
+  append(letters, 1, key, call('HGET', DEAD, key) or '')
 end
-return {last, letters[1]}
+return {last, letters[1] or {}}

@@ -2,16 +2,16 @@
 -- List keys in progress with their twins, and the next eligible keys; neither payloads nor lists are bounded here, so
 -- the asker pages. ARGV[5] cursor over keys in progress, '' = leave them out  [6] skip so many eligible keys  [7] limit
 -- Returns: 1 = ask again, keys have to be made eligible first; steady time; next cursor; in progress: key, running,
--- lease expiry, record of the twin; eligible: key, queued time, record.
+-- lease expiry, record of the twin; eligible: key, queued time, record; set aside: key, status and record.
 -- Atomic: one page is the queue at one moment. Costs O(log n + what is returned), and once what came due.
 
-local RUNNING_AT_ONCE = 200
+local RUNNING_AT_ONCE, UNREADABLE_AT_ONCE = 200, 1000
 
 local function list_running(listed)
   local page = call('HSCAN', RUNNING, ARGV[5], 'COUNT', RUNNING_AT_ONCE)
   for i = 1, #page[2], 2 do
     local key = page[2][i]
-    local expiry, twin = call('ZSCORE', LEASES, key), call('HGET', RECORDS, key)
+    local expiry, twin = call('ZSCORE', LEASES, key) or '0', call('HGET', RECORDS, key)
     append(listed, 1, key, page[2][i + 1], expiry, twin)
   end
   return page[1]
@@ -39,9 +39,10 @@ end
 
 local more = promote()
 write_counts()
-if more then return {1, 0, '', {}, {}} end
+if more then return {1, 0, '', {}, {}, {}} end
 
 local running, eligible = {}, {}
 local cursor = ARGV[5] ~= '' and list_running(running) or '0'
 list_eligible(eligible)
-return {0, steady, cursor, running[1] or {}, eligible[1] or {}}
+local aside = ARGV[5] == '0' and call('HSCAN', UNREADABLE, 0, 'COUNT', UNREADABLE_AT_ONCE)[2] or {}
+return {0, steady, cursor, running[1] or {}, eligible[1] or {}, aside}

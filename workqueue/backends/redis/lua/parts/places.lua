@@ -4,6 +4,10 @@
 local states, touched = {}, {}   -- by key, and in the order in which they were read
 
 local function place_read(state, record, plain)
+  if record and not is_readable(record) then
+    set_aside_queued(state.key, record)
+    record, plain = nil, nil
+  end
   if record then
     state.entry = unpack_entry(record)
     state.recorded = true

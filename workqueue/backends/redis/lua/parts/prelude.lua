@@ -26,6 +26,7 @@ local DEAD = ROOT .. 'dead'         -- hash of packed dead letters
 local FAILED = ROOT .. 'failed'     -- zset of dead-lettered keys by failed time
 local OWNERS = ROOT .. 'owners'     -- hash: owner -> its keys in progress
 local ATTEMPTS = ROOT .. 'attempts' -- hash: attempts -> queued and in-progress keys with so many, none left out but 0
+local UNREADABLE = ROOT .. 'unreadable' -- hash: keys set aside -> status (1 queued, 2 in progress, 3 dead), then the record
 local WAITERS = ROOT .. 'waiters'   -- zset: dispatchers that sleep, by the concurrency they ask for
 local WAKE = ROOT .. 'wake:'        -- one channel a waiter
 local ANSWER = ROOT .. 'answer:' .. ARGV[3]

@@ -3,10 +3,22 @@
 -- A plain entry, one enqueue without options, is packed as P and its queued time, which is also its score in the lane.
 
 local ENTRY = '>Bi8i4i8i8i8' -- floor, p, a, q, f, n
+local ENTRY_BYTES = 37
 local PLAIN = 80 -- P
 
 local function plain_entry(q)
   return {p = 0, a = 0, q = q, f = q, n = 0, floor = false, rest = ''}
+end
+
+-- Whether `record`, from `at` on, can be read: whole numbers, and a rest as long as it says.
+local function is_readable(record, at)
+  at = at or 1
+  if not record then return false end
+  if string.byte(record, at) == PLAIN then return tonumber(string.sub(record, at + 1)) ~= nil end
+  local rest = at + ENTRY_BYTES
+  if #record < rest - 1 then return false end
+  if #record == rest - 1 then return true end
+  return #record >= rest + 3 and struct.unpack('>I4', record, rest) <= #record - rest - 3
 end
 
 local function unpack_entry(record)
@@ -29,6 +41,13 @@ local function unpack_running(running)
   local token = string.byte(running)
   local owner = string.byte(running, token + 2)
   return string.sub(running, token + 3, token + 2 + owner), string.sub(running, token + 3 + owner)
+end
+
+-- Whether what runs can be read: token, owner and entry.
+local function is_running_readable(running)
+  local token = running and string.byte(running)
+  local owner = token and string.byte(running, token + 2)
+  return owner ~= nil and is_readable(running, token + 3 + owner)
 end
 
 -- The attempts of a packed entry that begins at `at`.

@@ -17,12 +17,12 @@ local function rebuild(answer)
     local _, record = unpack_running(is_ours and running[i] or '\0\0')
     started_[2 * i - 1], started_[2 * i] = key, is_ours and record
   end
-  return {answer[1], answer[2], answer[3], started_, {}}
+  return {answer[1], answer[2], answer[3], started_, {}, {}}
 end
 
 local function answer(again, recovered, keys, started_)
   if #recovered + #keys > 0 then keep({again and 1 or 0, wall, recovered, keys}) end
-  return {again and 1 or 0, wall, recovered, started_, {}}
+  return {again and 1 or 0, wall, recovered, started_, {}, set_aside_now}
 end
 
 local function slots()
@@ -38,8 +38,24 @@ local function room()
   return math.min(free, math.floor(saved))
 end
 
+-- Without the keys whose record nobody can read.
+local function readable(keys, records)
+  local readable_keys, readable_records = {}, {}
+  for i, key in ipairs(keys) do
+    if is_readable(records[i]) then
+      readable_keys[#readable_keys + 1] = key
+      readable_records[#readable_records + 1] = records[i]
+    else
+      set_aside(key, 1, records[i])
+      counts.ready = counts.ready - 1
+    end
+  end
+  return readable_keys, readable_records
+end
+
 -- Take up to `most` keys from the highest lane; returns keys and records, none when the queue is empty.
-local function pop(most)
+local pop
+function pop(most)
   local priority = call('ZRANGE', LANES, 0, 0)[1]
   if not priority then return {} end
   local popped, keys = call('ZPOPMIN', LANE .. priority, most), {} -- equal times come by name
@@ -47,15 +63,20 @@ local function pop(most)
     keys[i] = popped[2 * i - 1]
   end
   if #keys < most then call('ZREM', LANES, priority) else forget_empty_lane(priority) end
-  local records, recorded = call('HMGET', RECORDS, unpack(keys)), {}
+  local records, recorded, all_readable = call('HMGET', RECORDS, unpack(keys)), {}, true
   for i, key in ipairs(keys) do
     if records[i] then
       recorded[#recorded + 1] = key
+      all_readable = all_readable and is_readable(records[i])
     else
       records[i] = 'P' .. popped[2 * i]
     end
   end
   if #recorded > 0 then call('HDEL', RECORDS, unpack(recorded)) end
+  if not all_readable then
+    keys, records = readable(keys, records)
+    if #keys == 0 then return pop(most) end
+  end
   return keys, records
 end
 
