@@ -19,25 +19,33 @@ if TYPE_CHECKING:
     from dispatcher.round import handle, handle_async
     from dispatcher.settings import DispatcherSettings
     from dispatcher.target import ServiceCallback, TargetError, service_callback
+    from dispatcher.targets.command import CommandCallback, command_callback
+    from dispatcher.targets.document import HandlerFailedError
+    from dispatcher.targets.post import HttpCallback, http_callback
     from dispatcher.trigger import Trigger, handler
 
 __all__ = [
     "Attempt",
     "Callback",
     "CloudEventErrors",
+    "CommandCallback",
     "Dispatcher",
     "DispatcherSettings",
     "ErrorEvent",
     "ErrorEvents",
     "Failure",
+    "HandlerFailedError",
     "Health",
+    "HttpCallback",
     "ServiceCallback",
     "TargetError",
     "TargetUnavailableError",
     "Trigger",
+    "command_callback",
     "handle",
     "handle_async",
     "handler",
+    "http_callback",
     "run_until_signalled",
     "service_callback",
 ]
@@ -46,19 +54,24 @@ _LAZY = {
     "Attempt": "dispatcher.callback",
     "Callback": "dispatcher.callback",
     "CloudEventErrors": "dispatcher.error_events",
+    "CommandCallback": "dispatcher.targets.command",
     "Dispatcher": "dispatcher.loop",
     "DispatcherSettings": "dispatcher.settings",
     "ErrorEvent": "dispatcher.error_events",
     "ErrorEvents": "dispatcher.error_events",
     "Failure": "dispatcher.decision",
+    "HandlerFailedError": "dispatcher.targets.document",
     "Health": "dispatcher.health",
+    "HttpCallback": "dispatcher.targets.post",
     "ServiceCallback": "dispatcher.target",
     "TargetError": "dispatcher.target",
     "TargetUnavailableError": "dispatcher.outage",
     "Trigger": "dispatcher.trigger",
+    "command_callback": "dispatcher.targets.command",
     "handle": "dispatcher.round",
     "handle_async": "dispatcher.round",
     "handler": "dispatcher.trigger",
+    "http_callback": "dispatcher.targets.post",
     "run_until_signalled": "dispatcher.loop",
     "service_callback": "dispatcher.target",
 }
