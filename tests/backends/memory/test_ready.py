@@ -85,3 +85,13 @@ def references(ready: ReadyIndex) -> int:
     """How many entries the index holds on to; a queue that runs for weeks must not keep all it ever had."""
     lanes = ready._lanes.values()
     return sum(len(lane.in_order) + len(lane.early) + len(lane.late) for lane in lanes) + len(ready._waits)
+
+
+def test_ever_higher_priorities_leave_no_empty_lanes_behind() -> None:
+    entries: dict[str, Entry] = {}
+    ready = ReadyIndex(entries)
+    for priority in range(1000):
+        put(ready, entries, Entry("a", priority, 0, 1, 1))
+        assert ready.pop() is entries.pop("a")
+
+    assert len(ready._lanes) <= 2

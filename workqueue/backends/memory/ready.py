@@ -35,6 +35,10 @@ class _Lane:
         self.late: list[_Filed] = []  # entries that had to wait, so that their queued time is not how long they waited
         self.numbers = count()  # breaks ties between references to one key, so that entries are never compared
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.in_order or self.early or self.late)
+
     def add(self, entry: Entry) -> None:
         place = (entry.queued_us, entry.key)
         if entry.not_before_us > entry.queued_us:
@@ -150,18 +154,27 @@ class ReadyIndex:
             head = lane.head(self._entries)
             if head is not None:
                 return head
-            del self._lanes[-heapq.heappop(self._priorities)]
+            self._forget_first_lane()
         return None
 
     def pop(self) -> Entry | None:
         """Take out the entry that starts next. The caller removes it from `entries`."""
         while self._priorities:
-            entry = self._lanes[-self._priorities[0]].pop(self._entries)
-            if entry is not None:
-                self._references -= 1
-                return entry
-            del self._lanes[-heapq.heappop(self._priorities)]
+            lane = self._lanes[-self._priorities[0]]
+            entry = lane.pop(self._entries)
+            if entry is None:
+                self._forget_first_lane()
+                continue
+            self._references -= 1
+            # The last lane stays: it is the one that the next enqueue needs, most of the time. Others would pile up
+            # below ever higher priorities, where nobody looks.
+            if lane.is_empty and len(self._priorities) > 1:
+                self._forget_first_lane()
+            return entry
         return None
+
+    def _forget_first_lane(self) -> None:
+        del self._lanes[-heapq.heappop(self._priorities)]
 
     def oldest_us(self) -> int | None:
         """Since when the longest-waiting entry could have been started, in wall microseconds; None = there is none."""
