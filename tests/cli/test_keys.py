@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.programs import Ended, clean_environment, workqueue
-from workqueue import open_queue
+from workqueue import Options, open_queue
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import LeaseRequest, OwnedInProgressKey
 
@@ -153,6 +153,18 @@ def test_a_released_key_is_queued_again_and_its_owner_is_told(url: str) -> None:
     ended, completed = asyncio.run(scenario())
     assert (ended.json, completed) == ({"released": ["k"], "failed": {}}, False)
     assert run(url, "get", "k", "--json").json["attempts"] == 1
+
+
+def test_a_released_key_of_high_priority_is_eligible_at_once(url: str) -> None:
+    async def scenario() -> None:
+        async with open_queue(url) as queue:
+            await queue.queue("k", Options(priority=7))
+            await start(queue)
+
+    asyncio.run(scenario())
+    run(url, "release", "--force", "k")
+
+    assert [row["key"] for row in run(url, "ls", "--json").json["queued"]] == ["k"]
 
 
 def test_a_key_that_nobody_has_is_not_released(url: str) -> None:

@@ -265,7 +265,7 @@ class ForceFlags:
 def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Take keys in progress from their owners.
 
-    They are queued again, attempts kept, and their owners are told. A lease lapses by itself when its process is gone:
+    They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its process is gone:
     this is for not waiting that long.
     """
     report = asyncio.run(_each(where.url(), given_keys(keys, source), _release))
@@ -276,4 +276,4 @@ async def _release(queue: FullQueue, key: str) -> str:
     observed = (await queue.find(key)).in_progress
     if observed is None:
         return "it is not in progress"
-    return "" if await observed.requeue() else "its lease changed meanwhile; look again"
+    return "" if await observed.requeue(backoff=timedelta(0)) else "its lease changed meanwhile; look again"
