@@ -1,4 +1,4 @@
-"""Stage 5: an event loop that a callback blocks, watched from a thread: said aloud, and given up if it lasts.
+"""Stage 5: an event loop that a callback blocks, watched from a thread: logged, and its overdue keys given up.
 
 Who blocks the loop cannot be cancelled, and the probes that would have the process restarted are not served meanwhile.
 But leases are renewed from a thread: without this watch the keys of such a process would stay its own for ever.
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from dispatcher.running import END_GRACE, Running
+from dispatcher.running import END_GRACE, CallbackRun
 from workqueue.clock import Clock, duration_us
 from workqueue.interface import OwnedInProgressKey
 
@@ -33,17 +33,17 @@ class LoopWatch:
     """Watches the event loop that it is started in.
 
     Args:
-        running: the attempts under way in it; read from the watch's thread.
+        runs: the callbacks under way in it; read from the watch's thread.
         clock: judges how long the loop has not moved, and calls `look`.
         queue: the queue's name, for the log.
     """
 
-    def __init__(self, running: Mapping[OwnedInProgressKey, Running], clock: Clock, queue: str) -> None:
-        self._running = running
+    def __init__(self, runs: Mapping[OwnedInProgressKey, CallbackRun], clock: Clock, queue: str) -> None:
+        self._runs = runs
         self._clock = clock
         self._extra = {"queue": queue}
         self._asked_us: int | None = None
-        self._told = False
+        self._is_logged = False
         self._left: set[OwnedInProgressKey] = set()
         self._stop: Callable[[], None] | None = None
 
@@ -61,27 +61,27 @@ class LoopWatch:
 
     def look(self, now_us: int) -> None:
         """See whether the loop has moved since the last look, and act on it if it has not for long."""
-        if not self._running:  # nobody who could block it, and an idle process should cost nothing
+        if not self._runs:  # nobody who could block it, and an idle process should cost nothing
             return
         if self._asked_us is None:
             self._asked_us = now_us
             with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
                 self._loop.call_soon_threadsafe(self._answer)
         elif now_us - self._asked_us >= _BLOCKED_US:
-            self._tell(now_us - self._asked_us)
+            self._log_once(now_us - self._asked_us)
             self._leave_overdue(now_us)
 
     def _answer(self) -> None:
         self._asked_us = None
-        if self._told:
+        if self._is_logged:
             log.warning("the event loop moves again", extra=self._extra)
-            self._told = False
+            self._is_logged = False
             self._left.clear()
 
-    def _tell(self, blocked_us: int) -> None:
-        if self._told:
+    def _log_once(self, blocked_us: int) -> None:
+        if self._is_logged:
             return
-        self._told = True
+        self._is_logged = True
         frame = sys._current_frames().get(self._thread)
         where = "".join(traceback.format_stack(frame, _FRAMES)) if frame else ""
         message = "the event loop has not moved for %.0f s; a callback that blocks it should be a plain function:\n%s"
@@ -89,8 +89,8 @@ class LoopWatch:
 
     def _leave_overdue(self, now_us: int) -> None:
         """Let go of the keys that the loop itself would have given up by now, so that somebody else can have them."""
-        for owned, running in list(self._running.items()):
-            if owned not in self._left and now_us >= running.deadline_us + _END_GRACE_US:
+        for owned, run in list(self._runs.items()):
+            if owned not in self._left and now_us >= run.deadline_us + _END_GRACE_US:
                 self._left.add(owned)
                 owned.abandon()
                 extra = {"key": owned.key, **self._extra}

@@ -1,4 +1,4 @@
-"""Stage 5: what a dispatcher calls for each key, and what the call is told about its attempt."""
+"""Stage 5: what a dispatcher calls for each key, and what the callback can read of its attempt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.running import Running
+from dispatcher.running import CallbackRun, Stage
 from workqueue.attempt import Attempt, Callback
-from workqueue.interface import OwnedInProgressKey
 from workqueue.lease import Lost
 
 __all__ = ["AsyncCallback", "Attempt", "Callback", "LeasedAttempt"]
@@ -20,11 +19,11 @@ AsyncCallback = Callable[[str, Any], Awaitable[Any]]
 class LeasedAttempt:
     """The `Attempt` of a dispatcher: it reads the lease that the dispatcher holds, so `lost` is set with the lease."""
 
-    __slots__ = ("_owned", "_running")
+    __slots__ = ("_owned", "_run")
 
-    def __init__(self, owned: OwnedInProgressKey, running: Running) -> None:
-        self._owned = owned
-        self._running = running
+    def __init__(self, run: CallbackRun) -> None:
+        self._owned = run.owned
+        self._run = run
 
     @property
     def key(self) -> str:
@@ -55,15 +54,15 @@ class LeasedAttempt:
         return self._owned.lost
 
     def extend(self, duration: timedelta) -> None:
-        self._running.extend(duration)
+        self._run.extend(duration)
 
     def remaining(self) -> timedelta:
-        return self._running.remaining()
+        return self._run.remaining()
 
     @property
-    def awaited(self) -> bool:
+    def is_awaited(self) -> bool:
         """Whether the dispatcher asked the callback to end and still waits for that."""
-        return self._running.awaited
+        return self._run.stage is Stage.ENDING
 
     def __repr__(self) -> str:
         return f"Attempt({self.key!r}, attempts={self.attempts})"

@@ -1,4 +1,4 @@
-"""Stage 6: what becomes of a key once its callback has answered (pure). The table of docs/life-of-a-key.md, in order.
+"""Stage 6: what becomes of a key once its callback has ended (pure). The table of docs/life-of-a-key.md, in order.
 
 Asking for a requeue or for more keys is no failure. A failure is first checked against the retry budget, and only then
 for being final: a key that is out of attempts is dead-lettered, where an operator finds it, and not silently dropped.
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from dispatcher.running import End
+from dispatcher.settings import DispatcherSettings
 from workqueue.backoff import Backoff, backoff_for
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.metrics import SettleOutcome
@@ -18,12 +20,15 @@ from workqueue.shown import cut, describe
 
 __all__ = [
     "COMPLETE",
+    "LEAVE",
+    "LOST",
     "MAX_ERROR_BYTES",
     "RELEASE",
     "Action",
     "Decision",
     "Failure",
     "decide",
+    "judge",
 ]
 
 MAX_ERROR_BYTES = 4096
@@ -34,7 +39,7 @@ Action = Literal["requeued", "dead-lettered", "dropped"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is told of a failed attempt.
+    """What is known of a failed attempt.
 
     Args:
         error: class and text of the error, at most 4 KiB of UTF-8.
@@ -54,11 +59,11 @@ class Decision:
     """How to settle one attempt.
 
     Args:
-        outcome: which verb, and what is counted.
+        outcome: which verb of the handle, and what is counted; `lost` and `unsettled` write nothing.
         delay: of `requeued` and `retried`.
         floor: of `requeued`: no event may pull the key forward.
         keys: to be stored before the key completes.
-        failure: what to tell once the settle was applied; None = nothing.
+        failure: what to report once the settle was applied; None = nothing.
     """
 
     outcome: SettleOutcome
@@ -74,9 +79,42 @@ COMPLETE = Decision("completed")
 RELEASE = Decision("released")
 """The attempt was cut short by us: hand the key back unspent."""
 
+LOST = Decision("lost")
+"""The key is another owner's now."""
 
-def decide(result: object, attempts: int, max_retry: int, backoff: Backoff | None = None) -> Decision:
-    """How to settle an attempt whose callback returned or raised `result`.
+LEAVE = Decision("unsettled")
+"""The lease was given up: the key is left to lapse."""
+
+
+def decide(end: End, result: object, attempts: int, settings: DispatcherSettings) -> Decision:
+    """How to settle an attempt whose callback came to this `end`.
+
+    Args:
+        end: how; a lease that is gone or given up leaves nothing to decide.
+        result: what the callback returned or raised.
+        attempts: the number of this attempt, from 1.
+        settings: the retry budget, the backoff hook and the run time.
+    """
+    match end:
+        case End.ANSWERED:
+            return COMPLETE if result is None else _judged(result, attempts, settings)
+        case End.TIMED_OUT:
+            text = f"the callback ran longer than max_run_time ({settings.max_run_time})"
+            return _judged(TimeoutError(text), attempts, settings)
+        case End.CUT_SHORT:
+            return RELEASE
+        case End.LOST:
+            return LOST
+        case End.LEFT:
+            return LEAVE
+
+
+def _judged(result: object, attempts: int, settings: DispatcherSettings) -> Decision:
+    return judge(result, attempts, settings.max_retry, settings.chosen_backoff)
+
+
+def judge(result: object, attempts: int, max_retry: int, backoff: Backoff | None = None) -> Decision:
+    """How to settle an attempt whose callback returned or raised `result` by itself.
 
     Args:
         result: None, an outcome, an error, or anything else, which is nonsense and fails.

@@ -9,12 +9,12 @@ from typing import Unpack
 
 from dispatcher.attempt import Attempts
 from dispatcher.callback import Callback
-from dispatcher.decision import Failure
-from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents, error_event
+from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents
+from dispatcher.report import Reports
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
-from workqueue.interface import Leased, OwnedInProgressKey, RecoveredOrphan, WorkQueue
+from workqueue.interface import Leased, OwnedInProgressKey, WorkQueue
 
 __all__ = ["Round", "handle", "handle_async", "lease_keys"]
 
@@ -31,7 +31,7 @@ async def handle(
     Args:
         queue: any backend.
         callback: a coroutine function or a plain function, called with a key and its `Attempt`.
-        errors: where to tell of failures.
+        errors: where error events go.
         settings: the fields of `DispatcherSettings`.
 
     Raises:
@@ -103,29 +103,16 @@ class Round:
 
 
 async def lease_keys(setup: Setup, limit: int) -> Leased:
-    """One lease step: recover orphans, start up to `limit` keys; tells and counts the orphans.
+    """One lease step: recover orphans, start up to `limit` keys; counts and reports the orphans.
 
     It must not be cancelled: keys that it started are the caller's to settle or release.
     """
     leased = await setup.queue.lease(setup.settings.lease_request(limit))
     if leased.recovered:
+        now_us = setup.clock.wall_us()
         try:
-            _report(setup, leased.recovered, setup.clock.wall_us())
+            setup.metrics.recovered(leased.recovered, now_us)
+            Reports(setup.metrics.name, setup.errors).recovered(leased.recovered, now_us)
         except Exception:  # a sink that raises must not cost the keys that were started in the same step
-            log.exception("orphans could not be told of", extra={"queue": setup.metrics.name})
+            log.exception("orphans could not be reported", extra={"queue": setup.metrics.name})
     return leased
-
-
-def _report(setup: Setup, orphans: Sequence[RecoveredOrphan], now_us: int) -> None:
-    setup.metrics.recovered(orphans, now_us)
-    for orphan in orphans:
-        _report_one(setup, orphan, now_us)
-
-
-def _report_one(setup: Setup, orphan: RecoveredOrphan, now_us: int) -> None:
-    extra = {"key": orphan.key, "queue": setup.metrics.name}
-    action = "dead-lettered" if orphan.dead_lettered else "queued again"
-    log.warning("orphan %r of %r %s at attempt %d", orphan.key, orphan.owner, action, orphan.attempts, extra=extra)
-    if orphan.dead_lettered and setup.errors is not None:
-        failure = Failure(orphan.error, "dead-lettered")
-        setup.errors.send(error_event(orphan.key, orphan.attempts, failure, now_us))

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable
 from typing import Any
 
 from dispatcher.callback import AsyncCallback, Callback, LeasedAttempt
-from workqueue.attempt import start_in_thread
+from dispatcher.running import StillRunsError
+from workqueue.attempt import is_coroutine_function, start_in_thread
 
-__all__ = ["CallbackThreads", "ThreadRunsOnError", "as_async"]
+__all__ = ["CallbackThreads", "as_async"]
 
 
 def as_async(callback: Callback) -> AsyncCallback:
     """`callback` itself if it is a coroutine function, else one that calls it in a daemon thread."""
-    if iscoroutinefunction(callback) or iscoroutinefunction(type(callback).__call__):
-        return callback  # type: ignore[return-value]
-    return CallbackThreads(callback)
-
-
-class ThreadRunsOnError(asyncio.CancelledError):
-    """The call was given up while its thread still runs, so its key must not be settled."""
+    return callback if is_coroutine_function(callback) else CallbackThreads(callback)
 
 
 class CallbackThreads:
@@ -36,8 +31,8 @@ class CallbackThreads:
             try:
                 await asyncio.wait((answer,))
             except asyncio.CancelledError:
-                if not attempt.awaited:
+                if not attempt.is_awaited:
                     answer.cancel()
-                    raise ThreadRunsOnError from None
+                    raise StillRunsError from None
         result = answer.result()
         return await result if isawaitable(result) else result  # a lambda around a coroutine function

@@ -10,14 +10,15 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 from workqueue.lease import Lost
 from workqueue.outcomes import Outcome
 
-__all__ = ["Attempt", "Callback", "call", "in_thread", "start_in_thread"]
+__all__ = ["Attempt", "Callback", "call", "in_thread", "is_coroutine_function", "start_in_thread"]
 
 _T = TypeVar("_T")
+_CoroutineFunction = Callable[["str", "Attempt"], Awaitable[Outcome | None]]
 
 
 class Attempt(Protocol):
@@ -62,11 +63,14 @@ Callback = Callable[[str, Attempt], Awaitable[Outcome | None]] | Callable[[str, 
 
 async def call(callback: Callback, key: str, attempt: Attempt) -> object:
     """Call `callback` and return whatever it returns; cancelling this cancels a coroutine, but abandons a thread."""
-    result: object = callback(key, attempt) if _is_async(callback) else await in_thread(callback, key, attempt)
+    if is_coroutine_function(callback):
+        return await callback(key, attempt)
+    result: object = await in_thread(callback, key, attempt)
     return await result if inspect.isawaitable(result) else result
 
 
-def _is_async(callback: Callback) -> bool:
+def is_coroutine_function(callback: Callback) -> TypeGuard[_CoroutineFunction]:
+    """Whether calling `callback` only makes a coroutine: a coroutine function, or an object whose `__call__` is one."""
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__)
 
 
@@ -90,18 +94,18 @@ def start_in_thread(function: Callable[..., _T], *arguments: object) -> asyncio.
 
     def run() -> None:
         try:
-            tell = partial(done.set_result, context.run(function, *arguments))
+            answer = partial(done.set_result, context.run(function, *arguments))
         except StopIteration as error:  # a future refuses it
-            tell = partial(done.set_exception, RuntimeError(f"the callback raised StopIteration({error.value!r})"))
+            answer = partial(done.set_exception, RuntimeError(f"the callback raised StopIteration({error.value!r})"))
         except BaseException as error:  # noqa: BLE001 - it is handed to the one who awaits
-            tell = partial(done.set_exception, error)
+            answer = partial(done.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it the one who awaited
-            loop.call_soon_threadsafe(_unless_done, done, tell)
+            loop.call_soon_threadsafe(_unless_done, done, answer)
 
     threading.Thread(target=run, name=f"callback-{getattr(function, '__name__', 'thread')}", daemon=True).start()
     return done
 
 
-def _unless_done(done: asyncio.Future[_T], tell: Callable[[], None]) -> None:
+def _unless_done(done: asyncio.Future[_T], answer: Callable[[], None]) -> None:
     if not done.done():  # it is, when the one who awaited was cancelled
-        tell()
+        answer()

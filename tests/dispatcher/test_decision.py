@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from dispatcher.decision import COMPLETE, Decision, decide
+from dispatcher.decision import COMPLETE, Decision, judge
 from workqueue import InfrastructureError, NonRetriableError, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 from workqueue.metrics import SettleOutcome
 
@@ -32,11 +32,11 @@ class HopelessError(Exception):
     ids=str,
 )
 def test_what_a_callback_asks_for_is_done_even_in_its_last_attempt(result: object, decision: Decision) -> None:
-    assert decide(result, attempts=5, max_retry=5) == decision
+    assert judge(result, attempts=5, max_retry=5) == decision
 
 
 def test_a_jitter_is_added_to_a_requeue_delay() -> None:
-    delays = {decide(RequeueAfter(MINUTE, jitter=MINUTE), 1, 0).delay for _ in range(50)}
+    delays = {judge(RequeueAfter(MINUTE, jitter=MINUTE), 1, 0).delay for _ in range(50)}
 
     assert len(delays) > 1
     assert all(delay is not None and MINUTE <= delay < 2 * MINUTE for delay in delays)
@@ -46,7 +46,7 @@ def test_a_jitter_is_added_to_a_requeue_delay() -> None:
     "result", [ValueError("no"), 42, "done", True, NonRetriableError, object(), KeyboardInterrupt()]
 )
 def test_an_error_or_nonsense_is_tried_again_with_a_backoff(result: object) -> None:
-    decision = decide(result, attempts=1, max_retry=3)
+    decision = judge(result, attempts=1, max_retry=3)
 
     assert decision.outcome == "retried"
     assert decision.delay is not None
@@ -60,11 +60,11 @@ def test_an_error_or_nonsense_is_tried_again_with_a_backoff(result: object) -> N
     [(1, 0, "retried"), (10**6, 0, "retried"), (2, 3, "retried"), (3, 3, "dead-lettered"), (4, 3, "dead-lettered")],
 )
 def test_a_key_is_given_up_once_its_attempts_are_used_up(attempts: int, max_retry: int, outcome: SettleOutcome) -> None:
-    assert decide(ValueError(), attempts, max_retry).outcome == outcome
+    assert judge(ValueError(), attempts, max_retry).outcome == outcome
 
 
 def test_a_non_retriable_error_drops_the_key_and_tells_the_reason() -> None:
-    decision = decide(NonRetriableError("no such customer"), attempts=1, max_retry=3)
+    decision = judge(NonRetriableError("no such customer"), attempts=1, max_retry=3)
 
     assert decision.outcome == "dropped"
     assert decision.failure is not None
@@ -72,11 +72,11 @@ def test_a_non_retriable_error_drops_the_key_and_tells_the_reason() -> None:
 
 
 def test_the_retry_budget_is_checked_before_an_error_is_taken_as_final() -> None:
-    assert decide(NonRetriableError("no"), attempts=3, max_retry=3).outcome == "dead-lettered"
+    assert judge(NonRetriableError("no"), attempts=3, max_retry=3).outcome == "dead-lettered"
 
 
 def test_infrastructure_errors_are_marked_and_otherwise_like_any_other() -> None:
-    decision = decide(InfrastructureError(OSError("down")), attempts=1, max_retry=3)
+    decision = judge(InfrastructureError(OSError("down")), attempts=1, max_retry=3)
 
     assert decision.outcome == "retried"
     assert decision.failure is not None
@@ -85,18 +85,18 @@ def test_infrastructure_errors_are_marked_and_otherwise_like_any_other() -> None
 
 @pytest.mark.parametrize("chosen", [None, timedelta(0), -MINUTE], ids=str)
 def test_a_backoff_hook_that_returns_nothing_positive_leaves_the_default(chosen: timedelta | None) -> None:
-    delay = decide(ValueError(), 1, 0, lambda attempts: chosen).delay
+    delay = judge(ValueError(), 1, 0, lambda attempts: chosen).delay
 
     assert delay is not None
     assert delay >= timedelta(seconds=30)
 
 
 def test_a_backoff_hook_replaces_the_default() -> None:
-    assert decide(ValueError(), 4, 0, lambda attempts: attempts * MINUTE).delay == 4 * MINUTE
+    assert judge(ValueError(), 4, 0, lambda attempts: attempts * MINUTE).delay == 4 * MINUTE
 
 
 def test_an_outcome_that_cannot_be_computed_fails_the_attempt() -> None:
-    assert decide(RequeueAfter(timedelta.max, jitter=timedelta.max), 1, 0).outcome in ("requeued", "retried")
+    assert judge(RequeueAfter(timedelta.max, jitter=timedelta.max), 1, 0).outcome in ("requeued", "retried")
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_an_outcome_that_cannot_be_computed_fails_the_attempt() -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else ascii(value),
 )
 def test_an_error_is_described_by_its_class_and_text(error: BaseException, text: str) -> None:
-    failure = decide(error, 1, 0).failure
+    failure = judge(error, 1, 0).failure
 
     assert failure is not None
     assert failure.error == text
 
 
 def test_an_error_text_is_cut_between_characters_at_4_kib() -> None:
-    failure = decide(ValueError("€" * 5000), 1, 0).failure
+    failure = judge(ValueError("€" * 5000), 1, 0).failure
 
     assert failure is not None
     assert 4090 < len(failure.error.encode()) <= 4096

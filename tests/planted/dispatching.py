@@ -9,6 +9,7 @@ from tests.planted.planting import Edit
 SETTLE = "dispatcher.settle:Settling."
 OUTCOME = "dispatcher.decision:"
 ATTEMPT = "dispatcher.attempt:Attempts."
+RUN = "dispatcher.running:CallbackRun."
 OUTAGE = "dispatcher.outage:Outage."
 ROUND = "tests.dispatcher.test_round:test_"
 LOOP = "tests.dispatcher.test_loop:test_"
@@ -47,7 +48,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "an attempt that was cut short by a shutdown is spent",
         CANCELLATION + "the_loop_can_be_cancelled_at_every_await",
-        (Edit(SETTLE + "_decide", "elif _was_cut_short(running, result):", "elif False:"),),
+        (Edit(OUTCOME + "decide", "case End.CUT_SHORT:", "case 'nothing':"),),
     ),
     DispatchBug(
         "a round that is cancelled while it leases keys forgets them",
@@ -111,27 +112,27 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a callback may run for ever",
         RUN_TIME + "a_callback_that_runs_too_long_is_cancelled_and_has_failed",
-        (Edit(ATTEMPT + "_check_deadlines", "if now_us >= running.deadline_us:", "if False:"),),
+        (Edit("dispatcher.overdue:RunTimes._look", "if now_us >= run.deadline_us:", "if False:"),),
     ),
     DispatchBug(
         "the answer of a runaway callback counts",
         RUN_TIME + "the_answer_of_a_runaway_callback_is_ignored",
-        (Edit(SETTLE + "_decide", "if running.abandoned or", "if"),),
+        (Edit(RUN + "end", "if self.is_left or", "if"),),
     ),
     DispatchBug(
         "a callback that ran too long has succeeded",
         RUN_TIME + "a_callback_that_answers_only_because_it_was_cancelled_has_failed",
-        (Edit(SETTLE + "_decide", "if running.why is Why.TIMED_OUT:", "if False:"),),
+        (Edit(RUN + "end", "if self.why is Why.TIMED_OUT:", "if False:"),),
     ),
     DispatchBug(
         "a callback whose lease was lost runs on",
         RUN_TIME + "a_callback_whose_lease_is_lost_is_cancelled_and_nothing_is_settled_or_told",
-        (Edit(ATTEMPT + "start", "owned.lost.subscribe(running.lose)", "pass"),),
+        (Edit(ATTEMPT + "start", "owned.lost.subscribe(run.lose)", "pass"),),
     ),
     DispatchBug(
         "an orphan that was given up is not told of",
         ROUND + "orphans_are_recovered_and_those_out_of_attempts_are_told_of",
-        (Edit("dispatcher.round:_report_one", "if orphan.dead_lettered and", "if False and"),),
+        (Edit("dispatcher.report:Reports.recovered", "if orphan.dead_lettered and", "if False and"),),
     ),
     DispatchBug(
         "every trigger gets a round",

@@ -1,0 +1,70 @@
+"""Stage 7: what an operator sees of attempts and orphans: a log line for each, and an error event for each failure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from dispatcher.decision import Decision, Failure
+from dispatcher.error_events import ErrorEvents, error_event
+from workqueue.errors import WorkQueueError
+from workqueue.interface import OwnedInProgressKey, RecoveredOrphan
+from workqueue.metrics import SettleOutcome
+
+__all__ = ["Reports"]
+
+log = logging.getLogger(__name__)
+
+_LEVELS: dict[SettleOutcome, int] = {
+    "completed": logging.DEBUG,
+    "requeued": logging.INFO,
+    "retried": logging.WARNING,
+    "dead-lettered": logging.ERROR,
+    "dropped": logging.WARNING,
+    "released": logging.INFO,
+    "lost": logging.WARNING,
+    "unsettled": logging.ERROR,
+}
+
+
+class Reports:
+    """Logs, and sends error events.
+
+    Args:
+        queue: the queue's name.
+        errors: where events go; None: nowhere.
+    """
+
+    def __init__(self, queue: str, errors: ErrorEvents | None) -> None:
+        self._queue = queue
+        self._errors = errors
+
+    def settled(self, owned: OwnedInProgressKey, decision: Decision, outcome: SettleOutcome, now_us: int) -> None:
+        """An attempt is over: `decision` was to be applied, `outcome` is what was."""
+        failure = decision.failure
+        if failure is not None and outcome == decision.outcome and self._errors is not None:
+            self._errors.send(error_event(owned.key, owned.attempts, failure, now_us))
+        level = _LEVELS[outcome]
+        if log.isEnabledFor(level):
+            detail = f", again in {decision.delay}" if decision.delay else ""
+            cause = f": {failure.error}" if failure else ""
+            message = "key %r %s at attempt %d%s%s"
+            log.log(level, message, owned.key, outcome, owned.attempts, detail, cause, extra=self._extra(owned.key))
+
+    def explain(self, key: str, result: object) -> None:
+        """Show where a callback raised what it did not mean to raise; an error of ours says all in its text."""
+        if isinstance(result, BaseException) and not isinstance(result, WorkQueueError):
+            log.info("where key %r failed:", key, exc_info=result, extra=self._extra(key))
+
+    def recovered(self, orphans: Sequence[RecoveredOrphan], now_us: int) -> None:
+        """These orphans were queued again or dead-lettered."""
+        for orphan in orphans:
+            action = "dead-lettered" if orphan.dead_lettered else "queued again"
+            message = "orphan %r of %r %s at attempt %d"
+            log.warning(message, orphan.key, orphan.owner, action, orphan.attempts, extra=self._extra(orphan.key))
+            if orphan.dead_lettered and self._errors is not None:
+                failure = Failure(orphan.error, "dead-lettered")
+                self._errors.send(error_event(orphan.key, orphan.attempts, failure, now_us))
+
+    def _extra(self, key: str) -> dict[str, str]:
+        return {"key": key, "queue": self._queue}
