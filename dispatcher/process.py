@@ -57,7 +57,7 @@ class Process:
         owner: recorded with the keys that it starts.
         callback: what is called, to be entered.
         settings: how the dispatcher goes about it.
-        events: whom to tell of failures.
+        events: where error events go.
         environ: names the process in its metrics.
     """
 
@@ -99,8 +99,8 @@ class Process:
         """Serve trigger, probes and metrics over HTTP until the block ends."""
         metrics = metrics_of(queue)
         exposition = Exposition(identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY])
-        trigger = Trigger(dispatcher.setup, dispatcher.health, exposition.scraped)
-        app = trigger.app()
+        trigger = Trigger(dispatcher.setup, dispatcher.health)
+        app = trigger.app(exposition.scraped)
         check_listen(listening.host, listening.http_port, listening.security)
         tls = listening.security.tls.http_context() if listening.security.tls else None
         async with (

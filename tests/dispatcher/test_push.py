@@ -13,7 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import dispatcher
 from dispatcher import Trigger
-from dispatcher.push import MAX_NOTE_BYTES, Note, read_note
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from tests.dispatcher.test_loop import Gate
@@ -21,6 +20,7 @@ from tests.dispatcher.test_trigger import asking
 from tests.support.dispatching import FragileQueue, Ledger, clock_of, memory, nothing, scenario, settle_down, until
 from tests.support.oidc import Issuer
 from workqueue.access.oidc import OIDCTokens
+from workqueue.sources.pubsub import MAX_NOTE_BYTES, read_note
 from workqueue.web.bearer import BearerTokens
 
 SECOND = timedelta(seconds=1)
@@ -52,24 +52,6 @@ async def test_a_note_about_a_queued_key_is_a_round() -> None:
         answer = await pushed(session, note())
 
     assert (answer, ledger.ended) == ((200, "ok"), {"a": 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "event", "is_news"),
-    [
-        ("queued/a", "OBJECT_FINALIZE", True),
-        ("queued/a", "OBJECT_METADATA_UPDATE", True),
-        ("team/queued/a", "OBJECT_FINALIZE", True),
-        ("queued/a", "OBJECT_DELETE", False),
-        ("queued/a", "OBJECT_ARCHIVE", False),
-        ("in-progress/a", "OBJECT_FINALIZE", False),
-        ("dead-letter/a", "OBJECT_FINALIZE", False),
-        ("in-progress-settings", "OBJECT_FINALIZE", False),
-        ("", "", True),
-    ],
-)
-def test_only_what_may_have_queued_a_key_is_news(name: str, event: str, is_news: bool) -> None:
-    assert Note("1", event, name).is_news is is_news
 
 
 @scenario
@@ -123,7 +105,7 @@ async def test_a_note_whose_round_failed_is_delivered_again_and_has_another() ->
         first = await pushed(session, note(number="7"))
         again = await pushed(session, note(number="7"))
 
-    assert ((first[0], first[1]), again) == ((500, "ExceptionGroup"), (200, "ok"))
+    assert ((first[0], first[1]), again) == ((500, "StoreUnavailableError"), (200, "ok"))
 
 
 @scenario
