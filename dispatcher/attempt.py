@@ -18,7 +18,7 @@ from dispatcher.blocked import LoopWatch
 from dispatcher.callback import LeasedAttempt
 from dispatcher.outage import Outage
 from dispatcher.overdue import RunTimes
-from dispatcher.running import CallbackRun, Stage, Why
+from dispatcher.running import CallbackRun
 from dispatcher.settle import Settling
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
@@ -110,7 +110,7 @@ class Attempts:
     def stop(self) -> None:
         """Cancel every callback; keys whose callbacks end by that are released."""
         for run in self._runs.values():
-            run.stop(Why.SHUTDOWN)
+            run.stop("the dispatcher is stopping")
 
     async def end(self) -> None:
         """Cancel every callback and wait for it, but not for ever; what still runs then is left to its lease."""
@@ -120,7 +120,7 @@ class Attempts:
             await self.change(left_us / 1e6)
         for run in self._runs.values():
             self._leave(run)
-            if run.stage is Stage.RUNAWAY:
+            if run.stage == "runaway":
                 run.cancel()  # a second cancellation may do
         await asyncio.sleep(0)
         for run in self._runs.values():
@@ -160,17 +160,17 @@ class Attempts:
 
     async def _call(self, run: CallbackRun) -> Any:
         """What the callback returned or raised."""
-        if run.stage is not Stage.TO_CALL:  # stopped before it began
+        if run.stage != "to call":  # stopped before it began
             return asyncio.CancelledError()
-        run.stage = Stage.CALLING
+        run.stage = "calling"
         try:
             return await self._callback(run.owned.key, LeasedAttempt(run))
         except BaseException as error:  # noqa: BLE001 - whatever a callback raises decides about its key only
             return error
 
     async def _settle(self, run: CallbackRun, result: object) -> SettleOutcome:
-        if not run.is_left:
-            run.stage = Stage.SETTLING
+        if run.stage != "runaway":
+            run.stage = "settling"
         try:
             if run.is_cancelled_by_others:
                 return await self._settle_apart(run, result)
@@ -195,7 +195,7 @@ class Attempts:
     def _end(self, run: CallbackRun, result: object) -> None:
         owned = run.owned
         del self._runs[owned]
-        if run.stage is Stage.RUNAWAY:
+        if run.stage == "runaway":
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
         if isinstance(result, KeyboardInterrupt):
@@ -212,15 +212,14 @@ class Attempts:
             return
         run.leave()
         owned, extra = run.owned, self._extra(run.owned)
-        if run.stage is Stage.UNSETTLED:
+        if run.stage == "unsettled":
             log.error("key %r is left unsettled: the store does not answer", owned.key, extra=extra)
             return
         owned.lost.set()  # its answer will be ignored; a thread has no other way to hear of it
         self._setup.metrics.runaway_callbacks += 1
         if self._outage is not None:
             self._outage.unanswered()  # else starts would stay paused until a probe that hangs comes back
-        why = run.why.value if run.why else "?"
-        log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, why, extra=extra)
+        log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, run.why, extra=extra)
 
     def _extra(self, owned: OwnedInProgressKey) -> dict[str, str]:
         return {"key": owned.key, "queue": self._setup.metrics.name}

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.running import CallbackRun, Stage
+from dispatcher.running import CallbackRun
 from workqueue.attempt import Attempt, Callback
 from workqueue.lease import Lost
 
@@ -62,7 +62,7 @@ class LeasedAttempt:
     @property
     def is_awaited(self) -> bool:
         """Whether the dispatcher asked the callback to end and still waits for that."""
-        return self._run.stage is Stage.ENDING
+        return self._run.stage == "ending"
 
     def __repr__(self) -> str:
         return f"Attempt({self.key!r}, attempts={self.attempts})"

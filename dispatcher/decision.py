@@ -96,16 +96,16 @@ def decide(end: End, result: object, attempts: int, settings: DispatcherSettings
         settings: the retry budget, the backoff hook and the run time.
     """
     match end:
-        case End.ANSWERED:
+        case "answered":
             return COMPLETE if result is None else _judged(result, attempts, settings)
-        case End.TIMED_OUT:
+        case "timed out":
             text = f"the callback ran longer than max_run_time ({settings.max_run_time})"
             return _judged(TimeoutError(text), attempts, settings)
-        case End.CUT_SHORT:
+        case "cut short":
             return RELEASE
-        case End.LOST:
+        case "lost":
             return LOST
-        case End.LEFT:
+        case "left":
             return LEAVE
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from dispatcher.running import END_GRACE, CallbackRun, Stage, Why
+from dispatcher.running import END_GRACE, CallbackRun
 from workqueue.clock import Clock, duration_us
 from workqueue.interface import OwnedInProgressKey
 
@@ -59,7 +59,7 @@ class RunTimes:
         """Act on what is due by now; returns in how many microseconds the next one will be."""
         now_us, next_us = self._clock.steady_us(), _NEVER_US
         for run in self._runs.values():
-            if run.stage is Stage.SETTLING or run.is_left:
+            if run.stage == "settling" or run.is_left:
                 continue
             if now_us >= run.deadline_us:
                 self._end(run)
@@ -67,7 +67,7 @@ class RunTimes:
         return next_us
 
     def _end(self, run: CallbackRun) -> None:
-        if run.stage is Stage.ENDING:
+        if run.stage == "ending":
             self._give_up(run)
         else:
-            run.stop(Why.TIMED_OUT)
+            run.stop("it exceeded max_run_time")

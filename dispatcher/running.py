@@ -1,10 +1,10 @@
 """Stage 5: the run of one callback: how far it is, until when it may run, and how it is asked to end.
 
-TO_CALL  -> CALLING -> SETTLING   as usual
-CALLING  -> ENDING -> SETTLING    it was asked to end, and does
-ENDING   -> RUNAWAY               it was asked to end, and does not
-TO_CALL  -> SETTLING              it was stopped before it was called
-SETTLING -> UNSETTLED             a drain is over before the store has answered
+to call  -> calling -> settling   as usual
+calling  -> ending -> settling    it was asked to end, and does
+ending   -> runaway               it was asked to end, and does not
+to call  -> settling              it was stopped before it was called
+settling -> unsettled             a drain is over before the store has answered
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
-from enum import Enum, auto
+from typing import Literal
 
 from workqueue.clock import Clock, duration_us
 from workqueue.interface import OwnedInProgressKey
@@ -26,42 +26,27 @@ END_GRACE = timedelta(seconds=30)
 _END_GRACE_US = duration_us(END_GRACE)
 
 
-class Stage(Enum):
-    """How far a run is. Its task is cancelled only while the callback runs, so that no settle is cut short."""
+Stage = Literal["to call", "calling", "ending", "settling", "runaway", "unsettled"]
+"""How far a run is. Its task is cancelled only while the callback runs, so that no settle is cut short.
 
-    TO_CALL = auto()
-    """Its task has not taken its first step."""
-    CALLING = auto()
-    """The callback runs."""
-    ENDING = auto()
-    """The callback runs, and was asked to end."""
-    SETTLING = auto()
-    """The callback has ended, or will not be called."""
-    RUNAWAY = auto()
-    """The callback did not end when it was asked to. Its lease is left to lapse, its answer is ignored."""
-    UNSETTLED = auto()
-    """The store did not answer in time. The lease is left to lapse."""
+- `to call`: its task has not taken its first step.
+- `calling`: the callback runs.
+- `ending`: the callback runs, and was asked to end.
+- `settling`: the callback has ended, or will not be called.
+- `runaway`: the callback did not end when it was asked to. Its lease is left to lapse, its answer is ignored.
+- `unsettled`: the store did not answer in time. The lease is left to lapse.
+"""
 
+Why = Literal["it exceeded max_run_time", "its lease was lost", "the dispatcher is stopping"]
+"""Why the dispatcher asked a callback to end."""
 
-class Why(Enum):
-    """Why the dispatcher asked a callback to end."""
+End = Literal["answered", "timed out", "cut short", "lost", "left"]
+"""How a run came to its end. Only what `answered` is judged by what the callback returned or raised.
 
-    TIMED_OUT = "it exceeded max_run_time"
-    LOST = "its lease was lost"
-    SHUTDOWN = "the dispatcher is stopping"
-
-
-class End(Enum):
-    """How a run came to its end. Only after `ANSWERED` does it matter what the callback returned or raised."""
-
-    ANSWERED = auto()
-    TIMED_OUT = auto()
-    CUT_SHORT = auto()
-    """It ended because the process is stopping."""
-    LOST = auto()
-    """Its key is another owner's now."""
-    LEFT = auto()
-    """Its lease was given up, or must be because a thread of it runs on."""
+- `cut short`: it ended because the process is stopping.
+- `lost`: its key is another owner's now.
+- `left`: its lease was given up, or must be because a thread of it runs on.
+"""
 
 
 class StillRunsError(asyncio.CancelledError):
@@ -71,7 +56,7 @@ class StillRunsError(asyncio.CancelledError):
 class CallbackRun:
     """The run of one callback, as its dispatcher sees it.
 
-    `why` is set from `ENDING` on. `deadline_us` is the end of the run time, and from `ENDING` on the end of its grace.
+    `why` is set from `ending` on. `deadline_us` is the end of the run time, and from `ending` on the end of its grace.
     """
 
     __slots__ = ("_cancels", "_clock", "deadline_us", "owned", "stage", "task", "why")
@@ -80,7 +65,7 @@ class CallbackRun:
 
     def __init__(self, owned: OwnedInProgressKey, clock: Clock, deadline_us: int) -> None:
         self.owned = owned
-        self.stage = Stage.TO_CALL
+        self.stage: Stage = "to call"
         self.why: Why | None = None
         self.deadline_us = deadline_us
         self._clock = clock
@@ -97,12 +82,12 @@ class CallbackRun:
 
     def stop(self, why: Why) -> None:
         """Ask the callback to end, or not to begin; the first reason stands."""
-        if self.stage is Stage.CALLING:
-            self.stage = Stage.ENDING
+        if self.stage == "calling":
+            self.stage = "ending"
             self.deadline_us = self._clock.steady_us() + _END_GRACE_US
             self.cancel()
-        elif self.stage is Stage.TO_CALL:  # its task must not be cancelled: then nobody would settle
-            self.stage = Stage.SETTLING
+        elif self.stage == "to call":  # its task must not be cancelled: then nobody would settle
+            self.stage = "settling"
         else:
             return
         self.why = why
@@ -115,17 +100,17 @@ class CallbackRun:
     def lose(self) -> None:
         """The lease is gone; called in the renewer's thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
-            self.task.get_loop().call_soon_threadsafe(self.stop, Why.LOST)
+            self.task.get_loop().call_soon_threadsafe(self.stop, "its lease was lost")
 
     def leave(self) -> None:
         """Give up waiting for the callback or for its settle, and leave the key to its lease."""
-        self.stage = Stage.UNSETTLED if self.stage is Stage.SETTLING else Stage.RUNAWAY
+        self.stage = "unsettled" if self.stage == "settling" else "runaway"
         self.owned.abandon()
 
     @property
     def is_left(self) -> bool:
         """Whether the key was left to its lease."""
-        return self.stage is Stage.RUNAWAY or self.stage is Stage.UNSETTLED
+        return self.stage == "runaway" or self.stage == "unsettled"
 
     @property
     def is_cancelled_by_others(self) -> bool:
@@ -134,15 +119,17 @@ class CallbackRun:
 
     def end(self, result: object) -> End:
         """How the run came to its end, once the callback has returned or raised `result`."""
+        if self.why is None and not isinstance(result, asyncio.CancelledError):  # nearly always
+            return "lost" if self.owned.lost.is_set() else "answered"
         if self.is_left or isinstance(result, StillRunsError):
-            return End.LEFT
+            return "left"
         if self.owned.lost.is_set():
-            return End.LOST
-        if self.why is Why.TIMED_OUT:  # even if it answers: it did so only because it was cancelled
-            return End.TIMED_OUT
-        return End.CUT_SHORT if self._is_cut_short(result) else End.ANSWERED
+            return "lost"
+        if self.why == "it exceeded max_run_time":  # even if it answers: it did so only because it was cancelled
+            return "timed out"
+        return "cut short" if self._is_cut_short(result) else "answered"
 
     def _is_cut_short(self, result: object) -> bool:
-        if self.why is Why.SHUTDOWN:
+        if self.why is not None:  # the dispatcher is stopping
             return isinstance(result, BaseException) and not isinstance(result, RequeueAfter | QueueKeys)
-        return isinstance(result, asyncio.CancelledError) and self.is_cancelled_by_others
+        return self.is_cancelled_by_others

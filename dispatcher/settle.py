@@ -83,9 +83,9 @@ class Settling:
         outage = self._outage
         if outage is None:
             return False
-        if end is not End.ANSWERED and end is not End.TIMED_OUT:
+        if end != "answered" and end != "timed out":
             outage.unanswered()
-        elif end is End.ANSWERED and isinstance(result, TargetUnavailableError):
+        elif end == "answered" and isinstance(result, TargetUnavailableError):
             return outage.unavailable(key, result, self._clock.steady_us())
         elif outage.in_doubt:
             outage.reachable(key, self._clock.steady_us())
@@ -97,7 +97,7 @@ class Settling:
         try:
             await self._queue.queue_many([(asked.key, _options(asked, now_us)) for asked in decision.keys])
         except Exception as error:  # noqa: BLE001 - fails the attempt as if it had raised this
-            return decide(End.ANSWERED, error, owned.attempts, self._settings)
+            return decide("answered", error, owned.attempts, self._settings)
         return decision
 
     async def _apply(self, run: CallbackRun, decision: Decision) -> SettleOutcome:

@@ -48,7 +48,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "an attempt that was cut short by a shutdown is spent",
         CANCELLATION + "the_loop_can_be_cancelled_at_every_await",
-        (Edit(OUTCOME + "decide", "case End.CUT_SHORT:", "case 'nothing':"),),
+        (Edit(OUTCOME + "decide", 'case "cut short":', "case 'nothing':"),),
     ),
     DispatchBug(
         "a round that is cancelled while it leases keys forgets them",
@@ -122,7 +122,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a callback that ran too long has succeeded",
         RUN_TIME + "a_callback_that_answers_only_because_it_was_cancelled_has_failed",
-        (Edit(RUN + "end", "if self.why is Why.TIMED_OUT:", "if False:"),),
+        (Edit(RUN + "end", 'if self.why == "it exceeded max_run_time":', "if False:"),),
     ),
     DispatchBug(
         "a callback whose lease was lost runs on",
