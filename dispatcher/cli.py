@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
+from workqueue.programs import show
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.logs import configure_logging
-from workqueue.programs.settings import LogFlags, QueueFlags
+from workqueue.programs.settings import LogFlags, OutputFlags, QueueFlags
 
 if TYPE_CHECKING:
     from dispatcher.process import Process
+
+_ATTEMPTS = (1, 2, 5, 20)
+_Bounds = dict[int, tuple[timedelta, timedelta]]
 
 app = typer.Typer(
     name="dispatcher",
@@ -46,7 +51,7 @@ class Work:
 
         url = self.queue.url(memory=memory)
         self.events.emitter("checked")
-        callback, settings = self.target.opened(self.calls), self.dispatch.settings()
+        callback, settings = self.target.opened(self.calls, self.events.name), self.dispatch.settings()
         return Process(url, self.dispatch.owner, callback, settings, self.events, os.environ)
 
 
@@ -89,6 +94,30 @@ def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: 
     else:
         listening = Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())
         run_server(process.serve(listening))
+
+
+@app.command("policies")
+@with_flags
+def policies(output: OutputFlags) -> None:
+    """List the retry policies that --backoff takes by name.
+
+    Each with how many seconds a key waits at least and at most after its first, second, fifth and twentieth attempt.
+    """
+    from workqueue.routing.policies import POLICIES, delay_bounds
+
+    found = {name: {attempts: delay_bounds(name, attempts) for attempts in _ATTEMPTS} for name in POLICIES}
+    if output.json:
+        show.document([{"policy": name, "seconds": _seconds(bounds)} for name, bounds in found.items()])
+    else:
+        show.listing([{"policy": name, **_spans(bounds)} for name, bounds in found.items()])
+
+
+def _seconds(bounds: _Bounds) -> dict[int, list[float]]:
+    return {attempts: [delay.total_seconds() for delay in delays] for attempts, delays in bounds.items()}
+
+
+def _spans(bounds: _Bounds) -> dict[str, str]:
+    return {f"after {attempts}": f"{least:.1f}-{most:.1f} s" for attempts, (least, most) in _seconds(bounds).items()}
 
 
 def main() -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import shlex
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, cast
+from urllib.parse import urlsplit
 
 from dispatcher.settings import MAX_CONCURRENCY, DispatcherSettings
 from workqueue.backoff import Backoff
@@ -29,8 +31,11 @@ __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ServePorts", "TargetFlags
 log = logging.getLogger(__name__)
 
 _DEFAULT = DispatcherSettings()
-_FUNCTION = Takes("MODULE:NAME", str)
 _URL = Takes("URL", str)
+_CALLBACK = Takes("MODULE:NAME|URL", str)
+_BACKOFF = Takes("POLICY|MODULE:NAME", str)
+_COMMAND = Takes("COMMAND", str)
+_CALLBACK_SETTING = "--callback or WORKQUEUE_CALLBACK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +43,42 @@ class TargetFlags:
     """What is called for each key."""
 
     callback: Annotated[
-        str | None, Flag("a function of yours: package.module:name", ("WORKQUEUE_CALLBACK",), _FUNCTION)
+        str | None,
+        Flag("a function of yours: package.module:name, or a URL to post keys to", ("WORKQUEUE_CALLBACK",), _CALLBACK),
     ] = None
     target: Annotated[
         str | None, Flag("or a reconciler behind gRPC: grpc://host:port, https://host", ("WORKQUEUE_TARGET",), _URL)
     ] = None
+    command: Annotated[
+        str | None,
+        Flag("or a program, with the key on stdin: exit 0 done, 75 again, 65 drop", ("WORKQUEUE_COMMAND",), _COMMAND),
+    ] = None
 
     def __post_init__(self) -> None:
-        if (self.callback is None) == (self.target is None):
+        if sum(said is not None for said in (self.callback, self.target, self.command)) != 1:
             raise InvalidSettingError(
-                "--callback (WORKQUEUE_CALLBACK) or --target (WORKQUEUE_TARGET): one of them says what is called"
+                "--callback (WORKQUEUE_CALLBACK), --target (WORKQUEUE_TARGET) or --command (WORKQUEUE_COMMAND): "
+                "one of them says what is called"
             )
 
-    def opened(self, calls: CallFlags) -> AbstractAsyncContextManager[Callback]:
+    def opened(self, calls: CallFlags, name: str) -> AbstractAsyncContextManager[Callback]:
         """The callback, to be entered.
 
+        Args:
+            calls: how calls to other machines are secured.
+            name: the workqueue's, for those who are called over HTTP; may be empty.
+
         Raises:
-            InvalidSettingError: there is no such function, or the address is none.
+            InvalidSettingError: there is no such function or program, or the address is none.
         """
         if self.target is not None:
-            from dispatcher.target import service_callback
-
-            security = calls.security(self.target)
-            with naming("--target or WORKQUEUE_TARGET"):
-                return service_callback(self.target, security=security)
-        return nullcontext(
-            cast("Callback", _function("--callback or WORKQUEUE_CALLBACK", self.callback or "", "key", "attempt"))
-        )
+            return _reconciler(self.target, calls)
+        if self.command is not None:
+            return nullcontext(_program(self.command))
+        called = self.callback or ""
+        if called.startswith(("http://", "https://")):
+            return _posting(called, calls, name)
+        return nullcontext(cast("Callback", _function(_CALLBACK_SETTING, called, "key", "attempt")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,11 @@ class DispatchFlags:
     )
     backoff: Annotated[
         str | None,
-        Flag("a function of yours: attempts -> delay before the next", ("WORKQUEUE_BACKOFF",), _FUNCTION),
+        Flag(
+            "a policy of `dispatcher policies`, or a function: attempts -> delay",
+            ("WORKQUEUE_BACKOFF",),
+            _BACKOFF,
+        ),
     ] = None
     poll_period: Annotated[timedelta, Flag("look for keys at least so often", ("WORKQUEUE_POLL_PERIOD",), DURATION)] = (
         _DEFAULT.poll_period
@@ -107,15 +125,13 @@ class DispatchFlags:
         """These flags as the dispatcher takes them.
 
         Raises:
-            InvalidSettingError: there is no such backoff function.
+            InvalidSettingError: there is no such policy or function.
         """
         return DispatcherSettings(
             concurrency=self.concurrency,
             batch_size=self.batch_size,
             max_retry=self.max_retry,
-            backoff=cast("Backoff", _function("--backoff or WORKQUEUE_BACKOFF", self.backoff, "attempts"))
-            if self.backoff
-            else None,
+            backoff=_backoff(self.backoff) if self.backoff else None,
             max_run_time=self.max_run_time,
             poll_period=self.poll_period,
             drain_timeout=self.drain_timeout,
@@ -169,6 +185,45 @@ class ServePorts:
     http_port: Annotated[int, Flag("trigger, probes, /metrics; 0 = any free one", ("WORKQUEUE_HTTP_PORT",), PORT)] = (
         HTTP_PORT
     )
+
+
+def _reconciler(target: str, calls: CallFlags) -> AbstractAsyncContextManager[Callback]:
+    from dispatcher.target import service_callback
+
+    security = calls.security(target)
+    with naming("--target or WORKQUEUE_TARGET"):
+        return service_callback(target, security=security)
+
+
+def _posting(url: str, calls: CallFlags, name: str) -> AbstractAsyncContextManager[Callback]:
+    from dispatcher.targets.post import http_callback
+
+    with naming(_CALLBACK_SETTING):
+        http_callback(url)  # before its host is taken from it
+    parts = urlsplit(url)
+    security = calls.security(f"{parts.scheme}://{parts.netloc}")
+    with naming(_CALLBACK_SETTING):
+        return http_callback(url, source=name or "workqueue", security=security)
+
+
+def _program(command: str) -> Callback:
+    from dispatcher.targets.command import command_callback
+
+    with naming("--command or WORKQUEUE_COMMAND"):
+        try:
+            return command_callback(*shlex.split(command))
+        except ValueError as error:  # a quotation mark without its pair
+            raise InvalidSettingError(f"{command!r} is no command line: {error}") from error
+
+
+def _backoff(name: str) -> Backoff:
+    setting = "--backoff or WORKQUEUE_BACKOFF"
+    if ":" in name:
+        return cast("Backoff", _function(setting, name, "attempts"))
+    from workqueue.routing.policies import retry_policy
+
+    with naming(setting):
+        return retry_policy(name)
 
 
 def _function(setting: str, name: str, *given: str) -> object:

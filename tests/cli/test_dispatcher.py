@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
@@ -14,6 +16,7 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.support.programs import Ended, Server, dispatcher, process, serving, workqueue
+from workqueue.routing import POLICIES
 
 ANY_PORTS = ["--grpc-port", "0", "--http-port", "0"]
 
@@ -171,9 +174,72 @@ def test_failures_are_told_to_the_broker_under_the_given_name(url: str, broker: 
     assert (source, data["key"], data["action"]) == ("builds", "bad", "dead-lettered")
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Takes keys over HTTP, as a handler in any language may."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.seen.append((self.headers["ce-source"], json.loads(body)["key"]))  # type: ignore[attr-defined]
+        self.send_response(204)
+        self.end_headers()
+
+
+def test_keys_are_posted_to_a_url(url: str) -> None:
+    run(url, "enqueue", "a")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.seen = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        callback = ["--callback", f"http://127.0.0.1:{server.server_port}/handle", "--name", "builds"]
+        ended = process("dispatcher", "run", "--once", *callback, "--queue", url)
+        server.shutdown()
+        thread.join()
+
+    assert (ended.code, server.seen) == (0, [("builds", "a")])  # type: ignore[attr-defined]
+    assert run(url, "ls").out == "the queue is empty\n"
+
+
+def test_a_program_is_run_for_each_key(url: str, tmp_path: Path) -> None:
+    run(url, "enqueue", "a")
+    command = f"{sys.executable} -c 'import sys; open(sys.argv[1], \"w\").write(sys.stdin.read())' {tmp_path}/seen"
+
+    ended = process("dispatcher", "run", "--once", "--command", command, "--queue", url)
+
+    assert ended.code == 0
+    assert json.loads((tmp_path / "seen").read_text())["key"] == "a"
+
+
+def test_a_policy_named_on_the_command_line_decides_how_long_a_failed_key_waits(url: str) -> None:
+    run(url, "enqueue", "bad")
+    failing = ["run", "--once", "--callback", "tests.support.reconcilers:fail", "--backoff", "linear-1h"]
+
+    assert process("dispatcher", *failing, "--queue", url).code == 0
+
+    state = run(url, "get", "bad", "--json").json
+    waits = datetime.fromisoformat(state["not_before"]) - datetime.fromisoformat(state["queued_time"])
+    assert timedelta(seconds=540) <= waits <= timedelta(seconds=1140)
+
+
+def test_the_policies_are_listed_with_what_they_wait() -> None:
+    listed = dispatcher("policies", "--json").json
+
+    assert [policy["policy"] for policy in listed] == list(POLICIES)
+    assert listed[1] == {
+        "policy": "linear-1m",
+        "seconds": {"1": [0.5, 1.5], "2": [2.052632, 6.157895], "5": [6.710526, 20.131579], "20": [30.0, 90.0]},
+    }
+    assert "linear-1m     0.5-1.5 s" in dispatcher("policies").out
+
+
 WRONG = [
-    ([], "--callback (WORKQUEUE_CALLBACK) or --target (WORKQUEUE_TARGET)"),
+    ([], "--callback (WORKQUEUE_CALLBACK), --target (WORKQUEUE_TARGET) or --command (WORKQUEUE_COMMAND)"),
     (["--callback", "a:b", "--target", "grpc://a:1"], "one of them says what is called"),
+    (["--command", "true", "--target", "grpc://a:1"], "one of them says what is called"),
+    (["--command", "no-such-program-anywhere"], "--command or WORKQUEUE_COMMAND: 'no-such-program-anywhere'"),
+    (["--command", "true 'and so on"], "No closing quotation"),
+    (["--callback", "http://a:99999/"], "--callback or WORKQUEUE_CALLBACK: 'http://a:99999/' is no URL"),
+    (["--callback", "http://a/", "--ca", "/c"], "cannot read /c"),
+    (["--target", "grpc://a:1", "--backoff", "linear-2m"], "--backoff or WORKQUEUE_BACKOFF: there is no retry policy"),
     (["--callback", "json"], "--callback or WORKQUEUE_CALLBACK: it takes package.module:name"),
     (["--callback", "nowhere:f"], "there is no module 'nowhere'"),
     (["--callback", "json:nothing"], "json has no 'nothing'"),

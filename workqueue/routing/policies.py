@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 
 from workqueue.backoff import Backoff, exponential
 from workqueue.errors import InvalidSettingError
 
-__all__ = ["POLICIES", "Decorrelated", "Fixed", "Linear", "retry_policy"]
+__all__ = ["POLICIES", "Decorrelated", "Fixed", "Linear", "delay_bounds", "retry_policy"]
 
 _SETTLED = 32  # after so many retries the spread of a decorrelated delay does not change any more
 _SECOND, _MINUTE, _HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -112,3 +113,19 @@ def retry_policy(name: str) -> Backoff:
     if name not in POLICIES:
         raise InvalidSettingError(f"there is no retry policy {name!r}; there are {', '.join(POLICIES)}")
     return POLICIES[name]
+
+
+def delay_bounds(name: str, attempts: int) -> tuple[timedelta, timedelta]:
+    """The shortest and the longest delay of the policy of that name after so many attempts.
+
+    Raises:
+        InvalidSettingError: there is no such policy.
+    """
+    policy = retry_policy(name)
+
+    def drawing(drawn: float) -> timedelta | None:
+        if isinstance(policy, Linear | Decorrelated):
+            return replace(policy, rand=lambda: drawn)(attempts)
+        return partial(exponential, rand=lambda: drawn)(attempts) if policy is exponential else policy(attempts)
+
+    return drawing(0.0) or timedelta(0), drawing(1.0) or timedelta(0)
