@@ -197,7 +197,7 @@ class LeaseRenewer:
             if lease.token in alive:
                 lease.deadline_us = sent_us + self._margin_us
             elif lease.token in self._held:  # not settled while the renewal was under way
-                self._lose(lease, "another owner has it")
+                self._lose(lease, "the store has it no more: another owner took the key, or it was removed")
 
     def _expire(self, now_us: int) -> None:
         for lease in [lease for lease in list(self._held.values()) if now_us >= lease.deadline_us]:

@@ -51,6 +51,7 @@ async def test_a_queue_that_was_emptied_leaves_nothing_but_its_layout_and_answer
     assert set(left) - set(answers) == {"meta"}
     assert all(0 < seconds <= 60 for seconds in answers.values())
     meta = server.ask("HGETALL", f"{{wq:{name}}}:meta")
+    assert meta.pop(b"born")
     assert meta == {b"layout": b"1", b"ready": b"0", b"twins": b"0"}
 
 

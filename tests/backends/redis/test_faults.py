@@ -197,6 +197,29 @@ async def test_owners_and_operators_can_do_on_a_full_redis_all_that_lets_it_be_d
 
 
 @scenario
+async def test_a_redis_that_was_emptied_is_said_to_be_so_once(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    async with opened(server.url(), clock) as queue:
+        await queue.queue_many((key, Options()) for key in ("a", "b"))
+        started = (await lease(queue, limit=1)).started
+        clock.advance(queue.lease_times.duration)
+        server.ask("FLUSHALL")
+        with caplog.at_level(logging.CRITICAL):
+            clock.advance(queue.lease_times.duration)
+            await queue.queue("c")
+            started += (await lease(queue)).started
+            clock.advance(queue.lease_times.duration)
+
+    assert [owned.lost.is_set() for owned in started] == [True, False]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Redis at {server.address} was emptied, or its database was replaced: every key that this queue had there is "
+        "gone, the 1 in progress here among them; enqueue again what must not be missed"
+    ]
+
+
+@scenario
 async def test_a_master_that_has_too_few_replicas_to_write_says_so(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         server.ask("CONFIG", "SET", "min-replicas-to-write", 1)

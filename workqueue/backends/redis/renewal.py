@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Sequence
 
@@ -17,6 +18,8 @@ from workqueue.errors import StoreError, StoreUnavailableError
 from workqueue.lease import Lease
 
 __all__ = ["Renewal"]
+
+log = logging.getLogger(__name__)
 
 _AT_ONCE = 1000
 _LONGEST_WAIT = 5.0  # seconds for one answer: a silent node is given up early enough to try the next one
@@ -40,6 +43,7 @@ class Renewal:
         self._connection: BlockingConnection | None = None
         self._address = Address("", 0)
         self._script = script("renew")
+        self._born: bytes | None = None
 
     def renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
         """Those of `leases` that are still held; answers within `timeout` seconds.
@@ -51,9 +55,21 @@ class Renewal:
         held: list[Lease] = []
         for start in range(0, len(leases), _AT_ONCE):
             batch = leases[start : start + _AT_ONCE]
-            answer = self._ask(batch, until)
+            answer, _, born = self._ask(batch, until).partition(b" ")
             held.extend(lease for lease, is_held in zip(batch, answer, strict=True) if is_held == ord("1"))
+            self._look_whether_it_is_the_same(born, len(leases))
         return held
+
+    def _look_whether_it_is_the_same(self, born: bytes, leases: int) -> None:
+        """Log, once, that all keys are gone. Else it would look as if other owners had taken those in progress."""
+        before, self._born = self._born, born
+        if before is not None and born != before:
+            log.critical(
+                "Redis at %s was emptied, or its database was replaced: every key that this queue had there is gone, "
+                "the %d in progress here among them; enqueue again what must not be missed",
+                self._address,
+                leases,
+            )
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,7 +1,7 @@
 -- uses prelude records lanes
 -- Prolong leases whose tokens still own their keys.
 -- ARGV[5] lease in microseconds  [6...] key, token
--- Returns one character each: 1 = held, 0 = lost. Atomic: recovery comes before or after, never between the check and
+-- Returns one character each: 1 = held, 0 = lost; then a space, and when the queue was made, if that is known. Atomic: recovery comes before or after, never between the check and
 -- the new expiry. Costs O(log n) a key.
 
 local keys = {}
@@ -19,4 +19,4 @@ if leases[1] then
   admit()
   bulk('ZADD', LEASES, leases[1], 2)
 end
-return table.concat(held)
+return table.concat(held) .. ' ' .. (stored[4] or '')

@@ -14,7 +14,7 @@ local LAYOUT = 1
 local LATEST_US = 9007199254740991
 local call = redis.call
 
-local META = KEYS[1]                -- hash: layout version, stored limits, counters
+local META = KEYS[1]                -- hash: layout version, when it was made, stored limits, counters
 local ROOT = string.sub(META, 1, -5)
 local LANES = ROOT .. 'lanes'       -- zset of the priorities that have eligible keys, highest first
 local LANE = ROOT .. 'lane:'        -- one zset a priority: eligible keys by queued time; equal times order by name
@@ -39,12 +39,14 @@ local function admit()
   call('HDEL', META, '')
 end
 
-local stored = call('HMGET', META, 'layout', 'ready', 'limits')
+local stored = call('HMGET', META, 'layout', 'ready', 'limits', 'born')
 if tonumber(stored[1] or LAYOUT) > LAYOUT then
   return redis.error_reply('WQLAYOUT ' .. stored[1])
 end
 if not stored[1] then
-  call('HSET', META, 'layout', LAYOUT)
+  local now = call('TIME')
+  stored[4] = now[1] .. '.' .. now[2] -- tells this queue from one that stood here before, and was flushed
+  call('HSET', META, 'layout', LAYOUT, 'born', stored[4])
 end
 local ready = tonumber(stored[2] or 0) -- how many keys are eligible
 
