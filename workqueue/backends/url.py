@@ -25,6 +25,7 @@ _BACKENDS = {
     "redis": ("workqueue.backends.redis.backend", "redis"),
     "rediss": ("workqueue.backends.redis.backend", "redis"),
     "redis+sentinel": ("workqueue.backends.redis.backend", "redis"),
+    "redis+unix": ("workqueue.backends.redis.backend", "redis"),
     "redis+cluster": ("workqueue.backends.redis.backend", "redis"),
     "gs": ("workqueue.backends.gcs.backend", "gcs"),
 }
@@ -77,7 +78,13 @@ class QueueURL:
         Raises:
             InvalidSettingError: it is no queue URL, or a setting comes twice.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:  # whose text quotes the URL, password and all
+            raise InvalidSettingError(
+                "the queue URL cannot be read: percent-encode [ and ] and characters that are no ASCII in its user, "
+                "password and host"
+            ) from error
         if parts.scheme not in _BACKENDS or "://" not in url:
             known = ", ".join(f"{scheme}://" for scheme in _BACKENDS)
             raise InvalidSettingError(f"{_shown(url)!r} is no queue URL; it starts with one of {known}")

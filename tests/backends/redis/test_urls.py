@@ -11,6 +11,11 @@ from workqueue.backends.redis.address import Address, RedisSettings
 from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError
 
+CANNOT_BE_READ = (
+    "the queue URL cannot be read: percent-encode [ and ] and characters that are no ASCII in its user, "
+    "password and host"
+)
+
 
 def settings(url: str) -> RedisSettings:
     return RedisSettings.from_url(QueueURL.parse(url), "builds")
@@ -26,6 +31,7 @@ def settings(url: str) -> RedisSettings:
         ("redis://[::1]", [("::1", 6379)], "", 0),
         ("redis+sentinel://a,b:27000/main", [("a", 26379), ("b", 27000)], "main", 0),
         ("redis+sentinel://a/my%2Fmaster/2", [("a", 26379)], "my/master", 2),
+        ("redis+unix:///run/redis.sock?db=3", [("/run/redis.sock", 0)], "", 3),
         ("redis+cluster://a:1,b:2,c", [("a", 1), ("b", 2), ("c", 6379)], "", 0),
     ],
 )
@@ -64,6 +70,13 @@ def test_a_url_says_how() -> None:
         ("redis://a/main", "the path of redis:// ends with a database number, not 'main'"),
         ("redis+sentinel://a", "redis+sentinel:// names its master in the path: redis+sentinel://h1,h2/mymaster/0"),
         ("redis+sentinel://a/main/x", "the path of redis+sentinel:// ends with a database number, not 'x'"),
+        ("redis+unix://a", "redis+unix:// names a socket: redis+unix:///run/redis/redis.sock?db=0"),
+        ("redis+unix://", "redis+unix:// names a socket: redis+unix:///run/redis/redis.sock?db=0"),
+        ("redis://a?password_file=/nowhere", "password_file=/nowhere in the queue URL: there is no such file"),
+        ("redis://:x@a?password_file=/y", "the queue URL has a password and a password_file; give one of them"),
+        ("redis://:s[cret@a", CANNOT_BE_READ),
+        ("redis://:secret@a\u2100b", CANNOT_BE_READ),
+        ("redis://:secret@[::1/0", CANNOT_BE_READ),
         ("redis+cluster://a/1", "a Redis Cluster has only database 0"),
         ("redis://a?wait_replicas=some", "wait_replicas=some in the queue URL: it takes a number, 0 or more"),
         ("redis://a?tls=yes", "tls=yes in the queue URL: it takes true or false"),

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -23,16 +24,18 @@ from workqueue.errors import InvalidSettingError, StoreError, StoreUnavailableEr
 
 __all__ = ["Address", "Locator", "RedisSettings"]
 
-_DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "redis+sentinel": 26379, "redis+cluster": 6379}
+_DEFAULT_PORTS = {"redis": 6379, "redis+unix": 0, "rediss": 6379, "redis+sentinel": 26379, "redis+cluster": 6379}
 
 
 class Address(NamedTuple):
-    """A host and a port."""
+    """A host and a port, or the path of a unix socket and 0."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
+        if not self.port:
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -47,6 +50,7 @@ class RedisSettings:
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
     tls: bool = False
@@ -65,11 +69,7 @@ class RedisSettings:
         """
         userinfo, _, places = url.parts.netloc.rpartition("@")
         username, _, password = userinfo.partition(":")
-        hosts = tuple(_address(place, _DEFAULT_PORTS[url.scheme]) for place in places.split(","))
-        if len(hosts) > 1 and url.scheme in ("redis", "rediss"):
-            raise InvalidSettingError(
-                f"{url.scheme}:// takes one host; several go with redis+sentinel or redis+cluster"
-            )
+        hosts = _hosts(url, places)
         master, db = _path(url)
         return cls(
             url.scheme,
@@ -79,6 +79,7 @@ class RedisSettings:
             db,
             unquote(username) or None,
             unquote(password) or None,
+            _password_file(url, password),
             url.take("sentinel_username", str, None),
             url.take("sentinel_password", str, None),
             url.scheme == "rediss" or url.take("tls", switch, False),
@@ -95,24 +96,39 @@ class RedisSettings:
         return 2, self.meta_key, self.meta_key.removesuffix("meta") + "never"
 
     def connection(self, address: Address, timeout: float) -> dict[str, Any]:
-        """What a connection class of redis-py, blocking or not, is made with."""
+        """What a connection class of redis-py, blocking or not, is made with.
+
+        Raises:
+            StoreUnavailableError: the file of the password cannot be read at the moment.
+        """
         kwargs: dict[str, Any] = {
-            "host": address.host,
-            "port": address.port,
             "db": self.db,
             "username": self.username,
-            "password": self.password,
+            "password": self._password(),
             "protocol": 2,
             "socket_connect_timeout": timeout,
             "client_name": "workqueue",
         }
+        if not address.port:
+            return {**kwargs, "path": address.host}
+        kwargs.update(host=address.host, port=address.port)
         if self.tls:
             kwargs.update(ssl_ca_certs=self.tls_ca, ssl_certfile=self.tls_cert, ssl_keyfile=self.tls_key)
         return kwargs
 
+    def _password(self) -> str | None:
+        """The password of a new connection: a file is read each time, so that a rotated password needs no restart."""
+        if self.password_file is None:
+            return self.password
+        try:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise StoreUnavailableError(f"password_file {self.password_file} cannot be read: {error}") from error
+
     def for_sentinels(self) -> RedisSettings:
         """The same for connections to the sentinels themselves."""
-        return replace(self, db=0, username=self.sentinel_username, password=self.sentinel_password)
+        username, password = self.sentinel_username, self.sentinel_password
+        return replace(self, db=0, username=username, password=password, password_file=None)
 
 
 def _ask(settings: RedisSettings, address: Address, timeout: float, *command: str) -> Any:
@@ -205,8 +221,31 @@ def _address(text: str, default_port: int) -> Address:
     return Address(host.strip("[]") or "localhost", int(port))
 
 
+def _hosts(url: QueueURL, places: str) -> tuple[Address, ...]:
+    if url.scheme == "redis+unix":
+        if places or len(url.parts.path) < 2:
+            raise InvalidSettingError("redis+unix:// names a socket: redis+unix:///run/redis/redis.sock?db=0")
+        return (Address(unquote(url.parts.path), 0),)
+    hosts = tuple(_address(place, _DEFAULT_PORTS[url.scheme]) for place in places.split(","))
+    if len(hosts) > 1 and url.scheme in ("redis", "rediss"):
+        raise InvalidSettingError(f"{url.scheme}:// takes one host; several go with redis+sentinel or redis+cluster")
+    return hosts
+
+
+def _password_file(url: QueueURL, password: str) -> Path | None:
+    """`password_file`, which must be there when the queue is opened, and is read again for each connection."""
+    path = url.take("password_file", Path, None)
+    if path is not None and password:
+        raise InvalidSettingError("the queue URL has a password and a password_file; give one of them")
+    if path is not None and not path.is_file():
+        raise InvalidSettingError(f"password_file={path} in the queue URL: there is no such file")
+    return path
+
+
 def _path(url: QueueURL) -> tuple[str, int]:
     """Master name and database number from the URL's path."""
+    if url.scheme == "redis+unix":
+        return "", url.take("db", _count, 0)
     path = url.parts.path.strip("/")
     master = ""
     if url.scheme == "redis+sentinel":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from workqueue.backends.redis.scripts import Argument, pack
 
@@ -20,7 +20,7 @@ class BlockingConnection:
     """
 
     def __init__(self, kwargs: dict[str, Any], timeout: float) -> None:
-        kind = SSLConnection if "ssl_ca_certs" in kwargs else Connection
+        kind: Any = _kind(kwargs)
         connection: Any = kind(**kwargs, socket_timeout=timeout)  # redis-py leaves its methods untyped
         connection.connect()
         self._connection = connection
@@ -33,3 +33,9 @@ class BlockingConnection:
     def close(self) -> None:
         """Close it."""
         self._connection.disconnect()
+
+
+def _kind(kwargs: dict[str, Any]) -> type:
+    if "path" in kwargs:
+        return UnixDomainSocketConnection
+    return SSLConnection if "ssl_ca_certs" in kwargs else Connection

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from redis.asyncio.connection import Connection, SSLConnection
-from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import BusyLoadingError, NoPermissionError, ReadOnlyError, ResponseError
 
 from workqueue.backends.redis.address import Address, Locator, RedisSettings
+from workqueue.backends.redis.errors import is_passing, typed_error
 from workqueue.backends.redis.scripts import Argument, Script, pack
 from workqueue.backends.redis.wire import Reply, Wire
 from workqueue.errors import StoreUnusableError
@@ -139,7 +140,7 @@ class Link:
                 packed.append(pack("SCRIPT", "LOAD", script.text))
         return len(packed)
 
-    async def _inspect(self, connection: Connection) -> None:
+    async def _inspect(self, connection: AbstractConnection) -> None:
         """Refuse a server on which a queue would not work, and warn about one that may lose keys."""
         await connection.send_packed_command(pack("INFO"), check_health=False)
         try:
@@ -171,7 +172,7 @@ class Link:
             )
 
     def _check_role(self, is_replica: bool) -> None:
-        if is_replica and not self._was_master and self._settings.scheme in ("redis", "rediss"):
+        if is_replica and not self._was_master and self._settings.scheme in ("redis", "rediss", "redis+unix"):
             raise StoreUnusableError(
                 f"Redis at {self.address} is a read-only replica; point the URL at the master, or use redis+sentinel://"
             )
@@ -180,13 +181,18 @@ class Link:
         self._was_master = True
 
 
-async def connect(settings: RedisSettings, address: Address, timeout: float) -> Connection:
+async def connect(settings: RedisSettings, address: Address, timeout: float) -> AbstractConnection:
     """A connection to `address`, authenticated, within `timeout` seconds."""
-    kind = SSLConnection if settings.tls else Connection
-    connection = kind(**settings.connection(address, timeout), socket_timeout=None)
+    kind: Any = UnixDomainSocketConnection if not address.port else SSLConnection if settings.tls else Connection
+    connection: AbstractConnection = kind(**settings.connection(address, timeout), socket_timeout=None)
     try:
         async with asyncio.timeout(timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
+    except ResponseError as error:  # to AUTH, SELECT or CLIENT: no script of ours was there yet
+        await connection.disconnect(nowait=True)
+        if is_passing(error):
+            raise
+        raise typed_error(error, str(address), "refused the connection") from error
     except BaseException:
         await connection.disconnect(nowait=True)
         raise

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hiredis import Reader
-from redis.asyncio.connection import Connection
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import InvalidResponse, NoPermissionError, NoScriptError, ResponseError
 
 __all__ = ["Reply", "Wire"]
@@ -33,7 +33,7 @@ class Wire(asyncio.Protocol):
     """
 
     def __init__(
-        self, connection: Connection, take: Callable[[Reply], None], lost: Callable[[Exception], None]
+        self, connection: AbstractConnection, take: Callable[[Reply], None], lost: Callable[[Exception], None]
     ) -> None:
         writer, connection._writer, connection._reader = connection._writer, None, None
         if writer is None:
