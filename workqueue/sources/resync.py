@@ -6,19 +6,21 @@ a restart in the middle of a period changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from workqueue.clock import Clock, SystemClock, duration_us
-from workqueue.errors import InvalidKeyError, InvalidSettingError, StoreUnavailableError
+from workqueue.errors import InvalidKeyError, InvalidSettingError, StoreUnavailableError, WorkQueueError
 from workqueue.key import validate_key
 from workqueue.options import Options
 
-__all__ = ["BACKGROUND_PRIORITY", "Enqueues", "ListKeys", "Resync", "ResyncTimes", "place"]
+__all__ = ["BACKGROUND_PRIORITY", "Enqueues", "ListKeys", "ListingError", "Resync", "ResyncTimes", "listed_by", "place"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,34 @@ _PLACES = 2**64
 
 ListKeys = Callable[[], AsyncIterator[str] | Iterable[str]]
 """Lists every key that there is, one after the other, so that no more than a batch is in memory."""
+
+
+def listed_by(command: Sequence[str]) -> ListKeys:
+    """A listing by a command that writes one key a line; it is read as fast as its keys are enqueued.
+
+    A command that ends with another code than 0 makes the listing fail, once its keys are enqueued.
+    """
+
+    async def keys() -> AsyncGenerator[str, None]:
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        try:
+            async for line in process.stdout:
+                yield line.decode().rstrip("\r\n")
+        except BaseException:
+            with suppress(ProcessLookupError):
+                process.kill()
+            raise
+        finally:
+            await process.communicate()  # reads what is left in the pipe, without which it would stay open
+        if process.returncode:
+            raise ListingError(f"the command that lists the keys ended with {process.returncode}: {command[0]}")
+
+    return keys
+
+
+class ListingError(WorkQueueError):
+    """The keys could not be listed; the slot is done again."""
 
 
 class Enqueues(Protocol):
@@ -136,9 +166,10 @@ class Resync:
         periods = range(first // self._times.slots, last // self._times.slots + 1)
         batch: list[tuple[str, Options]] = []
         enqueued = 0
-        async for key in _each(self._keys()):
-            if any(first <= self._times.slot_of(key, period) <= last for period in periods) and _is_key(key):
-                batch.append((key, self._options))
+        async with aclosing(_each(self._keys())) as keys:
+            async for key in keys:
+                if any(first <= self._times.slot_of(key, period) <= last for period in periods) and _is_key(key):
+                    batch.append((key, self._options))
                 if len(batch) == _BATCH:
                     await self._queue.queue_many(batch)
                     enqueued, batch = enqueued + len(batch), []
@@ -165,8 +196,12 @@ class Resync:
         return max((done + 1) * duration_us(self._times.every) - now_us, 1) / 1e6
 
 
-async def _each(listing: AsyncIterator[str] | Iterable[str]) -> AsyncIterator[str]:
-    if isinstance(listing, AsyncIterator):
+async def _each(listing: AsyncIterator[str] | Iterable[str]) -> AsyncGenerator[str, None]:
+    if isinstance(listing, AsyncGenerator):
+        async with aclosing(listing):
+            async for key in listing:
+                yield key
+    elif isinstance(listing, AsyncIterator):
         async for key in listing:
             yield key
     else:
