@@ -12,6 +12,9 @@ import pytest
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
 from tests.support.programs import REPOSITORY, workqueue
 from workqueue.cli.receivers import PortFlags, ShardFlags
+from workqueue.cli.sources import SourcePort
+from workqueue.cli.subscribe import EventPort
+from workqueue.cli.watch import ClusterFlags
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES
 from workqueue.programs.flags import flags_of
@@ -26,6 +29,7 @@ GROUPS: dict[str, list[type]] = {
     "Servers": [ServePorts, ListenFlags, LogFlags],
     "Calls to receivers, reconcilers and shards": [CallFlags],
     "`workqueue hyperqueue`": [ShardFlags],
+    "`workqueue watch`": [ClusterFlags],
 }
 
 
@@ -49,7 +53,7 @@ def test_the_operating_guide_lists_every_setting() -> None:
     assert listed.strip().splitlines() == table
 
 
-@pytest.mark.parametrize("group", [PortFlags, RunPorts])
+@pytest.mark.parametrize("group", [PortFlags, RunPorts, SourcePort, EventPort])
 def test_ports_have_the_same_names_in_every_server(group: type) -> None:
     known = {name: field.default for field, name, _ in flags_of(ServePorts)}
 

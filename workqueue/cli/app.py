@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.cli import conformance, keys, queue, receivers
+from workqueue.cli import conformance, keys, queue, receivers, resync, subscribe, watch
 from workqueue.cli import dead_letters as letters
 from workqueue.programs.ending import EXIT_CODES, common, program
 
@@ -32,6 +32,9 @@ app.command()(queue.resume)
 app.command()(queue.configure)
 app.command()(receivers.receive)
 app.command()(receivers.hyperqueue)
+app.command()(watch.watch)
+app.command()(subscribe.subscribe)
+app.command()(resync.resync)
 app.command()(conformance.conformance)
 
 dead_letters.command()(letters.ls)

@@ -37,6 +37,7 @@ __all__ = [
     "enqueue",
     "get",
     "ls",
+    "opened",
     "release",
 ]
 
@@ -91,11 +92,11 @@ def enqueue(
 
     Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8090.
     """
-    stored = _enqueue(_opened(where, remote), given_batches(keys, source), how.options)
+    stored = _enqueue(opened(where, remote), given_batches(keys, source), how.options)
     show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
 
 
-def _opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
+def opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
     """The queue, or the receiver in front of it, to be entered."""
     url = where.url(receiver=True)
     if not is_receiver(url):
@@ -136,7 +137,7 @@ def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags
 
     Exits with 1 if it is nowhere. A receiver, such as grpc://host:8090, tells less than the queue itself.
     """
-    state, found = asyncio.run(_get(_opened(where, remote), key))
+    state, found = asyncio.run(_get(opened(where, remote), key))
     also = _also(found)
     if output.json:
         show.document({**show.state(state), "also": also})

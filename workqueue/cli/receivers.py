@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from workqueue.backends import open_queue
+from workqueue.cli.watched import watched
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags
 from workqueue.programs.ending import run_server
@@ -20,8 +19,6 @@ from workqueue.programs.takes import choice, listed
 
 if TYPE_CHECKING:
     from workqueue.access.security import ServerSecurity
-    from workqueue.metrics import QueueMetrics
-    from workqueue.rpc.server import GrpcServer
 
 __all__ = ["PortFlags", "ShardFlags", "hyperqueue", "receive"]
 
@@ -55,7 +52,7 @@ async def _receive(url: str, listen: ListenFlags, ports: PortFlags, security: Se
         metrics = metrics_of(queue)
         async with (
             GaugeRefresher(queue, metrics),
-            _watched(listen, ports.http_port, security, [metrics]) as follow,
+            watched(listen, ports.http_port, security, [metrics]) as follow,
             receiver(queue, host=listen.host, port=ports.grpc_port, security=security) as server,
         ):
             follow(server)
@@ -114,34 +111,6 @@ async def _route(
         security=security,
         shard_security=calls.security,
     )
-    async with _watched(listen, ports.http_port, security) as follow, routed as server:
+    async with watched(listen, ports.http_port, security) as follow, routed as server:
         follow(server)
         await server.wait()
-
-
-@asynccontextmanager
-async def _watched(
-    listen: ListenFlags, port: int, security: ServerSecurity, metrics: Sequence[QueueMetrics] = ()
-) -> AsyncIterator[Callable[[GrpcServer], None]]:
-    """Serve metrics and probes until the block ends; ready is who was given to what this yields, while it is."""
-    from prometheus_client import REGISTRY
-
-    from workqueue.rpc.channel import join_host_port
-    from workqueue.telemetry.exposition import Exposition, identity
-    from workqueue.web.bearer import guarded
-    from workqueue.web.metrics import watching
-    from workqueue.web.probes import probing
-    from workqueue.web.server import serving as http_serving
-
-    exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY])
-    tls = security.tls.http_context() if security.tls else None
-    followed: list[GrpcServer] = []
-    app = watching(exposition, lambda: any(server.ready for server in followed))
-    async with (
-        http_serving(guarded(app, security), listen.host, port, tls=tls) as bound,
-        probing(app, listen.host, listen.probe_port) as probes,
-    ):
-        log.info("health and metrics on %s", join_host_port(listen.host, bound))
-        if probes is not None:
-            log.info("plaintext probes on %s", join_host_port(listen.host, probes))
-        yield followed.append

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from workqueue.telemetry.exposition import Exposition
@@ -36,19 +36,22 @@ def serve_metrics(
     return serving(guard(watching(exposition)), host, port, tls=tls)
 
 
-def watching(exposition: Exposition, ready: Callable[[], bool] = lambda: True) -> Starlette:
-    """`/metrics`, `/healthz` and `/readyz` of a program that speaks gRPC otherwise.
+def watching(
+    exposition: Exposition, ready: Callable[[], bool] = lambda: True, others: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """`/metrics`, `/healthz` and `/readyz` of a program whose work is elsewhere: over gRPC, say.
 
     Args:
         exposition: answers `/metrics`.
         ready: whether the program welcomes calls.
+        others: what else the program serves over HTTP.
     """
 
     async def readiness(request: Request) -> Response:
         return PlainTextResponse("ok\n") if ready() else PlainTextResponse("draining\n", 503)
 
     routes = [Route("/metrics", exposition.scraped), Route("/healthz", _healthy), Route("/readyz", readiness)]
-    return Starlette(routes=routes)
+    return Starlette(routes=[*routes, *others])
 
 
 async def _healthy(request: Request) -> Response:

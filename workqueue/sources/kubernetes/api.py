@@ -179,14 +179,17 @@ class API:
 async def _configure(configuration: Configuration, kubeconfig: Path | None, context: str | None) -> None:
     from kubernetes_asyncio.config import ConfigException, load_kube_config
     from kubernetes_asyncio.config.incluster_config import InClusterConfigLoader
+    from kubernetes_asyncio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
     token, authority = _SERVICE_ACCOUNT / "token", _SERVICE_ACCOUNT / "ca.crt"
     try:
         if kubeconfig is None and context is None and token.exists():
             InClusterConfigLoader(str(token), str(authority), environ=os.environ).load_and_set(configuration)
         else:
-            file = None if kubeconfig is None else str(kubeconfig)
-            await load_kube_config(file, context, client_configuration=configuration, persist_config=False)
+            files = str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
+            if not any(Path(file).is_file() for file in files.split(os.pathsep)):
+                raise InvalidSettingError(f"no way to the Kubernetes API server: there is no kubeconfig {files}")
+            await load_kube_config(files, context, client_configuration=configuration, persist_config=False)
     except (ConfigException, OSError, ValueError) as error:
         raise InvalidSettingError(f"no way to the Kubernetes API server: {error}") from error
 
