@@ -186,12 +186,17 @@ async def _configure(configuration: Configuration, kubeconfig: Path | None, cont
         if kubeconfig is None and context is None and token.exists():
             InClusterConfigLoader(str(token), str(authority), environ=os.environ).load_and_set(configuration)
         else:
-            files = str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION)
-            if not any(Path(file).is_file() for file in files.split(os.pathsep)):
-                raise InvalidSettingError(f"no way to the Kubernetes API server: there is no kubeconfig {files}")
+            files = _present(str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION))
             await load_kube_config(files, context, client_configuration=configuration, persist_config=False)
     except (ConfigException, OSError, ValueError) as error:
         raise InvalidSettingError(f"no way to the Kubernetes API server: {error}") from error
+
+
+def _present(files: str) -> str:
+    """`files`, a list as KUBECONFIG has it, if one of them is there; else the library would merge nothing."""
+    if not any(Path(file).is_file() for file in files.split(os.pathsep)):
+        raise InvalidSettingError(f"no way to the Kubernetes API server: there is no kubeconfig {files}")
+    return files
 
 
 async def _refusal(response: ClientResponse) -> str:
