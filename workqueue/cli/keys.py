@@ -266,8 +266,8 @@ class ForceFlags:
 def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Take keys in progress from their owners.
 
-    They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its process is gone:
-    this is for not waiting that long.
+    They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its
+    process is gone: this is for not waiting that long.
     """
     report = asyncio.run(_each(where.url(), given_keys(keys, source), _release))
     return report.show("released", output)
