@@ -66,7 +66,8 @@ async def test_what_changed_overtakes_what_was_only_listed() -> None:
             gate.open = True
             await scene.passing(lambda: not scene.source.waiting)
 
-            assert gate.batches[0] == [("default/p1400", 0), ("default/new", 0)]
+            # One batch may have been on its way when the queue came back.
+            assert [("default/p1400", 0), ("default/new", 0)] in gate.batches[:2]
             assert sorted(gate.keys) == sorted(server.names("Pod"))
 
 
