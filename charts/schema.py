@@ -118,11 +118,12 @@ _ALERT_DURATIONS = (
     "keysWaitFor", "noProgressWindow", "noProgressFor", "nobodyThereWindow", "nobodyThereFor", "notCountedFor",
     "storeFailsWindow", "deadLettersWindow", "attemptsFailWindow", "attemptsFailFor", "retriesForEverFor",
     "leasesExpireWindow", "leasesExpireFor", "runawayCallbacksFor", "errorEventsWindow",
-    "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor",
+    "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor", "ticksMissedWindow",
 )  # fmt: skip
 ALERTS = keys(
     runbooks=TEXT,
     keysWaitSeconds={"type": "number", "exclusiveMinimum": 0},
+    schedulesLateSeconds={"type": "number", "exclusiveMinimum": 0},
     storeFailsCount=whole(),
     attemptsFailShare={"type": "number", "minimum": 0, "maximum": 1},
     retriesForEverAttempts=whole(1),

@@ -1,4 +1,4 @@
-"""The `dispatcher` program: serve (all in one) and run (no receiver)."""
+"""The `dispatcher` program: serve (all in one), run (no receiver) and schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
+from dispatcher.environment import (
+    DispatchFlags,
+    EventFlags,
+    RunPorts,
+    ScheduleFileFlags,
+    ScheduleFlags,
+    ServePorts,
+    TargetFlags,
+)
 from workqueue.programs import show
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
@@ -44,6 +52,7 @@ class Work:
     dispatch: DispatchFlags
     events: EventFlags
     calls: CallFlags
+    schedules: ScheduleFlags
 
     def process(self, *, memory: bool = False) -> Process:
         """The process to run; whatever can be wrong about it is found here."""
@@ -52,7 +61,8 @@ class Work:
         url = self.queue.url(memory=memory)
         self.events.emitter("checked")
         callback, settings = self.target.opened(self.calls, self.events.name), self.dispatch.settings()
-        return Process(url, self.dispatch.owner, callback, settings, self.events, os.environ)
+        schedules = self.schedules.fired(url, self.dispatch.owner)
+        return Process(url, self.dispatch.owner, callback, settings, self.events, os.environ, schedules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,41 @@ def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: 
     else:
         listening = Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())
         run_server(process.serve(listening))
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleWork:
+    """What a process that fires schedules is given."""
+
+    queue: QueueFlags
+    file: ScheduleFileFlags
+    events: EventFlags
+    owner: Annotated[str, Flag("recorded with schedules that are being fired", ("WORKQUEUE_OWNER",))] = ""
+
+    def process(self) -> Process:
+        """The process to run; whatever can be wrong about it is found here."""
+        from dispatcher.process import Process
+        from dispatcher.schedules import FIRING, Schedules
+
+        self.events.emitter("checked")
+        fired = Schedules.of(self.queue.url(), self.file.schedules_file, self.owner)
+        return Process(
+            fired.own_url, self.owner, fired.callback(), FIRING, self.events, os.environ, sources=[fired.metrics]
+        )
+
+
+@app.command("schedules")
+@with_flags
+def schedules(work: ScheduleWork, listen: ListenFlags, ports: RunPorts, logs: LogFlags) -> None:
+    """Fire the schedules of a queue.
+
+    Run as many as you like: each tick is fired by one of them. `workqueue schedules` adds, lists and removes schedules.
+    """
+    from dispatcher.process import Listening
+
+    configure_logging(logs.log_level, logs.log_format)
+    process = work.process()
+    run_server(process.serve(Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())))
 
 
 @app.command("policies")

@@ -11,6 +11,7 @@ import shlex
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
 
@@ -25,8 +26,9 @@ from workqueue.programs.takes import DURATION, DURATION_OR_ZERO, TEXT, Takes, wh
 if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.callback import Callback
     from dispatcher.error_events import CloudEventErrors
+    from dispatcher.schedules import Schedules
 
-__all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ServePorts", "TargetFlags"]
+__all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ScheduleFileFlags", "ScheduleFlags", "ServePorts", "TargetFlags"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ _CALLBACK = Takes("MODULE:NAME|URL", str)
 _BACKOFF = Takes("POLICY|MODULE:NAME", str)
 _COMMAND = Takes("COMMAND", str)
 _CALLBACK_SETTING = "--callback or WORKQUEUE_CALLBACK"
+_FILE = Takes("FILE", Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,39 @@ class EventFlags:
 
         with naming("--events-url or WORKQUEUE_EVENTS_URL"):
             return CloudEventErrors(self.events_url, self.name or queue_name, structured=self.events_structured)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFileFlags:
+    """Schedules that are declared where they are fired."""
+
+    schedules_file: Annotated[
+        Path | None, Flag("a TOML file of schedules to add or change first", ("WORKQUEUE_SCHEDULES_FILE",), _FILE)
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFlags:
+    """Whether schedules are fired beside."""
+
+    file: ScheduleFileFlags
+    schedules: Annotated[bool, Flag("also fire the schedules of this queue", ("WORKQUEUE_SCHEDULES",))] = False
+
+    def __post_init__(self) -> None:
+        if self.file.schedules_file is not None and not self.schedules:
+            raise InvalidSettingError("--schedules-file (WORKQUEUE_SCHEDULES_FILE) goes with --schedules")
+
+    def fired(self, url: str, owner: str) -> Schedules | None:
+        """The schedules to fire beside a dispatcher of the queue at `url`; None if none are to be.
+
+        Raises:
+            InvalidSettingError: the file cannot be read, or a schedule in it is none.
+        """
+        if not self.schedules:
+            return None
+        from dispatcher.schedules import Schedules
+
+        return Schedules.of(url, self.file.schedules_file, owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY
 
@@ -28,9 +29,13 @@ from workqueue.rpc.receiver import receive
 from workqueue.signals import until_signalled
 from workqueue.telemetry.exposition import Exposition, identity
 from workqueue.telemetry.gauges import GaugeRefresher
+from workqueue.telemetry.samples import SampleSource
 from workqueue.web.bearer import guarded
 from workqueue.web.probes import probing
 from workqueue.web.server import serving
+
+if TYPE_CHECKING:  # cron, which few processes need
+    from dispatcher.schedules import Schedules
 
 __all__ = ["Listening", "Process"]
 
@@ -59,6 +64,8 @@ class Process:
         settings: how the dispatcher goes about it.
         events: where error events go.
         environ: names the process in its metrics.
+        schedules: fired beside, into the same queue.
+        sources: whatever else counts in this process.
     """
 
     url: str
@@ -67,6 +74,8 @@ class Process:
     settings: DispatcherSettings
     events: EventFlags
     environ: Mapping[str, str]
+    schedules: Schedules | None = None
+    sources: Sequence[SampleSource] = ()
 
     async def once(self) -> None:
         """Run one round. SIGTERM lets its callbacks run on for `drain_timeout`, a second one cancels them.
@@ -91,14 +100,21 @@ class Process:
         async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
             errors = self.events.emitter(metrics_of(queue).name)
             dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
-            async with self._watched(dispatcher, queue, listening) as trigger, _received(queue, listening):
+            fired = self.schedules.fired(queue) if self.schedules is not None else nullcontext()
+            async with self._watched(dispatcher, queue, listening) as trigger, _received(queue, listening), fired:
                 await run_until_signalled(dispatcher, trigger)
+
+    @property
+    def _sources(self) -> list[SampleSource]:
+        return [*self.sources, *([self.schedules.metrics] if self.schedules is not None else [])]
 
     @asynccontextmanager
     async def _watched(self, dispatcher: Dispatcher, queue: FullQueue, listening: Listening) -> AsyncIterator[Trigger]:
         """Serve trigger, probes and metrics over HTTP until the block ends."""
         metrics = metrics_of(queue)
-        exposition = Exposition(identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY])
+        exposition = Exposition(
+            identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY], sources=self._sources
+        )
         trigger = Trigger(dispatcher.setup, dispatcher.health)
         app = trigger.app(exposition.scraped)
         check_listen(listening.host, listening.http_port, listening.security)

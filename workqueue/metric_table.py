@@ -56,6 +56,7 @@ BUCKETS: dict[str, tuple[float, ...]] = {
         30, 60, 120, 180, 240, 300, 600, 900, 1200, 1800, _HOUR, 2 * _HOUR, 4 * _HOUR, 8 * _HOUR, 12 * _HOUR, _DAY,
     ),
     "attempts_at_completion": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    "schedule_lateness": (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, _HOUR),
     "enumerate_latency": (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60),
 }  # fmt: skip
 
@@ -214,6 +215,21 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "go",
         "Keys put and neither stored nor given up, those on their way included.",
+    ),
+    Metric("workqueue_schedule_firings_total", "counter", "go", "Ticks for which a schedule's key was enqueued."),
+    Metric(
+        "workqueue_schedule_missed_ticks_total",
+        "counter",
+        "go",
+        "Ticks that passed while nobody fired, and that got no firing of their own.",
+    ),
+    Metric(
+        "workqueue_schedule_lateness_seconds",
+        "histogram",
+        "go",
+        "From when a tick was to be fired, jitter included, to when its key was enqueued.",
+        (),
+        BUCKETS["schedule_lateness"],
     ),
 )
 """Every metric, in the order in which a scrape shows them."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ServePorts, TargetFlags
+from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ScheduleFlags, ServePorts, TargetFlags
 from tests.support.programs import REPOSITORY, workqueue
 from workqueue.cli.receivers import PortFlags, ShardFlags
 from workqueue.cli.sources import SourcePort
@@ -26,6 +26,7 @@ GROUPS: dict[str, list[type]] = {
     "Every command": [QueueFlags],
     "Commands that write results": [OutputFlags],
     "What a dispatcher calls, and how": [TargetFlags, DispatchFlags, EventFlags],
+    "Schedules beside a dispatcher": [ScheduleFlags],
     "Servers": [ServePorts, ListenFlags, LogFlags],
     "Calls to receivers, reconcilers and shards": [CallFlags],
     "`workqueue hyperqueue`": [ShardFlags],

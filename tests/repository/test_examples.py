@@ -59,3 +59,13 @@ def test_a_producer_in_the_background_loses_no_key() -> None:
     assert done.stdout.startswith("refused at once: ")
     assert "put 10000, " in done.stdout
     assert done.stdout.endswith(", failed 0\nin the queue: 100 keys\n")
+
+
+def test_schedules_tick_and_say_when_they_fire_next() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.schedules"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("heartbeat fires next at ")
+    assert "\nnightly fires next at " in done.stdout
+    assert done.stdout.count("heart: the tick of ") >= 3

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from workqueue.enqueuer import FailedKey
+from workqueue.equipment import Equipment
 from workqueue.errors import InvalidOptionsError, PartlyStoredError, StoreUnavailableError
 from workqueue.options import Options
 
@@ -17,7 +18,7 @@ Items = list[tuple[str, Options]]
 class Sink:
     """Keeps each batch that it was sent. `gate` holds all of them back while it is not set; `fail` fails the next."""
 
-    name = "builds"
+    equipment = Equipment("builds")
 
     def __init__(self) -> None:
         self.batches: list[Items] = []

@@ -23,8 +23,10 @@ from workqueue.interface import Counts, LeaseRequest
 from workqueue.metric_table import METRICS
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.options import Options
+from workqueue.sources.schedules import ScheduleMetrics
 from workqueue.telemetry.exposition import Exposition, Identity, identity
 from workqueue.telemetry.gauges import GaugeRefresher
+from workqueue.telemetry.samples import SampleSource
 from workqueue.testing import FakeClock
 from workqueue.web.metrics import serve_metrics
 
@@ -74,14 +76,16 @@ async def lived_through(clock: FakeClock) -> Exposition:
         metrics.rounds["ok"] += 1
         metrics.triggers["shed"] += 2
         await GaugeRefresher(queue, queue.metrics, [metrics], clock=clock).refresh()
-        return Exposition(Identity("shop", "shop-7"), [queue.metrics], [metrics], clock, sources=[fed()])
+        return Exposition(Identity("shop", "shop-7"), [queue.metrics], [metrics], clock, sources=fed())
 
 
-def fed() -> EnqueuerMetrics:
-    """What an enqueuer counted."""
-    metrics = EnqueuerMetrics("builds")
-    metrics.put, metrics.merged, metrics.sent, metrics.failed = 9, 2, 3, 1
-    return metrics
+def fed() -> list[SampleSource]:
+    """What an enqueuer and schedules counted."""
+    enqueuer, schedules = EnqueuerMetrics("builds"), ScheduleMetrics("builds")
+    enqueuer.put, enqueuer.merged, enqueuer.sent, enqueuer.failed = 9, 2, 3, 1
+    schedules.fired, schedules.missed = 4, 1
+    schedules.lateness.observe(20_000)
+    return [enqueuer, schedules]
 
 
 def eventful() -> Exposition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.cli import conformance, keys, queue, receivers, resync, subscribe, watch
+from workqueue.cli import conformance, keys, queue, receivers, resync, schedules, subscribe, watch
 from workqueue.cli import dead_letters as letters
 from workqueue.programs.ending import EXIT_CODES, common, program
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "WORKQUEUE"},
 )
 dead_letters = typer.Typer(help="Look at, re-drive or drop the keys that were given up.", rich_markup_mode=None)
+scheduled = typer.Typer(help="Enqueue keys by cron lines or at intervals.", rich_markup_mode=None)
 
 app.callback()(common)
 app.command()(keys.enqueue)
@@ -30,6 +31,7 @@ app.add_typer(dead_letters, name="dead-letters")
 app.command()(queue.pause)
 app.command()(queue.resume)
 app.command()(queue.configure)
+app.add_typer(scheduled, name="schedules")
 app.command()(receivers.receive)
 app.command()(receivers.hyperqueue)
 app.command()(watch.watch)
@@ -40,6 +42,14 @@ app.command()(conformance.conformance)
 dead_letters.command()(letters.ls)
 dead_letters.command()(letters.redrive)
 dead_letters.command()(letters.drop)
+
+scheduled.command()(schedules.add)
+scheduled.command()(schedules.apply)
+scheduled.command()(schedules.ls)
+scheduled.command()(schedules.pause)
+scheduled.command()(schedules.resume)
+scheduled.command("run-now")(schedules.run_now)
+scheduled.command()(schedules.rm)
 
 
 def main() -> None:

@@ -19,13 +19,14 @@ from concurrent.futures import Future as ThreadFuture
 from datetime import timedelta
 from typing import Self, Unpack
 
-from workqueue.clock import Clock, SystemClock, duration_us, wait_first
+from workqueue.clock import Clock, duration_us, wait_first
 from workqueue.enqueuer.batch import Batch, Sink
 from workqueue.enqueuer.buffer import Buffer
 from workqueue.enqueuer.metrics import EnqueuerMetrics
 from workqueue.enqueuer.settings import EnqueuerArgs, EnqueuerSettings
+from workqueue.equipment import Equipment
 from workqueue.errors import KeysNotSentError, QueueClosedError, StoreUnavailableError, WorkQueueError
-from workqueue.options import MAX_PAYLOAD_BYTES, FailedKey, Options, check_payload
+from workqueue.options import FailedKey, Options, check_payload
 from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["BackgroundEnqueuer", "OnError"]
@@ -62,13 +63,14 @@ class BackgroundEnqueuer:
         **settings: Unpack[EnqueuerArgs],
     ) -> None:
         self.settings = EnqueuerSettings(**settings)
-        self.metrics = EnqueuerMetrics(str(getattr(queue, "name", "default")))
+        equipment = Equipment.of(queue)
+        self.metrics = EnqueuerMetrics(equipment.name)
         self.unsent: Sequence[FailedKey] = ()
         self._sink = queue
         self._on_error = on_error
-        self._clock: Clock = clock or getattr(queue, "clock", None) or SystemClock()
+        self._clock = clock or equipment.clock
         self._stamped: Callable[[Options], Options] = getattr(queue, "stamped", _as_it_is)
-        self._max_payload = getattr(queue, "max_payload", MAX_PAYLOAD_BYTES)
+        self._max_payload = equipment.max_payload
         self._buffer = Buffer(self.settings.buffer)
         self._since_us = 0
         self._flying: set[Batch] = set()
