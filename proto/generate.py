@@ -1,4 +1,4 @@
-"""Regenerate workqueue/rpc/pb from proto/workqueue.proto: `make proto`, or `--out DIR` to write elsewhere."""
+"""Regenerate workqueue/rpc/pb from the .proto files here: `make proto`, or `--out DIR` to write elsewhere."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ REPOSITORY = PROTO_DIRECTORY.parent
 # reasons: a bare `workqueue.proto` would collide with anybody else's file of that name in the same process, and the
 # generated modules import each other by this path.
 MOUNT = "workqueue/rpc/pb"
+NAMES = ("workqueue.proto", "externalscaler.proto")
 
 
 def generate(out: Path) -> None:
-    """Write the messages, the service and their typed stubs to `out`/workqueue/rpc/pb, which is created when missing.
+    """Write the messages, the services and their typed stubs to `out`/workqueue/rpc/pb, which is created when missing.
 
     Raises:
         RuntimeError: protoc or one of its plugins refused; it has said why on stderr.
@@ -33,7 +34,7 @@ def generate(out: Path) -> None:
             f"--grpc_python_out={out}",
             f"--mypy_out=quiet:{out}",
             f"--mypy_grpc_out=quiet:{out}",
-            f"{MOUNT}/workqueue.proto",
+            *(f"{MOUNT}/{name}" for name in NAMES),
         ]
     )
     if exit_code:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.cli import conformance, keys, queue, receivers, resync, schedules, subscribe, watch
+from workqueue.cli import conformance, keys, queue, receivers, resync, scaler, schedules, subscribe, watch
 from workqueue.cli import dead_letters as letters
 from workqueue.programs.ending import EXIT_CODES, common, program
 
@@ -37,6 +37,7 @@ app.command()(receivers.hyperqueue)
 app.command()(watch.watch)
 app.command()(subscribe.subscribe)
 app.command()(resync.resync)
+app.command()(scaler.scaler)
 app.command()(conformance.conformance)
 
 dead_letters.command()(letters.ls)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -18,11 +18,11 @@ from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.bearer import RequireToken
 from workqueue.rpc.channel import MAX_MESSAGE_BYTES, join_host_port
-from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
+from workqueue.rpc.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE
 from workqueue.signals import Drains, until_signalled
 
-__all__ = ["GrpcServer", "Listen"]
+__all__ = ["WORKQUEUE", "GrpcServer", "Listen", "Service"]
 
 log = logging.getLogger(__name__)
 
@@ -67,29 +67,43 @@ class Listen:
         check_listen(self.host, self.port, self.security)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gRPC service: its full name, and the generated function that adds a servicer of it to a server."""
+
+    name: str
+    add: Callable[[Any, grpc.aio.Server], None]
+
+
+WORKQUEUE = Service(SERVICE, add_WorkqueueServiceServicer_to_server)
+
+
 class GrpcServer:
-    """Serves one role of WorkqueueService, with health and reflection; an async context manager that drains on exit.
+    """Serves one role of a service, with health and reflection; an async context manager that drains on exit.
 
     Args:
-        servicer: the role: receiver, reconciler or router.
+        servicer: the role: receiver, reconciler, router or scaler.
         listen: where and how.
         drain: drained on exit while calls are still answered; health says NOT_SERVING by then.
         interceptors: run after the token check, for metrics and tracing.
+        service: of which service it is a role.
     """
 
     def __init__(
         self,
-        servicer: WorkqueueServiceServicer,
+        servicer: object,
         listen: Listen,
         *,
         drain: Drains | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        service: Service = WORKQUEUE,
     ) -> None:
         self.listen = listen
         self.port = listen.port
         self._servicer = servicer
         self._drain = drain
         self._interceptors = interceptors
+        self._service = service
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack aio
         self._stopping = asyncio.Event()
         self._started = False
@@ -111,9 +125,9 @@ class GrpcServer:
             interceptors=(*([RequireToken(tokens)] if tokens else ()), *self._interceptors),
             options=(*_OPTIONS, ("grpc.max_receive_message_length", self.listen.max_message_bytes)),
         )
-        add_WorkqueueServiceServicer_to_server(self._servicer, server)
+        self._service.add(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((self._service.name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         return server
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -129,7 +143,7 @@ class GrpcServer:
     async def set_serving(self, serving: bool) -> None:
         """What health checks are told: `serving` or not, for instance because the store cannot be reached."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
+        for name in ("", self._service.name):
             await self._health.set(name, status)
 
     @property
