@@ -254,6 +254,25 @@ async def test_a_redis_that_was_emptied_is_said_to_be_so_once(
 
 
 @scenario
+async def test_an_outage_has_one_line_at_its_begin_and_one_at_its_end(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(server.url(timeout="200ms")) as queue:
+        server.kill()
+        with caplog.at_level(logging.INFO, "workqueue.backends.redis"):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError):
+                    await queue.queue("a")
+            server.start()
+            await queue.queue("a")
+            await settle_down()
+
+    begin, end = [record.getMessage() for record in caplog.records]
+    assert begin.startswith(f"Redis at {server.address} does not answer: ")
+    assert end == f"Redis at {server.address} answers again"
+
+
+@scenario
 async def test_a_master_that_has_too_few_replicas_to_write_says_so(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         server.ask("CONFIG", "SET", "min-replicas-to-write", 1)

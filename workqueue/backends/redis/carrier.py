@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from workqueue.backends.redis.address import Locator, RedisSettings
 from workqueue.backends.redis.calls import Call
 from workqueue.backends.redis.errors import CONNECTION_ERRORS, asks_for_script, is_passing, typed_error
-from workqueue.backends.redis.link import Link
+from workqueue.backends.redis.link import Done, Link
 from workqueue.backends.redis.scripts import Argument
 from workqueue.backends.redis.wire import Reply
 from workqueue.clock import Clock
@@ -41,14 +41,19 @@ class Requests(Protocol):
 
 
 class Carrier:
-    """Carries one turn after the other. No task is needed for that, but one to connect and to mend what broke.
+    """Carries one turn after the other, and is driven by one of two at a time.
+
+    While the connection holds, replies drive it: `carry` sends a turn, `_answered` takes the replies and asks for the
+    next. No task stands in between. When the connection breaks, or none is open, `run` drives: a task, which alone may
+    wait. It connects, sends what is left, and waits for the replies, until every call of the turn has ended. `_broken`
+    says that it is the task's turn; a carrier is free when nothing is under way and nothing is broken.
 
     Args:
         name: whose kept answers they are.
         settings: the connection.
         locator: where the master is.
         clock: if given, scripts go by its time instead of the server's.
-        requests: told when a turn was carried.
+        requests: asked for the next turn once one was carried.
     """
 
     def __init__(
@@ -65,12 +70,14 @@ class Carrier:
         self._waits = False  # whether replicas are waited for in this turn
         self._silence: asyncio.TimerHandle | None = None
         self._broken = asyncio.Event()
-        self._trouble: Exception | None = None
-        self._sent_again: asyncio.Future[Exception | None] | None = None
+        self._trouble: Exception | None = None  # what broke
+        self._is_down = False  # as was logged: an outage has one line at its begin and one at its end
 
     @property
     def is_free(self) -> bool:
         return not self._under_way and not self._broken.is_set()
+
+    # driven by replies
 
     def carry(self, turn: list[Call]) -> None:
         """Send `turn`, until every call in it is answered or out of time; only while free."""
@@ -78,9 +85,23 @@ class Carrier:
         if not self.link.is_open:
             return self._broken.set()
         try:
-            self._send()
+            self._send(self._answered)
         except Exception as error:  # noqa: BLE001 - handed on to those who wait, by `run`
             self._break(error)
+
+    def _answered(self, replies: list[Reply], lost: Exception | None) -> None:
+        """The turn is answered, or as much of it as will be."""
+        trouble = self._took(replies) or lost
+        if self._under_way:
+            self._break(trouble)
+        else:
+            self._requests.next_turn()
+
+    def _break(self, trouble: Exception | None) -> None:
+        self._trouble = trouble
+        self._broken.set()
+
+    # driven by a task
 
     async def run(self) -> None:
         """Connect when there is something to carry, and mend what broke, until cancelled."""
@@ -105,51 +126,47 @@ class Carrier:
         while self._under_way:
             if trouble is not None:
                 self.link.drop()
-                self._expire(_known(trouble), is_first=not attempts)
+                self._expire(_known(trouble))
                 attempts += 1
                 await asyncio.sleep(_backoff(attempts) if self._under_way else 0)
             if self._under_way:
                 trouble = await self._attempt()
-        if attempts:
-            log.info("Redis at %s: back after %d attempts", self.link.address, attempts)
+        if trouble is None and self._is_down:
+            self._is_down = False
+            log.info("Redis at %s answers again", self.link.address)
 
     async def _attempt(self) -> Exception | None:
         """Send what is not answered yet; returns why something has to be sent again later, if so."""
+        answered: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+        def done(replies: list[Reply], lost: Exception | None) -> None:
+            trouble = self._took(replies) or lost
+            if not answered.done():
+                answered.set_result(trouble)
+
         try:
             await self.link.open(self._patience)
-            self._sent_again = asyncio.get_running_loop().create_future()
-            self._send()
-            return await self._sent_again
+            self._send(done)
+            return await answered
         except Exception as error:  # noqa: BLE001 - `_expire` tells a bug from the rest
             return error
-        finally:
-            self._sent_again = None
 
-    def _send(self) -> None:
+    # driven by either
+
+    def _send(self, done: Done) -> None:
         turn = self._under_way
         self._waits = self._replicas > 0 and any(call.is_durable for call in turn)
         self._stamp(turn)
-        self.link.send(turn, self._replication() if self._waits else (), self._ended)
+        self.link.send(turn, self._replication() if self._waits else (), done)
         self._silence = asyncio.get_running_loop().call_later(self._patience, self.link.give_up, TimeoutError())
 
-    def _ended(self, replies: list[Reply], lost: Exception | None) -> None:
-        """The turn is answered, or as much of it as will be."""
+    def _took(self, replies: list[Reply]) -> Exception | None:
+        """Hand the replies out; returns why a call has to be sent again, if one has."""
         self._hush()
         try:
-            trouble = self._answer(replies) or lost
-        except Exception as error:  # noqa: BLE001 - as above
-            trouble = error
-        if self._sent_again is not None:
-            if not self._sent_again.done():
-                self._sent_again.set_result(trouble)
-        elif self._under_way:
-            self._break(trouble)
-        else:
-            self._requests.next_turn()
-
-    def _break(self, trouble: Exception | None) -> None:
-        self._trouble = trouble
-        self._broken.set()
+            return self._answer(replies)
+        except Exception as error:  # noqa: BLE001 - handed on to those who wait, as what broke
+            return error
 
     def _hush(self) -> None:
         if self._silence is not None:
@@ -196,12 +213,13 @@ class Carrier:
         self._under_way = left + turn[len(replies) :]
         return trouble
 
-    def _expire(self, trouble: Exception, *, is_first: bool) -> None:
+    def _expire(self, trouble: Exception) -> None:
         """Fail what is out of time, or everything if waiting cannot help."""
         error = typed_error(trouble, str(self.link.address))
         is_hopeless = isinstance(error, StoreUnusableError)
         if not is_hopeless:
-            log.log(logging.WARNING if is_first else logging.DEBUG, "%s; trying again", error)
+            log.log(logging.DEBUG if self._is_down else logging.WARNING, "%s; trying again", error)
+            self._is_down = True
         now = float("inf") if is_hopeless else asyncio.get_running_loop().time()
         for call in [call for call in self._under_way if call.deadline <= now]:
             self._under_way.remove(call)

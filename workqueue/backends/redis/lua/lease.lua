@@ -9,6 +9,10 @@
 -- and the order of the keys is that of the queue at one moment. Costs O(log n) a key started or promoted; neither the
 -- backlog nor twins are looked through.
 
+if kept_answer then return rebuild(kept_answer) end
+
+forget_waiter()
+local lapsed = lapsed_keys()
 if #lapsed == 0 then return lease({}) end
 
 local orphans = {}

@@ -7,6 +7,10 @@
 -- Atomic: an orphan is judged lapsed and taken in one step, so a renewal comes before or after, and with its slot free
 -- the limit is applied in that same step. Costs O(log n) an orphan, and what lease.lua costs.
 
+if kept_answer then return rebuild(kept_answer) end
+
+forget_waiter()
+local lapsed = lapsed_keys()
 local waits, keys = {}, {}
 for i = 12, #ARGV, 2 do
   waits[ARGV[i]] = tonumber(ARGV[i + 1])

@@ -1,4 +1,4 @@
--- Starting keys, in order and within all limits, for lease.lua and recover.lua.
+-- Starting keys, in order and within all limits, for lease.lua and recover.lua. Defines, and does nothing by itself.
 -- ARGV[5] prefix of the tokens  [6] owner  [7] limit  [8] concurrency  [9] lease in microseconds
 -- ARGV[10] waiter that need not be woken any more, or ''
 
@@ -131,7 +131,12 @@ local function lease(recovered)
   return answer(#keys > 0 and #keys < free and ready > 0, recovered, keys, started_)
 end
 
-if kept_answer then return rebuild(kept_answer) end
+-- The asker is awake: nobody need wake it for what this step leaves.
+local function forget_waiter()
+  if ARGV[10] ~= '' then call('ZREM', WAITERS, ARGV[10]) end
+end
 
-if ARGV[10] ~= '' then call('ZREM', WAITERS, ARGV[10]) end
-local lapsed = call('ZRANGEBYSCORE', LEASES, '-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE)
+-- The keys whose leases have lapsed, at most ORPHANS_AT_ONCE of them.
+local function lapsed_keys()
+  return call('ZRANGEBYSCORE', LEASES, '-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE)
+end
