@@ -22,7 +22,7 @@ _CoroutineFunction = Callable[["str", "Attempt"], Awaitable[Outcome | None]]
 
 
 class Attempt(Protocol):
-    """What a callback is told of its attempt. A dispatcher has one kind, a reconciler behind gRPC another.
+    """What a callback learns of its attempt. A dispatcher has one kind, a reconciler behind gRPC another.
 
     `lost` is set, from any thread, once the answer will be ignored: stop then.
     """

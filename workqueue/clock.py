@@ -24,7 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 LATEST_US = 2**53 - 1
-"""The latest point in time that is told from later ones (June 2255): a double in Redis or JSON holds it exactly."""
+"""The latest point in time that differs from later ones (June 2255): a double in Redis or JSON holds it exactly."""
 
 Tick = Callable[[int], None]
 """What a clock calls as time passes: receives `steady_us`."""

@@ -133,7 +133,7 @@ class InfrastructureError(WorkQueueError):
     """The attempt failed for a reason outside the key, such as a dependency that is down.
 
     Raise it from a callback with the underlying error as `cause`: the key is retried as usual, and its error events
-    carry `infrastructure: true`, so that an alert can tell an outage from a bad key.
+    carry `infrastructure: true`, so that an alert can separate an outage from a bad key.
     """
 
     def __init__(self, cause: BaseException | str) -> None:

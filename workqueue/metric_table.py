@@ -12,7 +12,7 @@ from typing import Literal
 __all__ = ["BUCKETS", "MAX_PRIORITY_CLASSES", "METRICS", "Metric"]
 
 MAX_PRIORITY_CLASSES = 25
-"""At most so many values of `priority_class` for one queue, `other` included."""
+"""The most values of `priority_class` that one queue has, `other` included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,11 +187,11 @@ class QueueMetrics:
             waits.from_scheduled.observe(now_us - entry.not_before_us)
 
     def expired(self, leases: int) -> None:
-        """So many orphans were recovered."""
+        """Count `leases` recovered orphans."""
         self.expired_leases += leases
 
     def enumerated(self, took_us: int) -> None:
-        """One listing of the store took so long."""
+        """One listing of the store took `took_us` microseconds."""
         self.enumerate_latency.observe(took_us)
 
 
@@ -241,7 +241,7 @@ class DispatchMetrics:
 
         Args:
             outcome: what was applied in the store.
-            owned: the attempt's handle, which `began` was told.
+            owned: the attempt's handle, as given to `began`.
             steady_us: the steady clock now, for how long it took.
             now_us: the wall clock now, for how long ago the key's story began.
         """

@@ -55,7 +55,7 @@ class SweepFlags:
     """How far to go, and how fast."""
 
     all: Annotated[bool, Flag("every dead letter", spell_out=True)] = False
-    rate: Annotated[float | None, Flag("at most so many, such as 10/s", takes=RATE)] = None
+    rate: Annotated[float | None, Flag("how many at most, such as 10/s", takes=RATE)] = None
     dry_run: Annotated[bool, Flag("only list the dead letters that are meant")] = False
 
 

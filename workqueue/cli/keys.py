@@ -49,7 +49,7 @@ class EnqueueFlags:
     """What a producer may say about its keys."""
 
     priority: Annotated[int, Flag("higher starts first", takes=whole(-MAX_PRIORITY, MAX_PRIORITY))] = 0
-    delay: Annotated[timedelta | None, Flag("not before so long from now", takes=DURATION)] = None
+    delay: Annotated[timedelta | None, Flag("not before this time from now", takes=DURATION)] = None
     not_before: Annotated[datetime | None, Flag("not before this time", takes=MOMENT)] = None
     floor: Annotated[bool, Flag("later enqueues cannot pull the not-before forward")] = False
     payload: Annotated[str | None, Flag("text kept with the key")] = None
@@ -76,7 +76,7 @@ class ReceiverFlags:
     """How a receiver is asked, where --queue names one."""
 
     calls: CallFlags
-    patience: Annotated[timedelta, Flag("keep trying a receiver for so long", takes=DURATION)] = timedelta(seconds=10)
+    patience: Annotated[timedelta, Flag("how long to keep trying a receiver", takes=DURATION)] = timedelta(seconds=10)
 
 
 @with_flags
@@ -135,7 +135,7 @@ def _checked(key: str) -> str:
 def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags) -> None:
     """Show where a key is and what is kept with it.
 
-    Exits with 1 if it is nowhere. A receiver, such as grpc://host:8090, tells less than the queue itself.
+    Exits with 1 if it is nowhere. A receiver, such as grpc://host:8090, knows less than the queue itself.
     """
     state, found = asyncio.run(_get(opened(where, remote), key))
     also = _also(found)
@@ -175,7 +175,7 @@ def _described(state: KeyState) -> Iterator[tuple[str, object]]:
 class ListFlags:
     """How much to list."""
 
-    limit: Annotated[int, Flag("at most so many keys of each kind", takes=whole(1, 1_000_000))] = 20
+    limit: Annotated[int, Flag("at most N keys of each kind", takes=whole(1, 1_000_000))] = 20
 
 
 @with_flags

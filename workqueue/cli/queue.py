@@ -93,9 +93,9 @@ def resume(where: QueueFlags, output: OutputFlags) -> None:
 class ConfigureFlags:
     """What is to be stored with the queue."""
 
-    concurrency: Annotated[int | None, Flag("at most so many in progress, over all dispatchers", takes=whole(1))] = None
+    concurrency: Annotated[int | None, Flag("at most N in progress, over all dispatchers", takes=whole(1))] = None
     starts_per_second: Annotated[
-        float | None, Flag("at most so many starts a second, over all dispatchers", takes=Takes("NUMBER", number))
+        float | None, Flag("at most N starts a second, over all dispatchers", takes=Takes("NUMBER", number))
     ] = None
     clear: Annotated[
         tuple[str, ...], Flag("forget a stored setting", takes=choice("concurrency", "starts-per-second"), many=True)

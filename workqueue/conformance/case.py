@@ -124,7 +124,7 @@ class Case:
         self.clock.advance(timedelta(seconds=seconds))
 
     def lapse(self) -> None:
-        """Let so much time pass that a lease which is not renewed has lapsed."""
+        """Let a lease and a second pass: a lease that is not renewed has lapsed then."""
         self.clock.advance(self.target.lease + timedelta(seconds=1))
 
     async def done_in_time(self, task: asyncio.Future[Any], seconds: int) -> bool:

@@ -24,7 +24,7 @@ class Need(Enum):
     COUNTS = "the optional CountingQueue"
     SEARCH = "the optional SearchableQueue"
     WAIT = "the optional WaitingQueue"
-    WAKE = "a store that tells waiting processes of what others stored (its equipment has no `wakes=False`)"
+    WAKE = "a store that wakes waiting processes when others store (its equipment has no `wakes=False`)"
     CONFIGURE = "the optional ConfigurableQueue"
     DURABLE = "a store that outlives the process"
 

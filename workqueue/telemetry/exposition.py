@@ -69,7 +69,7 @@ class Exposition:
         identity: the labels of the process.
         queues: the metrics of its queues; those of one name are added up, since a series may appear only once.
         dispatchers: the metrics of its dispatchers, likewise.
-        clock: tells how old running attempts are.
+        clock: says how old running attempts are.
         others: shown after ours, as they are.
         sources: whatever else counts for a queue, such as a background enqueuer; those of one queue are added up.
     """

@@ -30,7 +30,7 @@ _NO_FAULT = ("released", "lost")
 
 
 class TracedKey(Protocol):
-    """What a span tells of an attempt: an `Attempt` or an owned key."""
+    """What a span says of an attempt: an `Attempt` or an owned key."""
 
     @property
     def priority(self) -> int: ...

@@ -2,7 +2,7 @@
 
 Every step is one Lua script (`lua/`), atomic on the server and judged by its clock; this file is what goes around
 them. Requests travel in turns (`turns`), leases are renewed from a thread of their own (`renewal`), and an
-idle dispatcher sleeps until it is told (`wakeups`). docs/backends.md says how the data is laid out.
+idle dispatcher sleeps until it is woken (`wakeups`). docs/backends.md says how the data is laid out.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Carrier:
             await self.link.open(self._patience)
             self._send(done)
             return await answered
-        except Exception as error:  # noqa: BLE001 - `_expire` tells a bug from the rest
+        except Exception as error:  # noqa: BLE001 - `_expire` separates a bug from the rest
             return error
 
     # driven by either

@@ -77,14 +77,14 @@ class Link:
             raise
 
     def drop(self) -> None:
-        """Close the connection; the next `open` looks for the master again. What is under way is not told."""
+        """Close the connection; the next `open` looks for the master again. What is under way gets no answer."""
         self._done = None
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
 
     def give_up(self, error: Exception) -> None:
-        """Close the connection, and tell that nothing more will be answered because of `error`."""
+        """Close the connection, and end what is under way with `error`: nothing more will be answered."""
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()

@@ -29,7 +29,7 @@ class Wire(asyncio.Protocol):
     Args:
         connection: connected, with no command under way; it is of no use afterwards.
         take: receives each reply, in order.
-        lost: told, once and not after `close`, that no more replies will come, and why.
+        lost: called, once and not after `close`, with why no more replies will come.
     """
 
     def __init__(

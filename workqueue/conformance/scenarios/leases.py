@@ -1,4 +1,4 @@
-"""P2: one live lease per key; a stale owner's write changes nothing, and the owner is told."""
+"""P2: one live lease per key; a stale owner's write changes nothing, and the owner learns of it."""
 
 from __future__ import annotations
 

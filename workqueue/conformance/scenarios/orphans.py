@@ -84,7 +84,7 @@ async def a_hook_that_raises_costs_no_orphan(case: Case) -> None:
         raise ZeroDivisionError
 
     await case.orphan("a")
-    with contextlib.suppress(ZeroDivisionError):  # or told in the step's errors
+    with contextlib.suppress(ZeroDivisionError):  # or it is among the step's errors
         await case.queue.lease(LeaseRequest(MANY, MANY, backoff=broken))
     await case.lease(limit=0)
     expect((await case.get("a")).attempts, 1, "the attempts of the orphan, which is still there")

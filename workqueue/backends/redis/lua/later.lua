@@ -1,5 +1,5 @@
 -- uses prelude lanes
--- List the keys whose time has not come, soonest first. ARGV[5] skip so many  [6] limit
+-- List the keys whose time has not come, soonest first. ARGV[5] keys to skip  [6] limit
 -- Returns key, record. Atomic: one page is the queue at one moment. Costs O(log n + what is returned).
 
 local first = call('ZCOUNT', DELAYED, '-inf', wall) + tonumber(ARGV[5]) -- what came due is eligible

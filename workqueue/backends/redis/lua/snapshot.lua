@@ -1,6 +1,6 @@
 -- uses prelude records lanes
 -- List keys in progress with their twins, and the next eligible keys; neither payloads nor lists are bounded here, so
--- the asker pages. ARGV[5] cursor over keys in progress, '' = leave them out  [6] skip so many eligible keys  [7] limit
+-- the asker pages. ARGV[5] cursor over keys in progress, '' = leave them out  [6] eligible keys to skip  [7] limit
 -- Returns: 1 = ask again, keys have to be made eligible first; steady time; next cursor; in progress: key, running,
 -- lease expiry, record of the twin; eligible: key, queued time, record; set aside: key, status and record.
 -- Atomic: one page is the queue at one moment. Costs O(log n + what is returned), and once what came due.

@@ -94,7 +94,7 @@ end
 
 local PROMOTED_AT_ONCE = 1000
 
--- Make keys eligible whose not-before has passed, so many at a time; returns whether more are left
+-- Make keys eligible whose not-before has passed, at most PROMOTED_AT_ONCE; returns whether more are left
 local function promote()
   local due = call('ZRANGEBYSCORE', DELAYED, '-inf', wall, 'LIMIT', 0, PROMOTED_AT_ONCE)
   if #due == 0 then return false end

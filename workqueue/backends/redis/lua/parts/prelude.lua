@@ -25,7 +25,7 @@ local LEASES = ROOT .. 'leases'     -- zset of in-progress keys by lease expiry
 local DEAD = ROOT .. 'dead'         -- hash of packed dead letters
 local FAILED = ROOT .. 'failed'     -- zset of dead-lettered keys by failed time
 local OWNERS = ROOT .. 'owners'     -- hash: owner -> its keys in progress
-local ATTEMPTS = ROOT .. 'attempts' -- hash: attempts -> queued and in-progress keys with so many, none left out but 0
+local ATTEMPTS = ROOT .. 'attempts' -- hash: attempts -> number of queued and in-progress keys with them; 0 is left out
 local UNREADABLE = ROOT .. 'unreadable' -- hash: keys set aside -> status (1 queued, 2 in progress, 3 dead), then the record
 local WAITERS = ROOT .. 'waiters'   -- zset: dispatchers that sleep, by the concurrency they ask for
 local WAKE = ROOT .. 'wake:'        -- one channel a waiter
@@ -45,7 +45,7 @@ if tonumber(stored[1] or LAYOUT) > LAYOUT then
 end
 if not stored[1] then
   local now = call('TIME')
-  stored[4] = now[1] .. '.' .. now[2] -- tells this queue from one that stood here before, and was flushed
+  stored[4] = now[1] .. '.' .. now[2] -- differs from that of a queue which stood here before, and was flushed
   call('HSET', META, 'layout', LAYOUT, 'born', stored[4])
 end
 local ready = tonumber(stored[2] or 0) -- how many keys are eligible
