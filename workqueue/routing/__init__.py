@@ -15,6 +15,7 @@ from workqueue.routing.policies import POLICIES, Decorrelated, Fixed, Linear, re
 
 if TYPE_CHECKING:
     from workqueue.routing.messages.discriminators import all_of, any_of, field_equals, has_fields
+    from workqueue.routing.messages.handlers import as_json
     from workqueue.routing.messages.hooks import Hooks
     from workqueue.routing.messages.inspectors import inspect_cloud_event, inspect_json
     from workqueue.routing.messages.message import Context, Message, Parsed, Processed, Replier
@@ -41,6 +42,7 @@ __all__ = [
     "Source",
     "all_of",
     "any_of",
+    "as_json",
     "consume",
     "field_equals",
     "fields",
@@ -64,6 +66,7 @@ _LAZY = {  # these need msgspec
     "Source": "source",
     "all_of": "discriminators",
     "any_of": "discriminators",
+    "as_json": "handlers",
     "consume": "transports",
     "field_equals": "discriminators",
     "fields": "source",
