@@ -8,10 +8,10 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip .venv && $(PYTHON) -m pip 
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-chart charts lint format proto bench clean
+.PHONY: help setup run test test-aws test-chart charts lint format proto bench clean
 
 # Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
-ROOMS := chart kubernetes
+ROOMS := aws chart kubernetes
 
 help:           ## list these targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: setup     ## the test suite, for real; chart and deployment have rooms of 
 
 test-chart: .venv/installed-chart ## the Helm chart, with Helm's own engine (a wheel of 244 MB)
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/chart
+
+test-aws: .venv/installed-aws ## what talks to AWS, against moto's server (some 190 MB)
+	$(OFFLINE) $(BIN)/python -m pytest tests/aws
 
 .venv/installed-%: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
