@@ -43,6 +43,11 @@ class FakeClock:
     def steady_us(self) -> int:
         return self._steady_us
 
+    @property
+    def sleeping(self) -> int:
+        """How many sleep on this clock now."""
+        return sum(not sleeper.done() for _, _, sleeper in self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         """Return once the clock was moved on by `seconds`."""
         due = asyncio.get_running_loop().create_future()

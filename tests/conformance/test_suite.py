@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from workqueue.conformance import (
     run_scenario,
 )
 from workqueue.conformance.case import expect
+from workqueue.conformance.scenarios import waiting
 from workqueue.errors import InvalidSettingError
 from workqueue.interface import WorkQueue
 from workqueue.testing import FakeClock
@@ -51,10 +53,33 @@ class Forgetful(MemoryQueue):
             await super().queue(key, *args)
 
 
+class Deaf(MemoryQueue):
+    """Looks at the queue only some time after it was asked to wait, and is then woken by nothing."""
+
+    async def wait(self, timeout: timedelta, concurrency: int) -> None:
+        await asyncio.sleep(0.03)
+        if (await self.counts()).queued == 0:
+            await self.clock.sleep(timeout.total_seconds())
+
+
+class DeafTarget(URLTarget):
+    def open(self, name: str, *, clock: FakeClock | None, owner: str) -> WorkQueue:
+        queue = super().open(name, clock=clock, owner=owner)
+        queue.__class__ = Deaf  # so that its peers share its keys, as the target sees to
+        return queue
+
+
 class RealTime(URLTarget):
     """Memory queues that go by the machine's clocks, as a backend may that cannot be given one."""
 
     fake_clock = False
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if "wakes whoever waits" in name and "resume" not in name])
+def test_a_queue_that_wakes_nobody_fails_however_slowly_it_looks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_REAL_SECONDS", 0.2)  # it is never woken: no need to be patient
+
+    assert checked(SCENARIOS[name], DeafTarget("memory://")).status == "failed"
 
 
 def test_every_scenario_has_a_name_of_its_own() -> None:
@@ -65,7 +90,7 @@ def test_every_scenario_has_a_name_of_its_own() -> None:
 
 
 def test_no_scenario_is_longer_than_a_screen() -> None:
-    for path in (ROOT / "workqueue" / "conformance").glob("*.py"):
+    for path in (ROOT / "workqueue" / "conformance" / "scenarios").glob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 30, node.name
