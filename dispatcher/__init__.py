@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dispatcher.callback import Attempt, Callback
+    from dispatcher.cluster import Cluster
+    from dispatcher.controller import Controller, ControllerSettings
     from dispatcher.decision import Failure
     from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
     from dispatcher.health import Health
@@ -28,7 +30,10 @@ __all__ = [
     "Attempt",
     "Callback",
     "CloudEventErrors",
+    "Cluster",
     "CommandCallback",
+    "Controller",
+    "ControllerSettings",
     "Dispatcher",
     "DispatcherSettings",
     "ErrorEvent",
@@ -54,7 +59,10 @@ _LAZY = {
     "Attempt": "dispatcher.callback",
     "Callback": "dispatcher.callback",
     "CloudEventErrors": "dispatcher.error_events",
+    "Cluster": "dispatcher.cluster",
     "CommandCallback": "dispatcher.targets.command",
+    "Controller": "dispatcher.controller",
+    "ControllerSettings": "dispatcher.controller",
     "Dispatcher": "dispatcher.loop",
     "DispatcherSettings": "dispatcher.settings",
     "ErrorEvent": "dispatcher.error_events",

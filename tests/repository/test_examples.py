@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.fakes.kubernetes.server import KubernetesServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,3 +75,44 @@ def test_schedules_tick_and_say_when_they_fire_next() -> None:
     assert done.stdout.startswith("heartbeat fires next at ")
     assert "\nnightly fires next at " in done.stdout
     assert done.stdout.count("heart: the tick of ") >= 3
+
+
+def test_the_operator_makes_what_a_site_wants_and_cleans_up_after_it(tmp_path: Path) -> None:
+    with KubernetesServer().in_thread() as server:
+        (tmp_path / "config").write_text(server.kubeconfig())
+        env = {"KUBECONFIG": str(tmp_path / "config"), "SITES_ROOT": str(tmp_path / "sites")}
+        with running("examples.operator", env) as operator:
+            server.create("Site", "home", spec={"html": "<h1>Home</h1>"})
+            until(lambda: server.read("Site", "home").get("status") == {"observedGeneration": 1, "ready": True})
+            page = server.read("ConfigMap", "home")
+            assert page["data"] == {"index.html": "<h1>Home</h1>"}
+            assert page["metadata"]["ownerReferences"][0]["name"] == "home"
+            assert (tmp_path / "sites/default/home/index.html").read_text() == "<h1>Home</h1>"
+
+            server.delete("ConfigMap", "home")
+            until(lambda: "default/home" in server.names("ConfigMap"))
+
+            server.delete("Site", "home")
+            until(lambda: server.names("Site") == [])
+            assert not (tmp_path / "sites/default/home").exists()
+            writes = len([asked for asked in server.asked if asked.verb in ("create", "update", "patch", "delete")])
+            assert writes < 12, "it wakes itself"
+
+            operator.terminate()
+            assert operator.wait(30) == 0
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for what another process does; the test's timeout ends it."""
+    while not happened():
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(module: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env={**os.environ, **env}, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

@@ -46,7 +46,7 @@ RESOURCES = (
     Resource("", "v1", "Namespace", "namespaces", namespaced=False, status=True),
     Resource("", "v1", "Pod", "pods", status=True),
     Resource("", "v1", "ConfigMap", "configmaps"),
-    Resource("", "v1", "Event", "events"),
+    Resource("events.k8s.io", "v1", "Event", "events"),
     Resource("apps", "v1", "Deployment", "deployments", status=True),
     Resource("apps", "v1", "ReplicaSet", "replicasets", status=True),
     Resource("coordination.k8s.io", "v1", "Lease", "leases", conditional=True),

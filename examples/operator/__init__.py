@@ -1,0 +1,1 @@
+"""A Kubernetes operator: see `__main__`."""
