@@ -75,11 +75,11 @@ class RealTime(URLTarget):
     fake_clock = False
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if "wakes whoever waits" in name and "resume" not in name])
-def test_a_queue_that_wakes_nobody_fails_however_slowly_it_looks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["an enqueue", "an enqueue by another process", "a requeue", "a redrive"])
+def test_a_queue_that_wakes_nobody_fails_however_slowly_it_looks(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "_REAL_SECONDS", 0.2)  # it is never woken: no need to be patient
 
-    assert checked(SCENARIOS[name], DeafTarget("memory://")).status == "failed"
+    assert checked(SCENARIOS[f"waiting: {what} wakes whoever waits"], DeafTarget("memory://")).status == "failed"
 
 
 def test_every_scenario_has_a_name_of_its_own() -> None:
