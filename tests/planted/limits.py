@@ -85,7 +85,7 @@ LIMITS = [
             "if configuration.starts_per_second != self.configuration.starts_per_second:",
             "if True:",
         ),
-        sqlite(SQL + "_REFILL", "AND starts_per_second IS NOT ?1", ""),
+        sqlite(SQL + "_REFILL", "AND starts_per_second IS NOT :rate", ""),
         redis("configure", "~= rate then", "~= 0 then"),
         gcs(STORED + "StoredSettings.write", "rate != configuration_of(before).starts_per_second", "True"),
     ),

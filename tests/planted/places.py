@@ -98,7 +98,7 @@ LEASES = [
         "a key that changed since it was listed is started as it was",
         "handles: a key that changed since it was listed is not started",
         memory(MEMORY + "startable", "self.queued.get(key) is entry", "key in self.queued"),
-        sqlite(SQL_LEASE + "_ONE", "stamp = ?2", "?2 <> 0"),
+        sqlite(SQL_LEASE + "_ONE", "stamp = ?", "? <> 0"),
         redis("start", "== ARGV[9] and record == ARGV[10]", "== ARGV[9]"),
         record(RECORD + "RecordHandles.start", "record.queued == queued.entry and ", ""),
         gcs(MOVES + "start", "*candidate.version", "candidate.stored.generation"),
@@ -141,7 +141,7 @@ TWINS = [
         "a completed key takes its twin along",
         "rerun: a key queued while in progress runs once more [complete]",
         memory(MEMORY + "complete", "if self.dead:", "self.queued.pop(entry.key, None)\n    if self.dead:"),
-        sqlite(SQL + "_FREE_TWINS", "SET place = CASE", "SET place = 1, not_before_us = 2 * ?3 + CASE"),
+        sqlite(SQL + "_FREE_TWINS", "SET place = CASE", "SET place = 1, not_before_us = 2 * :now_us + CASE"),
         redis("settle", "elseif any_dead then", "elseif true then put(state, nil)"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "replace(record, queued=None)"),
         gcs(

@@ -25,8 +25,8 @@ from urllib.parse import unquote
 
 from workqueue.backends.sqlite import leasing
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
+from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.reads import Reads, View
-from workqueue.backends.sqlite.rows import printable
 from workqueue.backends.sqlite.schema import PATIENCE, QueueFile, boot_id, open_queue_file
 from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
 from workqueue.backends.sqlite.waiting import Waiting

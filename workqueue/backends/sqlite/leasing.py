@@ -6,13 +6,12 @@ starts keys, with any number of dispatchers (P4), and nobody can slip in before 
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from workqueue.backends.sqlite import rows as rows
+from workqueue.backends.sqlite.parameters import as_json
 from workqueue.backends.sqlite.schema import DELAYED, READY
 from workqueue.backends.sqlite.store import Arrival, Settle, Store
 from workqueue.clock import from_us
@@ -22,26 +21,40 @@ from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, requeued
 from workqueue.throttle import Configuration, TokenBucket
 
-__all__ = ["LeaseStep", "Standing", "Start", "lease", "promote", "renew", "standing_of", "start", "take_observed"]
+__all__ = [
+    "SETTINGS",
+    "LeaseStep",
+    "Standing",
+    "Start",
+    "lease",
+    "promote",
+    "renew",
+    "standing_of",
+    "start",
+    "take_observed",
+]
 
 _PROMOTED_AT_ONCE = 2000
 """How many keys that came due one transaction promotes: about 20 ms. If there are more, `lease` asks again."""
 
 # As in `store`: all of these run inside one transaction, so what one reads still holds for the next.
 
-_LAPSED = "(boot = ?2 AND expires_us <= ?3 OR boot <> ?2)"
+SETTINGS = """concurrency, paused, starts_per_second, saved_starts, saved_at_us,
+  (SELECT count(*) FROM in_progress WHERE queue = :queue) AS running"""
+"""The columns of `queues` that `standing_of` reads."""
+
 # Everything that a lease step depends on, in one row.
 _STANDING = f"""
-SELECT concurrency, paused, starts_per_second, saved_starts, saved_at_us,
-  (SELECT count(*) FROM in_progress WHERE queue = ?1),
-  EXISTS (SELECT 1 FROM in_progress WHERE queue = ?1 AND boot = ?2 AND expires_us <= ?3)
-    OR EXISTS (SELECT 1 FROM in_progress WHERE queue = ?1 AND (boot < ?2 OR boot > ?2)),
-  EXISTS (SELECT 1 FROM queued INDEXED BY queued_due WHERE queue = ?1 AND place = {DELAYED} AND not_before_us <= ?4)
-FROM queues WHERE id = ?1
+SELECT {SETTINGS},
+  EXISTS (SELECT 1 FROM in_progress WHERE queue = :queue AND boot = :boot AND expires_us <= :steady_us)
+    OR EXISTS (SELECT 1 FROM in_progress WHERE queue = :queue AND (boot < :boot OR boot > :boot)) AS orphans,
+  EXISTS (SELECT 1 FROM queued INDEXED BY queued_due
+    WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :wall_us) AS due
+FROM queues WHERE id = :queue
 """
 _ORPHANS = f"""
-SELECT json_group_array(json_array({rows.COMMON}, token, CAST(owner AS TEXT)))
-FROM in_progress WHERE queue = ?1 AND {_LAPSED}
+SELECT json_group_array({rows.RUNNING}) FROM in_progress
+WHERE queue = :queue AND (boot = :boot AND expires_us <= :steady_us OR boot <> :boot)
 """
 _RUNNING_PAYLOADS = """
 SELECT token, CAST(payload AS BLOB) FROM in_progress WHERE token IN (SELECT value FROM json_each(CAST(? AS TEXT)))
@@ -49,36 +62,36 @@ SELECT token, CAST(payload AS BLOB) FROM in_progress WHERE token IN (SELECT valu
 # Oldest first, so that a step which does not get through all of them leaves none behind.
 _PROMOTE = f"""
 UPDATE OR ROLLBACK queued SET place = {READY} WHERE id IN (
-  SELECT id FROM queued INDEXED BY queued_due WHERE queue = ?1 AND place = {DELAYED} AND not_before_us <= ?2
-  ORDER BY not_before_us LIMIT ?3)
+  SELECT id FROM queued INDEXED BY queued_due WHERE queue = ? AND place = {DELAYED} AND not_before_us <= ?
+  ORDER BY not_before_us LIMIT ?)
 """
 # In the order of the index, which is that of the promise: no sorting, and no row that cannot start is looked at.
 _NEXT = f"""
-SELECT json_group_array(json_array({rows.WAITING})) FROM (
-  SELECT * FROM queued INDEXED BY queued_ready WHERE queue = ?1 AND place = {READY}
-  ORDER BY priority DESC, queued_us, key LIMIT ?2)
+SELECT json_group_array({rows.QUEUED}) FROM (
+  SELECT * FROM queued INDEXED BY queued_ready WHERE queue = ? AND place = {READY}
+  ORDER BY priority DESC, queued_us, key LIMIT ?)
 """
 # One listed row, if it is unchanged and eligible; a key that came due need not have been promoted.
 _ONE = f"""
-SELECT json_array({rows.WAITING}) FROM queued
-WHERE id = ?1 AND stamp = ?2 AND (place = {READY} OR place = {DELAYED} AND not_before_us <= ?3)
+SELECT json_group_array({rows.QUEUED}) FROM queued
+WHERE id = ? AND stamp = ? AND (place = {READY} OR place = {DELAYED} AND not_before_us <= ?)
 """
 # Takes a JSON object {row id: token}. The row moves as it stands, payload included, without passing through Python.
 _START = """
 INSERT OR ROLLBACK INTO in_progress
   (token, queue, key, priority, attempts, queued_us, first_queued_us, payload, meta, owner, boot, expires_us)
 SELECT j.value, q.queue, q.key, q.priority, max(CAST(q.attempts AS INTEGER), 0) + 1, q.queued_us, q.first_queued_us,
-  q.payload, q.meta, ?2, ?3, ?4
-FROM json_each(?1) AS j CROSS JOIN queued AS q ON q.id = CAST(j.key AS INTEGER)
+  q.payload, q.meta, :owner, :boot, :expires_us
+FROM json_each(:tokens) AS j CROSS JOIN queued AS q ON q.id = CAST(j.key AS INTEGER)
 """
 _STARTED = "DELETE FROM queued WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(?))"
 _SPEND = "UPDATE queues SET saved_starts = ?, saved_at_us = ? WHERE id = ?"
 # The lease's token is the fence, as for a settle.
 _RENEW = """
-UPDATE in_progress SET boot = ?1, expires_us = ?2 WHERE token IN (SELECT value FROM json_each(?3))
+UPDATE in_progress SET boot = ?, expires_us = ? WHERE token IN (SELECT value FROM json_each(?))
 """
 # An observer pins the expiry too: a lease that was renewed since has an owner who is well.
-_OBSERVED = f"SELECT json_array({rows.COMMON}, token) FROM in_progress WHERE token = ? AND expires_us = ?"
+_OBSERVED = f"SELECT json_group_array({rows.RUNNING}) FROM in_progress WHERE token = ? AND expires_us = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +126,15 @@ class Standing:
         return self.bucket.starts(room, self.configuration.starts_per_second, now_us)
 
 
-def standing_of(row: Sequence[Any]) -> Standing:
-    """The standing in a row that begins with the settings of `queues` and the number of keys in progress.
-
-    A setting that is none limits nothing.
-    """
-    concurrency, paused, rate, saved, at_us, running = row[:6]
+def standing_of(row: sqlite3.Row) -> Standing:
+    """The standing in a row that has the columns `SETTINGS`; a setting that is none limits nothing."""
+    saved, at_us, paused = row["saved_starts"], row["saved_at_us"], bool(row["paused"])
     bucket = TokenBucket(saved if isinstance(saved, float) else 0.0, at_us if isinstance(at_us, int) else 0)
     try:
-        configuration = Configuration(concurrency, bool(paused), rate)
+        configuration = Configuration(row["concurrency"], paused, row["starts_per_second"])
     except (InvalidOptionsError, TypeError):
-        configuration = Configuration(paused=bool(paused))
-    return Standing(configuration, bucket, running)
+        configuration = Configuration(paused=paused)
+    return Standing(configuration, bucket, row["running"])
 
 
 def lease(store: Store, request: LeaseRequest) -> LeaseStep:
@@ -133,10 +143,10 @@ def lease(store: Store, request: LeaseRequest) -> LeaseStep:
     wall_us = store.clock.wall_us()
     row = _standing(store, wall_us)
     step = LeaseStep()
-    if row[6]:
+    if row["orphans"]:
         step.recovered = _recover(store, request, wall_us)
         row = _standing(store, wall_us)
-    if row[7] and promote(store):
+    if row["due"] and promote(store):
         step.more_due = True
         return step
     standing = standing_of(row)
@@ -153,12 +163,13 @@ def promote(store: Store) -> bool:
     return store.connection.execute(_PROMOTE, bounds).rowcount == _PROMOTED_AT_ONCE
 
 
-def _standing(store: Store, wall_us: int) -> Sequence[Any]:
-    steady_us = store.clock.steady_us()
-    row: Sequence[Any] = rows.one_row(
-        store.connection, _STANDING, (store.queue, store.identity.boot, steady_us, wall_us)
-    )
-    return row
+def _standing(store: Store, wall_us: int) -> sqlite3.Row:
+    return rows.one_row(store.connection, _STANDING, {**_now(store), "wall_us": wall_us})
+
+
+def _now(store: Store) -> dict[str, int]:
+    """What leases are judged by."""
+    return {"queue": store.queue, "boot": store.identity.boot, "steady_us": store.clock.steady_us()}
 
 
 def _spend(store: Store, standing: Standing, starts: int, now_us: int) -> None:
@@ -173,25 +184,26 @@ def _spend(store: Store, standing: Standing, starts: int, now_us: int) -> None:
 
 
 def _start_next(store: Store, room: int) -> list[Start]:
-    listed = json.loads(rows.one_row(store.connection, _NEXT, (store.queue, room))[0])
+    listed = rows.queued_rows(rows.one_row(store.connection, _NEXT, (store.queue, room))[0])
     return _start(store, listed) if listed else []
 
 
 def start(store: Store, row_id: int, stamp: int) -> LeaseStep:
     """Start one listed key, unless it changed, went, or is not eligible."""
-    found = rows.one_row(store.connection, _ONE, (row_id, stamp, store.clock.wall_us()))
-    return LeaseStep(_start(store, [json.loads(found[0])]) if found else [])
+    found = rows.queued_rows(rows.one_row(store.connection, _ONE, (row_id, stamp, store.clock.wall_us()))[0])
+    return LeaseStep(_start(store, found) if found else [])
 
 
-def _start(store: Store, listed: list[rows.Row]) -> list[Start]:
-    ids = [row[9] for row in listed]
-    payloads = rows.payloads(store.connection, rows.QUEUED_PAYLOADS, zip(ids, listed, strict=True))
+def _start(store: Store, listed: list[rows.QueuedRow]) -> list[Start]:
+    ids = [row.id for row in listed if row.has_payload]
+    payloads = rows.payloads(store.connection, rows.QUEUED_PAYLOADS, ids)
     now_us = store.clock.steady_us()
-    starts = [Start(rows.queued_entry_of(row, payloads.get(row[9])), next(store.tokens), now_us) for row in listed]
-    tokens = rows.as_json({row_id: start.token for row_id, start in zip(ids, starts, strict=True)}).decode()
+    starts = [Start(rows.queued_entry_of(row, payloads.get(row.id)), next(store.tokens), now_us) for row in listed]
+    tokens = as_json({row.id: start.token for row, start in zip(listed, starts, strict=True)}).decode()
     who = store.identity
+    lease = {"tokens": tokens, "owner": who.owner, "boot": who.boot, "expires_us": now_us + who.lease_us}
     with store.noticing_disorder():
-        store.connection.execute(_START, (tokens, who.owner, who.boot, now_us + who.lease_us))
+        store.connection.execute(_START, lease)
     store.connection.execute(_STARTED, (tokens,))
     return starts
 
@@ -200,28 +212,33 @@ def _start(store: Store, listed: list[rows.Row]) -> list[Start]:
 
 
 def _recover(store: Store, request: LeaseRequest, now_us: int) -> list[RecoveredOrphan]:
-    bounds = (store.queue, store.identity.boot, store.clock.steady_us())
-    orphans = json.loads(rows.one_row(store.connection, _ORPHANS, bounds)[0])
-    entries = _with_payloads(store.connection, orphans)
-    settles = [_fate(entry, row, request, now_us) for entry, row in zip(entries, orphans, strict=True)]
+    orphans = _read(store, rows.one_row(store.connection, _ORPHANS, _now(store)))
+    settles = [_fate(row.token, entry, request, now_us) for row, entry in orphans]
     store.put(store.end(settles))
-    return [_recovered(entry, row, settle) for entry, row, settle in zip(entries, orphans, settles, strict=True)]
+    return [_recovered(row, entry, settle) for (row, entry), settle in zip(orphans, settles, strict=True)]
 
 
-def _with_payloads(connection: sqlite3.Connection, listed: Iterable[rows.Row]) -> list[Entry]:
-    listed = list(listed)
-    payloads = rows.payloads(connection, _RUNNING_PAYLOADS, [(row[7], row) for row in listed])
-    return [rows.entry_of(row, payloads.get(row[7])) for row in listed]
+def _read(store: Store, found: sqlite3.Row) -> list[tuple[rows.RunningRow, Entry]]:
+    """The rows that were found, each with the entry that is in progress."""
+    listed = rows.running_rows(found[0])
+    payloads = rows.payloads(store.connection, _RUNNING_PAYLOADS, [row.token for row in listed if row.has_payload])
+    return [(row, rows.entry_of(row, payloads.get(row.token))) for row in listed]
 
 
-def _fate(entry: Entry, row: rows.Row, request: LeaseRequest, now_us: int) -> Settle:
+def _fate(token: int, entry: Entry, request: LeaseRequest, now_us: int) -> Settle:
     wait = orphan_wait(entry.attempts, request.max_retry, request.backoff)
-    return _ending(row[7], entry, ORPHAN_ERROR if wait is None else Requeue(backoff=wait), now_us)
+    return _ending(token, entry, ORPHAN_ERROR if wait is None else Requeue(backoff=wait), now_us)
 
 
-def _recovered(entry: Entry, row: rows.Row, settle: Settle) -> RecoveredOrphan:
-    first = from_us(entry.first_queued_us)
-    return RecoveredOrphan(entry.key, entry.attempts, row[8] or "", entry.priority, first, settle.letter is not None)
+def _recovered(row: rows.RunningRow, entry: Entry, settle: Settle) -> RecoveredOrphan:
+    return RecoveredOrphan(
+        key=entry.key,
+        attempts=entry.attempts,
+        owner=row.owner or "",
+        priority=entry.priority,
+        first_queued_time=from_us(entry.first_queued_us),
+        dead_lettered=settle.letter is not None,
+    )
 
 
 def _ending(token: int, entry: Entry, how: Requeue | str, now_us: int) -> Settle:
@@ -238,12 +255,11 @@ def take_observed(store: Store, pin: tuple[int, int], how: Requeue | str) -> boo
         pin: the token and the expiry that were observed.
         how: a `Requeue`, or the text for the dead letter.
     """
-    found = rows.one_row(store.connection, _OBSERVED, pin)
-    if found is None:
+    found = _read(store, rows.one_row(store.connection, _OBSERVED, pin))
+    if not found:
         return False
-    token, _ = pin
-    (entry,) = _with_payloads(store.connection, [json.loads(found[0])])
-    store.put(store.end([_ending(token, entry, how, store.clock.wall_us())]))
+    ((row, entry),) = found
+    store.put(store.end([_ending(row.token, entry, how, store.clock.wall_us())]))
     return True
 
 
@@ -252,7 +268,7 @@ def take_observed(store: Store, pin: tuple[int, int], how: Requeue | str) -> boo
 
 def renew(store: Store, tokens: Sequence[int]) -> set[int]:
     """Prolong these leases; returns those that are still held."""
-    asked = rows.as_json(tokens).decode()
+    asked = as_json(tokens).decode()
     expires_us = store.clock.steady_us() + store.identity.lease_us
     held = store.held(tokens)
     store.connection.execute(_RENEW, (store.identity.boot, expires_us, asked))

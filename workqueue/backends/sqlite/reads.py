@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.errors import translated
-from workqueue.backends.sqlite.leasing import Standing, standing_of
+from workqueue.backends.sqlite.leasing import SETTINGS, Standing, standing_of
+from workqueue.backends.sqlite.parameters import bound
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN, QueueFile, connect
 from workqueue.clock import Clock
 from workqueue.handles import Dead, HandleStore, Observed, Queued
@@ -32,68 +33,70 @@ _DUE_COUNTED = 1000
 
 # Each is one statement, or several in one read transaction: they see one commit.
 
-_QUEUED = f"json_array({rows.WAITING}, CAST(stamp AS INTEGER))"
-_RUNNING = f"json_array({rows.COMMON}, token, CAST(owner AS TEXT), CAST(expires_us AS INTEGER), CAST(boot AS INTEGER))"
-_DEAD = f"json_array({rows.COMMON}, CAST(error AS TEXT), CAST(failed_us AS INTEGER), id, CAST(stamp AS INTEGER))"
 _ORDER = "ORDER BY priority DESC, queued_us, key"
 
-_LIST_RUNNING = f"SELECT json_group_array({_RUNNING}) FROM in_progress WHERE queue = ?1"
+_LIST_RUNNING = f"SELECT json_group_array({rows.RUNNING}) FROM in_progress WHERE queue = :queue"
 _LIST_READY = f"""
-SELECT json_group_array({_QUEUED}) FROM (
-  SELECT * FROM queued INDEXED BY queued_ready WHERE queue = ?1 AND place = {READY} {_ORDER} LIMIT ?2)
+SELECT json_group_array({rows.QUEUED}) FROM (
+  SELECT * FROM queued INDEXED BY queued_ready WHERE queue = :queue AND place = {READY} {_ORDER} LIMIT :limit)
 """
 # Keys that came due since the last promotion; few, where anybody starts keys at all.
 _LIST_DUE = f"""
-SELECT json_group_array({_QUEUED}) FROM (
-  SELECT * FROM queued INDEXED BY queued_due WHERE queue = ?1 AND place = {DELAYED} AND not_before_us <= ?3
-  {_ORDER} LIMIT ?2)
+SELECT json_group_array({rows.QUEUED}) FROM (
+  SELECT * FROM queued INDEXED BY queued_due WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us
+  {_ORDER} LIMIT :limit)
 """
 _LIST_DELAYED = f"""
-SELECT json_group_array({_QUEUED}) FROM (
-  SELECT * FROM queued INDEXED BY queued_due WHERE queue = ?1 AND place = {DELAYED} AND not_before_us > ?3
-  ORDER BY not_before_us, key LIMIT ?2)
+SELECT json_group_array({rows.QUEUED}) FROM (
+  SELECT * FROM queued INDEXED BY queued_due WHERE queue = :queue AND place = {DELAYED} AND not_before_us > :now_us
+  ORDER BY not_before_us, key LIMIT :limit)
 """
 _LIST_TWINS = (
-    f"SELECT json_group_array({_QUEUED}) FROM queued INDEXED BY queued_twin WHERE queue = ?1 AND place = {TWIN}"
+    f"SELECT json_group_array({rows.QUEUED}) FROM queued INDEXED BY queued_twin WHERE queue = :queue AND place = {TWIN}"
 )
 _LIST_DEAD = f"""
-SELECT json_group_array({_DEAD}) FROM (
-  SELECT * FROM dead INDEXED BY dead_page WHERE queue = ?1 AND id > ?2 ORDER BY id LIMIT ?3)
+SELECT json_group_array({rows.DEAD}) FROM (
+  SELECT * FROM dead INDEXED BY dead_page WHERE queue = :queue AND id > :after ORDER BY id LIMIT :limit)
 """
 _DEAD_PAYLOADS = """
 SELECT id, CAST(payload AS BLOB) FROM dead WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
 """
 
-_FIND = "SELECT {}, CAST(payload AS BLOB) FROM {} WHERE queue = ? AND key = CAST(? AS TEXT)"
-_FIND_QUEUED = _FIND.format(_QUEUED, "queued")
-_FIND_RUNNING = _FIND.format(_RUNNING, "in_progress")
-_FIND_DEAD = _FIND.format(_DEAD, "dead")
+_FIND = (
+    "SELECT json_group_array({}) AS found, max(CAST(payload AS BLOB)) AS payload"
+    " FROM {} WHERE queue = ? AND key = CAST(? AS TEXT)"
+)
+_FIND_QUEUED = _FIND.format(rows.QUEUED, "queued")
+_FIND_RUNNING = _FIND.format(rows.RUNNING, "in_progress")
+_FIND_DEAD = _FIND.format(rows.DEAD, "dead")
 
 # Every subquery is the end of an index, a kept count, or over in_progress, which is never longer than the concurrency.
 _COUNT = f"""
 SELECT ready, delayed, twins, dead_letters,
   (SELECT count(*) FROM (SELECT 1 FROM queued INDEXED BY queued_due
-   WHERE queue = ?1 AND place = {DELAYED} AND not_before_us <= ?2 LIMIT {_DUE_COUNTED})),
+   WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us LIMIT {_DUE_COUNTED})) AS due,
   (SELECT max(queued_us, not_before_us) FROM queued INDEXED BY queued_since
-   WHERE queue = ?1 AND place = {READY} ORDER BY max(queued_us, not_before_us) LIMIT 1),
+   WHERE queue = :queue AND place = {READY} ORDER BY max(queued_us, not_before_us) LIMIT 1) AS oldest_us,
   (SELECT not_before_us FROM queued INDEXED BY queued_due
-   WHERE queue = ?1 AND place = {DELAYED} AND not_before_us <= ?2 ORDER BY not_before_us LIMIT 1),
+   WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us
+   ORDER BY not_before_us LIMIT 1) AS oldest_due_us,
   (SELECT attempts FROM queued INDEXED BY queued_attempts
-   WHERE queue = ?1 AND attempts > 0 ORDER BY attempts DESC LIMIT 1),
-  (SELECT max(attempts) FROM in_progress WHERE queue = ?1),
-  (SELECT count(*) FROM in_progress WHERE queue = ?1),
+   WHERE queue = :queue AND attempts > 0 ORDER BY attempts DESC LIMIT 1) AS queued_attempts,
+  (SELECT max(attempts) FROM in_progress WHERE queue = :queue) AS running_attempts,
+  (SELECT count(*) FROM in_progress WHERE queue = :queue) AS running,
   (SELECT json_group_array(json_array(owner, keys)) FROM
-   (SELECT CAST(owner AS TEXT) AS owner, count(*) AS keys FROM in_progress WHERE queue = ?1 GROUP BY 1))
-FROM queues WHERE id = ?1
+   (SELECT CAST(owner AS TEXT) AS owner, count(*) AS keys FROM in_progress
+    WHERE queue = :queue GROUP BY 1)) AS owners
+FROM queues WHERE id = :queue
 """
 _STANDING = f"""
-SELECT concurrency, paused, starts_per_second, saved_starts, saved_at_us,
-  (SELECT count(*) FROM in_progress WHERE queue = ?1),
-  EXISTS (SELECT 1 FROM in_progress WHERE queue = ?1 AND (boot < ?2 OR boot > ?2)),
-  (SELECT min(expires_us) FROM in_progress WHERE queue = ?1 AND boot = ?2),
-  EXISTS (SELECT 1 FROM queued INDEXED BY queued_ready WHERE queue = ?1 AND place = {READY}),
-  (SELECT min(not_before_us) FROM queued INDEXED BY queued_due WHERE queue = ?1 AND place = {DELAYED})
-FROM queues WHERE id = ?1
+SELECT {SETTINGS},
+  EXISTS (SELECT 1 FROM in_progress WHERE queue = :queue AND (boot < :boot OR boot > :boot)) AS of_another_boot,
+  (SELECT min(expires_us) FROM in_progress WHERE queue = :queue AND boot = :boot) AS expires_us,
+  EXISTS (SELECT 1 FROM queued INDEXED BY queued_ready WHERE queue = :queue AND place = {READY}) AS ready,
+  (SELECT min(not_before_us) FROM queued INDEXED BY queued_due
+   WHERE queue = :queue AND place = {DELAYED}) AS due_us
+FROM queues WHERE id = :queue
 """
 
 
@@ -135,12 +138,12 @@ class View:
 
     def running(self) -> list[Observed]:
         """Everything in progress."""
-        return [self._observed(row) for row in self._list(_LIST_RUNNING)]
+        return [self._observed(row) for row in rows.running_rows(self._list(_LIST_RUNNING))]
 
     def eligible(self, limit: int) -> list[Queued]:
         """The next `limit` eligible keys, in order."""
-        listed = self._list(_LIST_READY, limit)
-        due = self._list(_LIST_DUE, limit, self._clock.wall_us())
+        listed = self._list_queued(_LIST_READY, limit=limit)
+        due = self._list_queued(_LIST_DUE, limit=limit, now_us=self._clock.wall_us())
         handles = self._queued([*listed, *due])
         if due:
             handles.sort(key=lambda queued: (-queued.priority, queued.entry.queued_us, queued.key))
@@ -148,68 +151,70 @@ class View:
 
     def twins(self) -> list[Queued]:
         """The queued entries of keys in progress."""
-        return self._queued(self._list(_LIST_TWINS))
+        return self._queued(self._list_queued(_LIST_TWINS))
 
     def delayed(self, limit: int) -> list[Queued]:
         """The next `limit` keys to come due, soonest first."""
-        return self._queued(self._list(_LIST_DELAYED, limit, self._clock.wall_us()))
+        return self._queued(self._list_queued(_LIST_DELAYED, limit=limit, now_us=self._clock.wall_us()))
 
     def dead(self, after: int, limit: int) -> list[tuple[int, Dead]]:
         """A page of dead letters, each with the `after` of the one that follows it."""
-        listed = self._list(_LIST_DEAD, after, limit)
-        payloads = rows.payloads(self._connection, _DEAD_PAYLOADS, _by_id(listed))
-        return [(row[9], self._dead(row, payloads.get(row[9]))) for row in listed]
+        listed = rows.dead_rows(self._list(_LIST_DEAD, after=after, limit=limit))
+        payloads = rows.payloads(self._connection, _DEAD_PAYLOADS, [row.id for row in listed if row.has_payload])
+        return [(row.id, self._dead(row, payloads.get(row.id))) for row in listed]
 
     def find(self, key: str) -> tuple[Queued | None, Observed | None, Dead | None]:
         """The handles of one key in each of its places."""
-        queued, running, dead = (self._one(sql, key) for sql in (_FIND_QUEUED, _FIND_RUNNING, _FIND_DEAD))
+        queued, running, dead = (self._find(sql, key) for sql in (_FIND_QUEUED, _FIND_RUNNING, _FIND_DEAD))
         return (
-            Queued(self._handles, rows.queued_entry_of(*queued), (queued[0][9], queued[0][10])) if queued else None,
-            self._observed(*running) if running else None,
-            self._dead(*dead) if dead else None,
+            next((self._one_queued(row, queued["payload"]) for row in rows.queued_rows(queued["found"])), None),
+            next((self._observed(row, running["payload"]) for row in rows.running_rows(running["found"])), None),
+            next((self._dead(row, dead["payload"]) for row in rows.dead_rows(dead["found"])), None),
         )
 
-    def _list(self, sql: str, *parameters: int) -> list[rows.Row]:
-        listed: list[rows.Row] = json.loads(rows.one_row(self._connection, sql, (self._queue, *parameters))[0])
+    def _list(self, sql: str, **bounds: int) -> str:
+        listed: str = rows.one_row(self._connection, sql, {"queue": self._queue, **bounds})[0]
         return listed
 
-    def _one(self, sql: str, key: str) -> tuple[rows.Row, bytes | None] | None:
-        found = rows.one_row(self._connection, sql, (self._queue, rows.bound(key)))
-        return (json.loads(found[0]), found[1]) if found else None
+    def _list_queued(self, sql: str, **bounds: int) -> list[rows.QueuedRow]:
+        return rows.queued_rows(self._list(sql, **bounds))
 
-    def _queued(self, listed: Sequence[rows.Row]) -> list[Queued]:
-        payloads = rows.payloads(self._connection, rows.QUEUED_PAYLOADS, _by_id(listed))
-        return [
-            Queued(self._handles, rows.queued_entry_of(row, payloads.get(row[9])), (row[9], row[10])) for row in listed
-        ]
+    def _find(self, sql: str, key: str) -> sqlite3.Row:
+        return rows.one_row(self._connection, sql, (self._queue, bound(key)))
 
-    def _observed(self, row: rows.Row, payload: bytes | None = None) -> Observed:
-        token, owner, expires_us, boot = row[7:11]
-        orphaned = boot != self._boot or expires_us <= self._clock.steady_us()
-        return Observed(self._handles, rows.entry_of(row, payload), owner or "", orphaned, (token, expires_us))
+    def _queued(self, listed: Sequence[rows.QueuedRow]) -> list[Queued]:
+        payloads = rows.payloads(self._connection, rows.QUEUED_PAYLOADS, [row.id for row in listed if row.has_payload])
+        return [self._one_queued(row, payloads.get(row.id)) for row in listed]
 
-    def _dead(self, row: rows.Row, payload: bytes | None) -> Dead:
-        return Dead(self._handles, rows.letter_of(row, payload), (row[9], row[10]))
+    def _one_queued(self, row: rows.QueuedRow, payload: bytes | None) -> Queued:
+        return Queued(self._handles, rows.queued_entry_of(row, payload), (row.id, row.stamp))
+
+    def _observed(self, row: rows.RunningRow, payload: bytes | None = None) -> Observed:
+        orphaned = row.boot != self._boot or row.expires_us <= self._clock.steady_us()
+        entry = rows.entry_of(row, payload)
+        return Observed(self._handles, entry, row.owner or "", orphaned, (row.token, row.expires_us))
+
+    def _dead(self, row: rows.DeadRow, payload: bytes | None) -> Dead:
+        return Dead(self._handles, rows.letter_of(row, payload), (row.id, row.stamp))
 
     # gauges and limits
 
     def counts(self) -> tuple[Counts, bool]:
         """The gauges, and whether more keys came due than were counted."""
         now_us = self._clock.wall_us()
-        row = rows.one_row(self._connection, _COUNT, (self._queue, now_us))
-        ready, delayed, twins, dead, due, oldest_us, oldest_due_us, attempts, running_attempts, running, owners = row
-        since = [us for us in (oldest_us, oldest_due_us) if isinstance(us, int)]
+        row = rows.one_row(self._connection, _COUNT, {"queue": self._queue, "now_us": now_us})
+        since = [us for us in (row["oldest_us"], row["oldest_due_us"]) if isinstance(us, int)]
         counts = Counts(
-            queued=ready + due,
-            not_before=delayed - due,
-            twins=twins,
-            in_progress=running,
-            dead_lettered=dead,
+            queued=row["ready"] + row["due"],
+            not_before=row["delayed"] - row["due"],
+            twins=row["twins"],
+            in_progress=row["running"],
+            dead_lettered=row["dead_letters"],
             oldest_queued_seconds=max(now_us - min(since), 0) / 1e6 if since else 0.0,
-            max_attempts=max(rows.attempts(attempts), rows.attempts(running_attempts)),
-            in_progress_by_owner={owner or "": keys for owner, keys in json.loads(owners)},
+            max_attempts=max(rows.attempts(row["queued_attempts"]), rows.attempts(row["running_attempts"])),
+            in_progress_by_owner={owner or "": keys for owner, keys in json.loads(row["owners"])},
         )
-        return counts, due >= _DUE_COUNTED
+        return counts, row["due"] >= _DUE_COUNTED
 
     def configuration(self) -> Configuration:
         """The stored settings."""
@@ -219,13 +224,12 @@ class View:
         """When a lease step under `concurrency` may next find something to do."""
         row = self._standing()
         standing = standing_of(row)
-        elsewhere, expires_us, ready, due_us = row[6:]
-        changes = [0] if elsewhere else []
-        if isinstance(expires_us, int):
-            changes.append(expires_us - self._clock.steady_us())
+        changes = [0] if row["of_another_boot"] else []
+        if isinstance(row["expires_us"], int):
+            changes.append(row["expires_us"] - self._clock.steady_us())
         room = standing.configuration.room(concurrency, standing.running) > 0
         if room:
-            changes.append(self._eligible_in(standing, bool(ready), due_us))
+            changes.append(self._eligible_in(standing, bool(row["ready"]), row["due_us"]))
         return Outlook(max(min(changes, default=_NEVER_US), 0), room)
 
     def _eligible_in(self, standing: Standing, ready: bool, due_us: Any) -> int:
@@ -237,13 +241,8 @@ class View:
         rate = standing.configuration.starts_per_second
         return standing.bucket.refilled(rate, now_us).wait_us(rate) if rate is not None else 0
 
-    def _standing(self) -> Sequence[Any]:
-        row: Sequence[Any] = rows.one_row(self._connection, _STANDING, (self._queue, self._boot))
-        return row
-
-
-def _by_id(listed: Iterable[rows.Row]) -> list[tuple[int, rows.Row]]:
-    return [(row[9], row) for row in listed]
+    def _standing(self) -> sqlite3.Row:
+        return rows.one_row(self._connection, _STANDING, {"queue": self._queue, "boot": self._boot})
 
 
 class Reads:

@@ -169,6 +169,7 @@ def connect(file: QueueFile) -> sqlite3.Connection:
     patience = file.patience.total_seconds()
     connection = sqlite3.connect(file.path, timeout=patience, isolation_level=None, cached_statements=256)
     # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
+    connection.row_factory = sqlite3.Row
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")

@@ -19,6 +19,7 @@ from random import SystemRandom
 from typing import Any
 
 from workqueue.backends.sqlite import rows as rows
+from workqueue.backends.sqlite.parameters import as_json, bound, dead_values, insert_many, queued_values
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import Clock
 from workqueue.options import Options
@@ -33,15 +34,14 @@ __all__ = ["Arrival", "Ask", "Change", "Enqueue", "Identity", "Settle", "Step", 
 # OR ROLLBACK, here and in the triggers: a batch that meets a broken constraint is rolled back anyway, so SQLite need
 # not keep every page that a statement touches in order to undo that statement alone (a third of what a start cost).
 
-_KEYS = "key IN (SELECT value FROM json_each(CAST(?2 AS TEXT)))"
+_KEYS = "key IN (SELECT value FROM json_each(CAST(:keys AS TEXT)))"
 _TOKENS = "token IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
 
 # Reads both places at once; the rows cannot change before they are written back below.
 _FIND = f"""
 SELECT
-  (SELECT json_group_array(json_array({rows.WAITING}))
-   FROM queued WHERE queue = ?1 AND {_KEYS}),
-  (SELECT json_group_array(CAST(key AS TEXT)) FROM in_progress WHERE queue = ?1 AND {_KEYS})
+  (SELECT json_group_array({rows.QUEUED}) FROM queued WHERE queue = :queue AND {_KEYS}) AS queued,
+  (SELECT json_group_array(CAST(key AS TEXT)) FROM in_progress WHERE queue = :queue AND {_KEYS}) AS running
 """
 _QUEUED_COLUMNS = (
     "id, queue, key, place, priority, attempts, queued_us, first_queued_us, not_before_us, floor, stamp, payload, meta"
@@ -61,10 +61,10 @@ _END = f"DELETE FROM in_progress WHERE {_TOKENS}"
 # The attempts of these keys ended in this transaction, so their twins are ordinary queued rows from here on.
 _FREE_TWINS = f"""
 UPDATE OR ROLLBACK queued INDEXED BY queued_twin
-SET place = CASE WHEN not_before_us > ?3 THEN {DELAYED} ELSE {READY} END
-WHERE queue = ?1 AND place = {TWIN} AND {_KEYS}
+SET place = CASE WHEN not_before_us > :now_us THEN {DELAYED} ELSE {READY} END
+WHERE queue = :queue AND place = {TWIN} AND {_KEYS}
 """
-_FORGET_LETTERS = f"DELETE FROM dead WHERE queue = ?1 AND {_KEYS}"
+_FORGET_LETTERS = f"DELETE FROM dead WHERE queue = :queue AND {_KEYS}"
 # A new event is a new budget: the dead letter, written in the same transaction, is the record of the old one.
 _REFUND_TWIN = "UPDATE queued SET attempts = 0, stamp = ? WHERE queue = ? AND key = CAST(? AS TEXT) AND attempts <> 0"
 _PUT_LETTER = """
@@ -75,24 +75,25 @@ VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)
 _DROP_QUEUED = "DELETE FROM queued WHERE id = ? AND stamp = ?"
 _DROP_DEAD = "DELETE FROM dead WHERE id = ? AND stamp = ?"
 _LETTER = f"""
-SELECT json_array({rows.COMMON}, CAST(error AS TEXT), CAST(failed_us AS INTEGER)), CAST(payload AS BLOB)
+SELECT json_group_array({rows.DEAD}) AS letters, max(CAST(payload AS BLOB)) AS payload
 FROM dead WHERE id = ? AND stamp = ?
 """
 # What only a hand can have done: a twin whose lease it deleted waits for an attempt that is gone, and a key in progress
 # that it made eligible cannot be started, which fails the lease step.
 _FREE_STRANDED = f"""
 UPDATE OR ROLLBACK queued INDEXED BY queued_twin
-SET place = CASE WHEN not_before_us > ?2 THEN {DELAYED} ELSE {READY} END
-WHERE queue = ?1 AND place = {TWIN} AND key NOT IN (SELECT key FROM in_progress WHERE queue = ?1)
+SET place = CASE WHEN not_before_us > :now_us THEN {DELAYED} ELSE {READY} END
+WHERE queue = :queue AND place = {TWIN} AND key NOT IN (SELECT key FROM in_progress WHERE queue = :queue)
 """
 _HOLD_BACK = f"""
 UPDATE OR ROLLBACK queued SET place = {TWIN}
-WHERE queue = ?1 AND place <> {TWIN} AND key IN (SELECT key FROM in_progress WHERE queue = ?1)
+WHERE queue = :queue AND place <> {TWIN} AND key IN (SELECT key FROM in_progress WHERE queue = :queue)
 """
 _CONFIGURE = "UPDATE queues SET concurrency = ?, paused = ?, starts_per_second = ? WHERE id = ?"
 # A new rate begins with one second's worth of starts; the same rate keeps what is saved up.
 _REFILL = """
-UPDATE queues SET saved_starts = max(coalesce(?1, 0), 1), saved_at_us = ?2 WHERE id = ?3 AND starts_per_second IS NOT ?1
+UPDATE queues SET saved_starts = max(coalesce(:rate, 0), 1), saved_at_us = :now_us
+WHERE id = :queue AND starts_per_second IS NOT :rate
 """
 
 
@@ -209,21 +210,24 @@ class Store:
             _merge(found, arrival)
         now_us = self.clock.wall_us()
         changed = [entry for entry in found.values() if entry.changed]
-        rows.insert_many(self.connection, _put_statement, [self._values(row, running, now_us) for row in changed])
+        insert_many(self.connection, _put_statement, [self._values(row, running, now_us) for row in changed])
         if changed:
             self.changed |= Change.ELIGIBLE
 
     def _find(self, keys: Iterable[str]) -> tuple[dict[str, _Queued], set[str]]:
-        found, running = rows.one_row(self.connection, _FIND, (self.queue, rows.as_json(list(keys))))
-        listed = [(row[9], row) for row in json.loads(found)]
-        payloads = rows.payloads(self.connection, rows.QUEUED_PAYLOADS, listed)
-        entries = [_Queued(row_id, rows.queued_entry_of(row, payloads.get(row_id))) for row_id, row in listed]
-        return {queued.entry.key: queued for queued in entries}, set(json.loads(running))
+        found = rows.one_row(self.connection, _FIND, self._keys(keys))
+        listed = rows.queued_rows(found["queued"])
+        payloads = rows.payloads(self.connection, rows.QUEUED_PAYLOADS, [row.id for row in listed if row.has_payload])
+        entries = [_Queued(row.id, rows.queued_entry_of(row, payloads.get(row.id))) for row in listed]
+        return {queued.entry.key: queued for queued in entries}, set(json.loads(found["running"]))
+
+    def _keys(self, keys: Iterable[str]) -> dict[str, Any]:
+        return {"queue": self.queue, "keys": as_json(list(keys))}
 
     def _values(self, queued: _Queued, running: set[str], now_us: int) -> tuple[Any, ...]:
         entry = queued.entry
         place = TWIN if entry.key in running else DELAYED if entry.not_before_us > now_us else READY
-        return rows.queued_values(queued.row_id, self.queue, entry, place, next(self._stamps))
+        return queued_values(queued.row_id, self.queue, entry, place, next(self._stamps))
 
     # out of in progress
 
@@ -242,17 +246,17 @@ class Store:
 
     def held(self, tokens: Sequence[int]) -> set[int]:
         """Those of `tokens` whose leases nobody ended or took."""
-        return set(json.loads(rows.one_row(self.connection, _HELD, (rows.as_json(tokens),))[0]))
+        return set(json.loads(rows.one_row(self.connection, _HELD, (as_json(tokens),))[0]))
 
     def _leave_in_progress(self, ended: Sequence[Settle]) -> None:
-        keys = rows.as_json([settle.key for settle in ended])
-        self.connection.execute(_END, (rows.as_json([settle.token for settle in ended]),))
-        if self.connection.execute(_FREE_TWINS, (self.queue, keys, self.clock.wall_us())).rowcount:
+        self.connection.execute(_END, (as_json([settle.token for settle in ended]),))
+        twins = {**self._keys([settle.key for settle in ended]), "now_us": self.clock.wall_us()}
+        if self.connection.execute(_FREE_TWINS, twins).rowcount:
             self.changed |= Change.ELIGIBLE
         # A completed key takes its dead letter along, a dead-lettered one replaces it.
         gone = [settle.key for settle in ended if settle.back is None]
         if gone:
-            self.connection.execute(_FORGET_LETTERS, (self.queue, rows.as_json(gone)))
+            self.connection.execute(_FORGET_LETTERS, self._keys(gone))
         for settle in ended:
             if settle.letter is not None:
                 self._bury(settle.letter)
@@ -260,14 +264,14 @@ class Store:
 
     def _bury(self, letter: DeadLetter) -> None:
         stamp = next(self._stamps)
-        self.connection.execute(_PUT_LETTER, rows.dead_values(self.queue, letter, stamp))
-        self.connection.execute(_REFUND_TWIN, (stamp, self.queue, rows.bound(letter.entry.key)))
+        self.connection.execute(_PUT_LETTER, dead_values(self.queue, letter, stamp))
+        self.connection.execute(_REFUND_TWIN, (stamp, self.queue, bound(letter.entry.key)))
 
     def mend(self) -> None:
         """Put every queued row in its place, if that was not done yet or a row was found in a wrong one."""
         if not self._is_sound:
-            self.connection.execute(_FREE_STRANDED, (self.queue, self.clock.wall_us()))
-            self.connection.execute(_HOLD_BACK, (self.queue,))
+            self.connection.execute(_FREE_STRANDED, {"queue": self.queue, "now_us": self.clock.wall_us()})
+            self.connection.execute(_HOLD_BACK, {"queue": self.queue})
             self._is_sound = True
 
     @contextmanager
@@ -292,9 +296,10 @@ class Store:
     def redrive(self, row_id: int, stamp: int, now_us: int) -> bool:
         """Queue a dead-lettered key again and remove the letter, if it is unchanged."""
         found = rows.one_row(self.connection, _LETTER, (row_id, stamp))
-        if found is None:
+        letters = rows.dead_rows(found["letters"])
+        if not letters:
             return False
-        letter = rows.letter_of(json.loads(found[0]), found[1])
+        letter = rows.letter_of(letters[0], found["payload"])
         self.drop_dead(row_id, stamp)
         self.put([Arrival(redriven(letter, None, now_us), lambda queued, _: redriven(letter, queued, now_us))])
         return True
@@ -304,7 +309,7 @@ class Store:
     def configure(self, wanted: Configuration, now_us: int) -> None:
         """Replace the stored settings."""
         rate = wanted.starts_per_second
-        self.connection.execute(_REFILL, (rate, now_us, self.queue))
+        self.connection.execute(_REFILL, {"rate": rate, "now_us": now_us, "queue": self.queue})
         self.connection.execute(_CONFIGURE, (wanted.concurrency, wanted.paused, rate, self.queue))
         self.changed |= Change.ROOM | Change.ELIGIBLE
 
