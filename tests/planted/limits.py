@@ -93,7 +93,7 @@ LIMITS = [
         "twins are counted as eligible",
         "counts: a key is counted where it is",
         memory(MEMORY + "counts", "- self._twins", ""),
-        sqlite(SQL_READS + "View.counts", "queued=ready + due", "queued=ready + due + twins"),
+        sqlite(SQL_READS + "View.counts", 'queued=row["ready"] +', 'queued=row["ready"] + row["twins"] +'),
         redis("counts", "ready + due, call", "ready + due + 1, call"),
         gcs(GCS + "counts", "queued=kept.ready", "queued=kept.ready + len(kept.aside)"),
     ),

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote
 
 from workqueue.backends.sqlite import leasing
@@ -39,11 +39,10 @@ from workqueue.errors import (
     KeyNotFoundError,
     QueueClosedError,
     StartLostError,
-    StoreError,
     StoreUnavailableError,
     WorkQueueError,
 )
-from workqueue.handles import Dead, Observed, Owned, Queued, state_of
+from workqueue.handles import Dead, Observed, Owned, Queued, fenced, state_of
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
@@ -124,9 +123,8 @@ class SqliteQueue:
         validate_key(key)
         if options.payload is not None:
             check_payload(options.payload, self.max_payload)
-        step = Enqueue(((key, options),), self.clock.wall_us())
-        await self._writer.submit(step)
-        self._count_enqueued(step)
+        now_us = self.clock.wall_us()
+        self._count_enqueued(await self._writer.submit(Enqueue(((key, options),), now_us)), now_us)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
@@ -138,12 +136,11 @@ class SqliteQueue:
         # One after the other: what waits in the meantime, lease renewals above all, goes in between.
         for first in range(0, len(checked), _KEYS_A_STEP):
             step = Enqueue(checked[first : first + _KEYS_A_STEP], now_us)
-            await self._writer.submit(step)
-            self._count_enqueued(step)
+            self._count_enqueued(await self._writer.submit(step), now_us)
 
-    def _count_enqueued(self, step: Enqueue) -> None:
-        for arrival in step.stored:
-            self.metrics.enqueued(arrival.not_before_us - step.now_us, deduped=arrival.deduped)
+    def _count_enqueued(self, stored: Iterable[Arrival], now_us: int) -> None:
+        for arrival in stored:
+            self.metrics.enqueued(arrival.not_before_us - now_us, deduped=arrival.deduped)
 
     # enumerate
 
@@ -200,34 +197,32 @@ class SqliteQueue:
         """Recover orphans and start keys, in one transaction (see `LeasingQueue.lease`)."""
         recovered: list[RecoveredOrphan] = []
         while True:  # only the last step starts keys, once everything that is due has its place
-            step = await self._starting(Ask(lambda store: leasing.lease(store, request)))
+            step = await self._starting(lambda store: leasing.lease(store, request))
             recovered += step.recovered
             self.metrics.expired(len(step.recovered))
             if not step.more_due:
                 return Leased([self._owned(start) for start in step.started], recovered)
 
     async def start(self, queued: Queued) -> Owned:
-        step = await self._starting(Ask(lambda store: leasing.start(store, *queued.version)))
+        step = await self._starting(lambda store: leasing.start(store, *queued.version))
         if not step.started:
             raise StartLostError()
         return self._owned(step.started[0])
 
-    async def _starting(self, ask: Ask) -> LeaseStep:
+    async def _starting(self, question: Callable[[Store], LeaseStep]) -> LeaseStep:
         """Run a step that starts keys; a caller who is cancelled never learns of them, so they are handed back."""
-        answered = self._writer.submit(ask, durable=False)
+        starting = self._writer.submit(Ask(question), durable=False)
         try:
-            await asyncio.shield(answered)
+            return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            answered.add_done_callback(lambda done: self._give_back(done, ask))
+            starting.add_done_callback(self._give_back)
             raise
-        step: LeaseStep = ask.answer
-        return step
 
-    def _give_back(self, answered: asyncio.Future[None], ask: Ask) -> None:
-        if answered.cancelled() or answered.exception() is not None:
+    def _give_back(self, starting: asyncio.Future[LeaseStep]) -> None:
+        if starting.cancelled() or starting.exception() is not None:
             return
         with contextlib.suppress(QueueClosedError):  # then their leases lapse
-            for start in ask.answer.started:
+            for start in starting.result().started:
                 self._writer.submit(_release(start.token, started(start.entry))).add_done_callback(_seen)
 
     def _owned(self, start: Start) -> Owned:
@@ -240,10 +235,10 @@ class SqliteQueue:
     def _renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
         ask = Ask(lambda store: leasing.renew(store, [int(lease.token) for lease in leases]))
         try:
-            self._writer.run(ask, timeout)
+            held = self._writer.run(ask, timeout)
         except WorkQueueError as error:  # whatever it is, it may be over before the leases are
             raise StoreUnavailableError(str(error)) from error
-        return [lease for lease in leases if int(lease.token) in ask.answer]
+        return [lease for lease in leases if int(lease.token) in held]
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
@@ -283,21 +278,9 @@ class SqliteQueue:
     def abandon(self, owned: Owned) -> None:
         self.renewer.drop(owned.lease)
 
-    async def _settle(self, owned: Owned, settle: Settle) -> bool:
-        """End the lease if it is still `owned`'s: whoever holds the token, and only he, may write."""
+    def _settle(self, owned: Owned, settle: Settle) -> Coroutine[Any, Any, bool]:
         self._check_open()
-        lease = owned.lease
-        self.renewer.drop(lease)
-        if lease.lost.is_set():
-            return False
-        try:
-            await self._writer.submit(settle)
-        except StoreError:
-            self.renewer.keep(lease)
-            raise
-        if not settle.applied:
-            lease.lost.set()
-        return settle.applied
+        return fenced(owned, self.renewer, partial(self._writer.submit, settle), lost=False)
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
         return await self._ask(partial(leasing.take_observed, pin=observed.version, how=how))
@@ -316,9 +299,7 @@ class SqliteQueue:
         return await self._ask(lambda store: store.drop_dead(*dead.version))
 
     async def _ask(self, question: Callable[[Store], _T], *, durable: bool = True) -> _T:
-        ask = Ask(question)
-        await self._writer.submit(ask, durable=durable)
-        answer: _T = ask.answer
+        answer: _T = await self._writer.submit(Ask(question), durable=durable)
         return answer
 
     def _check_open(self) -> None:
@@ -330,10 +311,10 @@ def _release(token: int, entry: Entry) -> Settle:
     return Settle(token, entry.key, Arrival(released(entry), partial(merge_into_twin, release=True)))
 
 
-def _seen(answered: asyncio.Future[None]) -> None:
+def _seen(released: asyncio.Future[bool]) -> None:
     """Nobody waits for this answer; if it is an error, the lease lapses and the key is recovered."""
-    if not answered.cancelled():
-        answered.exception()
+    if not released.cancelled():
+        released.exception()
 
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> SqliteQueue:

@@ -26,7 +26,7 @@ _MEANINGS: dict[int, tuple[type[StoreError], str]] = {
 _UNKNOWN = (StoreUnusableError, "SQLite refused what this release asks of it")
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Exception) -> bool:
     """Whether the error only says that somebody else has the lock at the moment."""
     return _code(error) == sqlite3.SQLITE_BUSY
 
@@ -41,5 +41,5 @@ def translated(error: Exception, path: str) -> Exception:
     return typed
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY

@@ -14,8 +14,8 @@ from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.parameters import as_json
 from workqueue.backends.sqlite.schema import DELAYED, READY
 from workqueue.backends.sqlite.store import Arrival, Settle, Store
-from workqueue.clock import from_us
 from workqueue.errors import InvalidOptionsError
+from workqueue.handles import recovered_orphan
 from workqueue.interface import LeaseRequest, RecoveredOrphan
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, requeued
@@ -215,7 +215,10 @@ def _recover(store: Store, request: LeaseRequest, now_us: int) -> list[Recovered
     orphans = _read(store, rows.one_row(store.connection, _ORPHANS, _now(store)))
     settles = [_fate(row.token, entry, request, now_us) for row, entry in orphans]
     store.put(store.end(settles))
-    return [_recovered(row, entry, settle) for (row, entry), settle in zip(orphans, settles, strict=True)]
+    return [
+        recovered_orphan(entry, row.owner or "", dead_lettered=settle.letter is not None)
+        for (row, entry), settle in zip(orphans, settles, strict=True)
+    ]
 
 
 def _read(store: Store, found: sqlite3.Row) -> list[tuple[rows.RunningRow, Entry]]:
@@ -228,17 +231,6 @@ def _read(store: Store, found: sqlite3.Row) -> list[tuple[rows.RunningRow, Entry
 def _fate(token: int, entry: Entry, request: LeaseRequest, now_us: int) -> Settle:
     wait = orphan_wait(entry.attempts, request.max_retry, request.backoff)
     return _ending(token, entry, ORPHAN_ERROR if wait is None else Requeue(backoff=wait), now_us)
-
-
-def _recovered(row: rows.RunningRow, entry: Entry, settle: Settle) -> RecoveredOrphan:
-    return RecoveredOrphan(
-        key=entry.key,
-        attempts=entry.attempts,
-        owner=row.owner or "",
-        priority=entry.priority,
-        first_queued_time=from_us(entry.first_queued_us),
-        dead_lettered=settle.letter is not None,
-    )
 
 
 def _ending(token: int, entry: Entry, how: Requeue | str, now_us: int) -> Settle:

@@ -124,17 +124,17 @@ def one_row(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] 
 
 def queued_rows(text: str) -> list[QueuedRow]:
     """The rows in a JSON array of `QUEUED`."""
-    return [QueuedRow(*values) for values in json.loads(text)]
+    return list(map(QueuedRow._make, json.loads(text)))
 
 
 def running_rows(text: str) -> list[RunningRow]:
     """The rows in a JSON array of `RUNNING`."""
-    return [RunningRow(*values) for values in json.loads(text)]
+    return list(map(RunningRow._make, json.loads(text)))
 
 
 def dead_rows(text: str) -> list[DeadRow]:
     """The rows in a JSON array of `DEAD`."""
-    return [DeadRow(*values) for values in json.loads(text)]
+    return list(map(DeadRow._make, json.loads(text)))
 
 
 def payloads(connection: sqlite3.Connection, sql: str, ids: Sequence[int]) -> dict[int, bytes]:

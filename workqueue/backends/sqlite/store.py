@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntFlag
 from functools import lru_cache
 from itertools import count
 from random import SystemRandom
-from typing import Any
+from typing import Any, ClassVar
 
 from workqueue.backends.sqlite import rows as rows
-from workqueue.backends.sqlite.parameters import as_json, bound, dead_values, insert_many, queued_values
+from workqueue.backends.sqlite.parameters import as_json, dead_values, insert_many, queued_values
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import Clock
 from workqueue.options import Options
-from workqueue.rules import DeadLetter, Entry, enqueued, merge_incoming, redriven
+from workqueue.rules import DeadLetter, Entry, enqueued, merge_incoming, redriven, spared
 from workqueue.throttle import Configuration
 
 __all__ = ["Arrival", "Ask", "Change", "Enqueue", "Identity", "Settle", "Step", "Store"]
@@ -65,8 +65,6 @@ SET place = CASE WHEN not_before_us > :now_us THEN {DELAYED} ELSE {READY} END
 WHERE queue = :queue AND place = {TWIN} AND {_KEYS}
 """
 _FORGET_LETTERS = f"DELETE FROM dead WHERE queue = :queue AND {_KEYS}"
-# A new event is a new budget: the dead letter, written in the same transaction, is the record of the old one.
-_REFUND_TWIN = "UPDATE queued SET attempts = 0, stamp = ? WHERE queue = ? AND key = CAST(? AS TEXT) AND attempts <> 0"
 _PUT_LETTER = """
 INSERT INTO dead (queue, key, priority, attempts, queued_us, first_queued_us, payload, meta, error, failed_us, stamp)
 VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -129,38 +127,45 @@ class Arrival:
 
 @dataclass(slots=True)
 class Enqueue:
-    """Store these keys; afterwards `stored` says what became of each."""
+    """Store these keys; the answer says what became of each."""
 
     items: Sequence[tuple[str, Options]]
     now_us: int
-    stored: list[Arrival] = field(default_factory=list)
+    answer: list[Arrival] = field(default_factory=list)
+
+    @property
+    def keys(self) -> int:
+        """How many keys the step touches."""
+        return len(self.items)
 
     def arrivals(self) -> list[Arrival]:
         """The entries to store; a batch that is run again starts from fresh ones."""
-        self.stored = [Arrival(enqueued(key, options, self.now_us), merge_incoming) for key, options in self.items]
-        return self.stored
+        self.answer = [Arrival(enqueued(key, options, self.now_us), merge_incoming) for key, options in self.items]
+        return self.answer
 
 
 @dataclass(slots=True)
 class Settle:
     """End the lease `token` and leave `back` in the queue or `letter` among the dead; neither = the key is completed.
 
-    Afterwards `applied` says whether the token still owned the key.
+    The answer is whether the token still owned the key.
     """
 
     token: int
     key: str
     back: Arrival | None = None
     letter: DeadLetter | None = None
-    applied: bool = False
+    answer: bool = False
+    keys: ClassVar[int] = 1
 
 
 @dataclass(slots=True)
 class Ask:
-    """Anything else: run `question` on the store; `answer` is what it returned."""
+    """Anything else: run `question` on the store; the answer is what it returned."""
 
     question: Callable[[Store], Any]
     answer: Any = None
+    keys: ClassVar[int] = 1
 
 
 Step = Enqueue | Settle | Ask
@@ -208,9 +213,13 @@ class Store:
         found, running = self._find({arrival.entry.key for arrival in arrivals})
         for arrival in arrivals:
             _merge(found, arrival)
+        self._write(found, running)
+
+    def _write(self, found: Mapping[str, _Queued], running: Collection[str]) -> None:
+        """Store those of `found` that changed."""
         now_us = self.clock.wall_us()
-        changed = [entry for entry in found.values() if entry.changed]
-        insert_many(self.connection, _put_statement, [self._values(row, running, now_us) for row in changed])
+        changed = [queued for queued in found.values() if queued.changed]
+        insert_many(self.connection, _put_statement, [self._values(queued, running, now_us) for queued in changed])
         if changed:
             self.changed |= Change.ELIGIBLE
 
@@ -224,7 +233,7 @@ class Store:
     def _keys(self, keys: Iterable[str]) -> dict[str, Any]:
         return {"queue": self.queue, "keys": as_json(list(keys))}
 
-    def _values(self, queued: _Queued, running: set[str], now_us: int) -> tuple[Any, ...]:
+    def _values(self, queued: _Queued, running: Collection[str], now_us: int) -> tuple[Any, ...]:
         entry = queued.entry
         place = TWIN if entry.key in running else DELAYED if entry.not_before_us > now_us else READY
         return queued_values(queued.row_id, self.queue, entry, place, next(self._stamps))
@@ -237,9 +246,9 @@ class Store:
             return []
         held = self.held([settle.token for settle in settles])
         for settle in settles:
-            settle.applied = settle.token in held
+            settle.answer = settle.token in held
             held.discard(settle.token)  # of two settles of one lease the first is applied
-        ended = [settle for settle in settles if settle.applied]
+        ended = [settle for settle in settles if settle.answer]
         if ended:
             self._leave_in_progress(ended)
         return [settle.back for settle in ended if settle.back is not None]
@@ -257,15 +266,18 @@ class Store:
         gone = [settle.key for settle in ended if settle.back is None]
         if gone:
             self.connection.execute(_FORGET_LETTERS, self._keys(gone))
-        for settle in ended:
-            if settle.letter is not None:
-                self._bury(settle.letter)
+        letters = [settle.letter for settle in ended if settle.letter is not None]
+        if letters:
+            self._bury(letters)
         self.changed |= Change.ROOM
 
-    def _bury(self, letter: DeadLetter) -> None:
-        stamp = next(self._stamps)
-        self.connection.execute(_PUT_LETTER, dead_values(self.queue, letter, stamp))
-        self.connection.execute(_REFUND_TWIN, (stamp, self.queue, bound(letter.entry.key)))
+    def _bury(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self.connection.execute(_PUT_LETTER, dead_values(self.queue, letter, next(self._stamps)))
+        twins, running = self._find([letter.entry.key for letter in letters])
+        for twin in twins.values():
+            twin.become(spared(twin.entry))
+        self._write(twins, running)
 
     def mend(self) -> None:
         """Put every queued row in its place, if that was not done yet or a row was found in a wrong one."""
@@ -322,6 +334,11 @@ class _Queued:
     entry: Entry
     changed: bool = False
 
+    def become(self, entry: Entry) -> None:
+        """Have the row hold `entry`; one that holds it already is not written."""
+        self.changed |= entry != self.entry
+        self.entry = entry
+
 
 def _merge(found: dict[str, _Queued], arrival: Arrival) -> None:
     key = arrival.entry.key
@@ -329,9 +346,7 @@ def _merge(found: dict[str, _Queued], arrival: Arrival) -> None:
     if queued is None:
         queued = found[key] = _Queued(None, arrival.entry, changed=True)
     else:
-        merged = arrival.merge(queued.entry, arrival.entry)
-        queued.changed |= merged != queued.entry  # the common duplicate writes nothing
-        queued.entry = merged
+        queued.become(arrival.merge(queued.entry, arrival.entry))
         arrival.deduped = True
     arrival.not_before_us = queued.entry.not_before_us
 

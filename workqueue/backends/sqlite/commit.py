@@ -1,0 +1,125 @@
+"""Stages 1-6: one transaction for a batch of calls, and one answer for each, on the writer's thread.
+
+When a batch fails, each of its calls runs again by itself, so that one bad call cannot fail the others.
+
+The thread waits for the file's lock by itself instead of leaving that to SQLite's busy handler, whose naps grow to
+100 ms: it asks again every few milliseconds, and answers those who have waited too long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from workqueue.backends.sqlite.calls import Call, Outbox
+from workqueue.backends.sqlite.errors import is_busy, translated
+from workqueue.backends.sqlite.schema import QueueFile
+from workqueue.backends.sqlite.store import Change, Store
+from workqueue.errors import StoreUnusableError
+
+__all__ = ["Commits"]
+
+_FIRST_NAP, _LONGEST_NAP = 0.0005, 0.01  # seconds
+
+
+class Commits:
+    """Commits batches of calls and answers them.
+
+    Args:
+        file: the file.
+        store: runs the steps.
+        outbox: takes the answers to the event loop.
+        on_change: called on the event loop after a commit, with what it may have changed.
+    """
+
+    def __init__(self, file: QueueFile, store: Store, outbox: Outbox, on_change: Callable[[Change], None]) -> None:
+        self._file = file
+        self._store = store
+        self._connection = store.connection
+        self._outbox = outbox
+        self._on_change = on_change
+        self._inode = os.stat(file.path).st_ino
+        self._synced: bool | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def commit(self, batch: Sequence[Call]) -> None:
+        """Run `batch` in one transaction and answer it; if that fails, each call in a transaction of its own."""
+        for call in self._commit(batch):
+            self._commit([call])
+
+    def _commit(self, batch: Sequence[Call]) -> Sequence[Call]:
+        """Run `batch` and answer it; returns the calls that are to be run by themselves."""
+        calls = self._begin(batch)
+        if not calls:
+            return ()
+        try:
+            self._store.perform([call.step for call in calls])
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - it is some caller's, who gets it
+            self._roll_back()
+            if len(calls) > 1:
+                return calls
+            self._answer(calls, error)
+        else:
+            self._answer(calls, None, self._store.changed)
+        return ()
+
+    def _begin(self, batch: Sequence[Call]) -> Sequence[Call]:
+        """Get the file's only write lock for those of `batch` who wait that long; the others are answered."""
+        nap = _FIRST_NAP
+        while calls := [call for call in batch if call.is_wanted()]:
+            try:
+                self._check_file()
+                self._synchronise(any(call.durable for call in calls))
+                self._connection.execute("BEGIN IMMEDIATE")
+            except Exception as error:  # noqa: BLE001 - the callers get it
+                batch = self._patient(calls, error)
+            else:
+                return calls
+            time.sleep(nap)
+            nap = min(nap * 1.5, _LONGEST_NAP)
+        return ()
+
+    def _patient(self, calls: Sequence[Call], error: Exception) -> Sequence[Call]:
+        """Those of `calls` that are worth trying again in a moment; the others are answered with `error`."""
+        latest = time.monotonic() - self._file.patience.total_seconds()
+        if not is_busy(error):
+            self._answer(calls, error)
+            return ()
+        self._answer([call for call in calls if call.since <= latest], error)
+        return [call for call in calls if call.since > latest]
+
+    def _synchronise(self, durable: bool) -> None:
+        """Have the next COMMIT wait for the disk, or not. A start need not: losing it in a power cut loses nothing."""
+        wanted = durable and self._file.fsync
+        if wanted is not self._synced:
+            # A script, because a PRAGMA that is executed again from the statement cache may do nothing.
+            self._connection.executescript(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._synced = wanted
+
+    def _check_file(self) -> None:
+        """Refuse to write to a file that was deleted: SQLite would go on, and keys would vanish at the next start."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(self._file.path).st_ino == self._inode:
+                return
+        raise StoreUnusableError(
+            f"{self._file.path} was moved, deleted or replaced while the queue was open; restart this process"
+        )
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # a transaction that failed badly was rolled back by SQLite itself
+                self._connection.execute("ROLLBACK")
+
+    def _answer(self, calls: Sequence[Call], error: Exception | None, changed: Change = Change.NOTHING) -> None:
+        typed = translated(error, self._file.path) if error is not None else None
+        for call in calls:
+            call.answer(typed)
+        self._outbox.send(partial(self._on_change, changed) if changed else None)
