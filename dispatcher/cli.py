@@ -80,12 +80,9 @@ def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags) ->
     Keys come in over gRPC; GET or POST / starts a round; /healthz, /readyz and /metrics are beside it. SIGTERM and
     SIGINT drain, a second one cancels.
     """
-    from dispatcher.process import Listening
-
     configure_logging(logs.log_level, logs.log_format)
     process = work.process(memory=True)
-    listening = Listening(listen.host, ports.http_port, ports.grpc_port, listen.probe_port, listen.security())
-    run_server(process.serve(listening))
+    run_server(process.serve(listen.front(ports.http_port), ports.grpc_port))
 
 
 @app.command("run")
@@ -95,15 +92,12 @@ def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: 
 
     For a queue that is filled by others. With --once it runs one round and exits, for cron jobs.
     """
-    from dispatcher.process import Listening
-
     configure_logging(logs.log_level, logs.log_format)
     process = work.process()
     if once.once:
         run_server(process.once())
     else:
-        listening = Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())
-        run_server(process.serve(listening))
+        run_server(process.serve(listen.front(ports.http_port), None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +128,9 @@ def schedules(work: ScheduleWork, listen: ListenFlags, ports: RunPorts, logs: Lo
 
     Run as many as you like: each tick is fired by one of them. `workqueue schedules` adds, lists and removes schedules.
     """
-    from dispatcher.process import Listening
-
     configure_logging(logs.log_level, logs.log_format)
     process = work.process()
-    run_server(process.serve(Listening(listen.host, ports.http_port, None, listen.probe_port, listen.security())))
+    run_server(process.serve(listen.front(ports.http_port), None))
 
 
 @app.command("policies")

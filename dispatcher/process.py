@@ -20,37 +20,22 @@ from dispatcher.round import Round
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from dispatcher.trigger import Trigger
-from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.backends import open_queue
 from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
-from workqueue.rpc.channel import join_host_port
 from workqueue.rpc.receiver import receive
 from workqueue.signals import until_signalled
 from workqueue.telemetry.exposition import Exposition, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.telemetry.samples import SampleSource
-from workqueue.web.bearer import guarded
-from workqueue.web.probes import probing
-from workqueue.web.server import serving
+from workqueue.web.front import Front
 
 if TYPE_CHECKING:  # cron, which few processes need
     from dispatcher.schedules import Schedules
 
-__all__ = ["Listening", "Process"]
+__all__ = ["Process"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where a process listens; without a `grpc_port` it has no receiver, without a `probe_port` no plaintext probes."""
-
-    host: str
-    http_port: int
-    grpc_port: int | None
-    probe_port: int | None
-    security: ServerSecurity
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +80,18 @@ class Process:
                 await errors.give_up()
                 log.info("one round: %s", _counted(setup.metrics.outcomes.items()), extra={"queue": setup.metrics.name})
 
-    async def serve(self, listening: Listening) -> None:
-        """Dispatch until SIGTERM or SIGINT, then drain."""
+    async def serve(self, front: Front, grpc_port: int | None) -> None:
+        """Dispatch until a signal, then drain.
+
+        Args:
+            front: where trigger, probes and metrics are.
+            grpc_port: where the receiver is; None = there is none.
+        """
         async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
             errors = self.events.emitter(metrics_of(queue).name)
             dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
             fired = self.schedules.fired(queue) if self.schedules is not None else nullcontext()
-            async with self._watched(dispatcher, queue, listening) as trigger, _received(queue, listening), fired:
+            async with self._watched(dispatcher, queue, front) as trigger, _received(queue, front, grpc_port), fired:
                 await run_until_signalled(dispatcher, trigger)
 
     @property
@@ -109,35 +99,28 @@ class Process:
         return [*self.sources, *([self.schedules.metrics] if self.schedules is not None else [])]
 
     @asynccontextmanager
-    async def _watched(self, dispatcher: Dispatcher, queue: FullQueue, listening: Listening) -> AsyncIterator[Trigger]:
+    async def _watched(self, dispatcher: Dispatcher, queue: FullQueue, front: Front) -> AsyncIterator[Trigger]:
         """Serve trigger, probes and metrics over HTTP until the block ends."""
         metrics = metrics_of(queue)
         exposition = Exposition(
             identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY], sources=self._sources
         )
         trigger = Trigger(dispatcher.setup, dispatcher.health)
-        app = trigger.app(exposition.scraped)
-        check_listen(listening.host, listening.http_port, listening.security)
-        tls = listening.security.tls.http_context() if listening.security.tls else None
         async with (
             GaugeRefresher(queue, metrics, [dispatcher.metrics]),
-            serving(guarded(app, listening.security), listening.host, listening.http_port, tls=tls) as port,
-            probing(app, listening.host, listening.probe_port) as probes,
+            front.opened(trigger.app(exposition.scraped), "trigger, probes and metrics"),
         ):
-            log.info("trigger, probes and metrics on %s", join_host_port(listening.host, port))
-            if probes is not None:
-                log.info("plaintext probes on %s", join_host_port(listening.host, probes))
             try:
                 yield trigger
             finally:
                 await trigger.drain()
 
 
-def _received(queue: FullQueue, listening: Listening) -> AbstractAsyncContextManager[object]:
+def _received(queue: FullQueue, front: Front, grpc_port: int | None) -> AbstractAsyncContextManager[object]:
     """Take keys over gRPC until the block ends, where the process is to."""
-    if listening.grpc_port is None:
+    if grpc_port is None:
         return nullcontext()
-    return receive(queue, host=listening.host, port=listening.grpc_port, security=listening.security)
+    return receive(queue, host=front.host, port=grpc_port, security=front.security)
 
 
 def _end_in(patience: timedelta, round_: Round) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,13 @@ from tests.support.grpc import ONCE, QUICK, FixedToken, channel_to, client_of, o
 from tests.support.tls import Authority, Pair
 from workqueue import KeyStatus
 from workqueue.access.security import ClientSecurity, ServerSecurity, ServerTLS
-from workqueue.access.tokens import StaticTokens, TokenFile
+from workqueue.access.tokens import ListedTokens, StaticTokens, TokenFile
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 from workqueue.rpc.client import Retries, connect
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import GrpcServer
-from workqueue.testing import FakeClock
 
 
 @pytest.fixture
@@ -126,7 +123,7 @@ def test_files_that_are_missing_are_named(authority: Authority, pair: Pair, tmp_
         lambda: ServerTLS(pair.certificate, pair.key, missing),
         lambda: ClientSecurity(ca=missing),
         lambda: ClientSecurity(certificate=pair.certificate, key=missing),
-        lambda: StaticTokens.from_file(missing),
+        lambda: ListedTokens(missing),
         lambda: TokenFile(missing),
     ):
         with pytest.raises(InvalidSettingError, match=r"missing\.pem: No such file or directory"):
@@ -232,29 +229,6 @@ def test_what_is_no_token_is_refused_without_repeating_it(tokens: list[str]) -> 
 def test_secrets_are_not_in_what_is_printed() -> None:
     assert "s3cret" not in repr(ServerSecurity(tokens=StaticTokens(["s3cret"])))
     assert "s3cret" not in repr(ClientSecurity(token=FixedToken("s3cret")))
-
-
-def test_a_file_holds_one_token_a_line(tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text("one\n\n  two  \n")
-    tokens = StaticTokens.from_file(tmp_path / "tokens")
-
-    asyncio.run(tokens.verify("one"))
-    asyncio.run(tokens.verify("two"))
-
-
-@on_loop
-async def test_a_token_that_somebody_renews_is_read_again_after_a_while(tmp_path: Path) -> None:
-    path, clock = tmp_path / "token", FakeClock()
-    path.write_text("first\n")
-    source = TokenFile(path, clock)
-    path.write_text("second\n")
-    assert await source.token() == "first"
-
-    clock.advance(timedelta(seconds=30))
-    assert await source.token() == "second"
-    path.unlink()
-    clock.advance(timedelta(seconds=30))
-    assert await source.token() == "second"
 
 
 @on_loop

@@ -14,7 +14,7 @@ from workqueue.backends import open_queue
 from workqueue.rpc.receiver import receive
 from workqueue.telemetry.exposition import Exposition
 from workqueue.web.metrics import watching
-from workqueue.web.server import serving as serving_app
+from workqueue.web.server import http_server
 
 PORTS = ["--http-port", "0", "--probe-port", "0"]
 SERVERS = {
@@ -55,7 +55,7 @@ def test_a_server_that_asks_for_certificates_and_tokens_answers_plaintext_probes
 
 
 async def readiness(ready: bool) -> int:
-    async with serving_app(watching(Exposition(), lambda: ready), "127.0.0.1", 0) as port:
+    async with http_server(watching(Exposition(), lambda: ready), "127.0.0.1", 0) as port:
         return await asyncio.to_thread(status, port, "/readyz")
 
 

@@ -33,7 +33,7 @@ from tests.support.dispatching import (
 )
 from workqueue.access.tokens import StaticTokens
 from workqueue.web.bearer import BearerTokens
-from workqueue.web.server import serving
+from workqueue.web.server import http_server
 
 SECOND = timedelta(seconds=1)
 
@@ -42,7 +42,7 @@ SECOND = timedelta(seconds=1)
 async def asking(app: ASGIApp) -> AsyncIterator[ClientSession]:
     """A client of `app` on a real server."""
     async with (
-        serving(app, "127.0.0.1", 0) as port,
+        http_server(app, "127.0.0.1", 0) as port,
         ClientSession(f"http://127.0.0.1:{port}", timeout=ClientTimeout(30)) as session,
     ):
         yield session

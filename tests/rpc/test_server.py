@@ -12,10 +12,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.support.grpc import channel_to, client_of, on_loop, refused, stub_of
 from workqueue import KeyStatus
+from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ServerSecurity
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
-from workqueue.rpc.channel import Address, join_host_port
+from workqueue.rpc.channel import Address
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import Receiver, receive
 from workqueue.rpc.server import GrpcServer, Listen

@@ -15,7 +15,7 @@ from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.sources.cloudevents import KeyOf, Subscription, Unparsable, parse_filter, read_event
 from workqueue.testing import FlakyQueue
-from workqueue.web.server import serving
+from workqueue.web.server import http_server
 
 EVENT: dict[str, Any] = {
     "specversion": "1.0",
@@ -54,7 +54,7 @@ class Sender:
 async def subscribed(key: str = "subject", queue: Any = None, **options: Any) -> AsyncIterator[Sender]:
     async with MemoryQueue() as memory, ClientSession() as session:
         subscription = Subscription(queue or memory, KeyOf.parse(key), **options)
-        async with serving(subscription.app(), "127.0.0.1", 0) as port:
+        async with http_server(subscription.app(), "127.0.0.1", 0) as port:
             yield Sender(session, f"http://127.0.0.1:{port}/", memory)
 
 

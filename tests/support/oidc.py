@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from workqueue.web.server import serving
+from workqueue.web.server import http_server
 
 __all__ = ["Issuer", "MetadataServer"]
 
@@ -56,7 +56,7 @@ class Issuer:
     async def served(self) -> AsyncIterator[Issuer]:
         paths = {"/.well-known/openid-configuration": self._discover, "/keys": self._publish}
         app = Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
-        async with serving(app, "127.0.0.1", 0) as port:
+        async with http_server(app, "127.0.0.1", 0) as port:
             self.url = f"http://127.0.0.1:{port}"
             self.discovery = {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
             yield self
@@ -87,7 +87,7 @@ class MetadataServer:
     @asynccontextmanager
     async def served(self) -> AsyncIterator[str]:
         path = "/computeMetadata/v1/instance/service-accounts/default/identity"
-        async with serving(Starlette(routes=[Route(path, self._identity)]), "127.0.0.1", 0) as port:
+        async with http_server(Starlette(routes=[Route(path, self._identity)]), "127.0.0.1", 0) as port:
             yield f"127.0.0.1:{port}"
 
     async def _identity(self, request: Request) -> Response:

@@ -14,14 +14,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.grpc import on_loop
 from tests.support.tls import Authority
 from workqueue.access.security import ClientSecurity, ServerTLS
 from workqueue.access.tokens import StaticTokens, TokenCheckUnavailableError
 from workqueue.web.bearer import BearerTokens
-from workqueue.web.server import serving
+from workqueue.web.server import http_server
 
 
 async def answer(request: Request) -> PlainTextResponse:
@@ -32,10 +32,13 @@ APP = Starlette(routes=[Route(path, answer) for path in ("/", "/healthz", "/read
 
 
 @asynccontextmanager
-async def guarded(app: object = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def guarded(app: ASGIApp | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a server that asks for the token `secret`."""
     behind = app or BearerTokens(APP, StaticTokens(["secret"]))
-    async with serving(behind, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:  # type: ignore[arg-type]
+    async with (
+        http_server(behind, "127.0.0.1", 0) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
         yield session
 
 
@@ -96,8 +99,8 @@ async def test_lifespan_events_reach_the_app() -> None:
 async def test_mtls_holds_for_http_as_well(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     server, me = authority.issue("127.0.0.1"), authority.issue("me@example.com")
-    context = ServerTLS(server.certificate, server.key, authority.file).http_context()
-    async with serving(APP, "127.0.0.1", 0, tls=context) as port, aiohttp.ClientSession() as session:
+    tls = ServerTLS(server.certificate, server.key, authority.file)
+    async with http_server(APP, "127.0.0.1", 0, tls=tls) as port, aiohttp.ClientSession() as session:
         mine = ClientSecurity(authority.file, me.certificate, me.key).ssl_context()
         async with session.get(f"https://127.0.0.1:{port}/", ssl=mine) as response:
             assert await response.text() == "inside"

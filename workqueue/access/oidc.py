@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from workqueue.access.security import is_loopback
+from workqueue.access.addresses import is_loopback
 from workqueue.access.tokens import TokenCheckUnavailableError, TokenRefusedError
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, MissingExtraError

@@ -1,27 +1,21 @@
-"""Stages 1, 3, 5: who may connect, and how: TLS, mTLS and tokens of servers and clients, gRPC and HTTP alike.
+"""Who may connect, and how: TLS, mTLS and tokens of servers and clients, gRPC and HTTP alike.
 
 Files are read and checked when the settings are made, so that a wrong path or a key of another certificate stops a
-program at its start, with one line.
+program at its start, with one line. Afterwards they are followed: a renewed certificate needs no restart.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import logging
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import grpc
-
+from workqueue.access.addresses import is_loopback
+from workqueue.access.files import Followed
 from workqueue.access.tokens import TokenSource, TokenVerifier
 from workqueue.errors import InvalidSettingError
 
-__all__ = ["ClientSecurity", "ServerSecurity", "ServerTLS", "check_listen", "is_loopback"]
-
-log = logging.getLogger(__name__)
+__all__ = ["ClientSecurity", "ServerSecurity", "ServerTLS", "check_listen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +36,31 @@ class ServerTLS:
     client_ca: Path | None = None
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Read the files and see whether they fit together.
+
+        Raises:
+            InvalidSettingError: they do not, any more.
+        """
         _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_SERVER)
         if self.client_ca is not None:
             _check_authorities(self.client_ca)
 
-    def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Credentials that follow the files: a renewed certificate is used from the next connection on."""
-        renewed = cast("Callable[[], grpc.ServerCertificateConfiguration]", self._renewed)  # None means "no change"
-        return grpc.dynamic_ssl_server_credentials(self._configuration(), renewed, self.client_ca is not None)
+    @property
+    def files(self) -> list[Path]:
+        """What to follow."""
+        return [path for path in (self.certificate, self.key, self.client_ca) if path is not None]
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        authorities = _read(self.client_ca) if self.client_ca is not None else None
-        return grpc.ssl_server_certificate_configuration([(_read(self.key), _read(self.certificate))], authorities)
+    def contexts(self) -> Followed[ssl.SSLContext]:
+        """What a server of ours encrypts with; ask anew for each connection, since a certificate may be renewed."""
+        return Followed(self.files, self._context, "certificate of this server")
 
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        try:
-            self.__post_init__()
-            return self._configuration()
-        except InvalidSettingError as error:  # caught half-way through being replaced: the old ones still serve
-            log.warning("still serving the previous certificate: %s", error)
-            return None
-
-    def http_context(self) -> ssl.SSLContext:
-        """The same for an HTTP server; reads the files once."""
+    def _context(self) -> ssl.SSLContext:
         context = _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_SERVER)
         if self.client_ca is not None:
-            context.load_verify_locations(self.client_ca)
+            _load_authorities(context, self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
@@ -102,14 +95,6 @@ def check_listen(host: str, port: int, security: ServerSecurity) -> None:
         )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine only; a name other than localhost is not taken to be."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @dataclass(frozen=True, slots=True)
 class ClientSecurity:
     """How a client trusts and is trusted.
@@ -134,10 +119,7 @@ class ClientSecurity:
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise InvalidSettingError("a client certificate and its key go together; one of them is missing")
-        if self.certificate is not None and self.key is not None:
-            _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_CLIENT)
-        if self.ca is not None:
-            _check_authorities(self.ca)
+        self.check()
 
     def check_address(self, host: str, *, tls: bool) -> None:
         """Refuse what would be ignored or overheard.
@@ -155,16 +137,29 @@ class ClientSecurity:
                 "or insecure if something in between does TLS"
             )
 
-    def grpc_credentials(self) -> grpc.ChannelCredentials:
-        """What a channel needs for TLS; reads the files once, so that a renewed certificate needs a new channel."""
-        return grpc.ssl_channel_credentials(
-            _read(self.ca) if self.ca is not None else None,
-            _read(self.key) if self.key is not None else None,
-            _read(self.certificate) if self.certificate is not None else None,
-        )
+    def check(self) -> None:
+        """Read the files and see whether they fit together.
+
+        Raises:
+            InvalidSettingError: they do not, any more.
+        """
+        if self.certificate is not None and self.key is not None:
+            _check_pair(self.certificate, self.key, ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca is not None:
+            _check_authorities(self.ca)
+
+    @property
+    def files(self) -> list[Path]:
+        """What to follow."""
+        return [path for path in (self.ca, self.certificate, self.key) if path is not None]
+
+    def contexts(self) -> Followed[ssl.SSLContext]:
+        """What asyncio and HTTP clients encrypt with; ask anew for each connection: a certificate may be renewed."""
+        return Followed(self.files, self.ssl_context, "certificate of this client")
 
     def ssl_context(self) -> ssl.SSLContext:
-        """The same for asyncio and HTTP clients."""
+        """The context of one connection, of the files as they are now."""
+        self.check()
         context = ssl.create_default_context(cafile=self.ca)
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)
@@ -192,8 +187,12 @@ def _check_pair(certificate: Path, key: Path, protocol: int) -> ssl.SSLContext:
 
 
 def _check_authorities(path: Path) -> None:
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
+
+
+def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
     _read(path)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise InvalidSettingError(f"{path} holds no PEM certificates: {error.reason or error}") from error

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from workqueue.clock import Clock, SystemClock
+from workqueue.access.files import Followed
 from workqueue.errors import InvalidSettingError, WorkQueueError
 
 __all__ = [
+    "ListedTokens",
     "StaticTokens",
     "TokenCheckUnavailableError",
     "TokenFile",
@@ -20,10 +20,6 @@ __all__ = [
     "TokenVerifier",
     "bearer_token",
 ]
-
-log = logging.getLogger(__name__)
-
-_REREAD_US = 30_000_000
 
 
 class TokenRefusedError(WorkQueueError):
@@ -61,21 +57,26 @@ class StaticTokens:
         if not self._tokens:
             raise InvalidSettingError("tokens are asked for, but none is set: nobody could call this server")
 
-    @classmethod
-    def from_file(cls, path: Path) -> StaticTokens:
-        """The tokens in a file, one a line.
-
-        Raises:
-            InvalidSettingError: it cannot be read, or as above.
-        """
-        return cls(line.strip() for line in _read(path).splitlines() if line.strip())
-
     async def verify(self, token: str) -> None:
         shown = token.encode(errors="replace")
         # All are compared, each in constant time: how long it takes tells nothing about any of them.
         matches = [hmac.compare_digest(shown, known) for known in self._tokens]
         if not any(matches):
             raise TokenRefusedError("the bearer token is not one of those that this server accepts")
+
+
+class ListedTokens:
+    """Accepts the tokens that a file lists, one a line, and follows the file.
+
+    Raises:
+        InvalidSettingError: it cannot be read, or as `StaticTokens`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._accepted = Followed([path], lambda: StaticTokens(_lines(path)), "list of accepted tokens")
+
+    async def verify(self, token: str) -> None:
+        await self._accepted.current().verify(token)
 
 
 def bearer_token(authorization: str | None) -> str:
@@ -105,36 +106,27 @@ class TokenSource(Protocol):
 
 
 class TokenFile:
-    """The token in a file that somebody else renews, as Kubernetes does; read again every 30 s.
+    """The token in a file that somebody else renews, as Kubernetes does.
 
     Raises:
         InvalidSettingError: the file cannot be read, is empty, or holds no token.
     """
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        self._path = path
-        self._clock: Clock = clock or SystemClock()
-        self._token = _check_token(_read(path).strip())
-        self._read_us = self._clock.steady_us()
+    def __init__(self, path: Path) -> None:
+        self._token = Followed([path], lambda: _check_token(_read(path).strip()), "token")
 
     async def token(self) -> str:
-        now_us = self._clock.steady_us()
-        if now_us - self._read_us >= _REREAD_US:
-            self._read_us = now_us
-            self._reread()
-        return self._token
-
-    def _reread(self) -> None:
-        try:
-            self._token = _check_token(_read(self._path).strip())
-        except InvalidSettingError as error:  # caught half-way through being replaced: the old one may still do
-            log.warning("still using the previous token: %s", error)
+        return self._token.current()
 
 
 def _check_token(token: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidSettingError("a token is plain ASCII without spaces, and not empty")  # never the token itself
     return token
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return (line.strip() for line in _read(path).splitlines() if line.strip())
 
 
 def _read(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -18,11 +17,9 @@ from workqueue.programs.settings import LogFlags, QueueFlags
 from workqueue.programs.takes import choice, listed
 
 if TYPE_CHECKING:
-    from workqueue.access.security import ServerSecurity
+    from workqueue.web.front import Front
 
 __all__ = ["PortFlags", "ShardFlags", "hyperqueue", "receive"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +37,10 @@ def receive(where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogF
     A signal stops it once the calls under way are answered.
     """
     configure_logging(logs.log_level, logs.log_format)
-    run_server(_receive(where.url(), listen, ports, listen.security()))
+    run_server(_receive(where.url(), listen.front(ports.http_port), ports.grpc_port))
 
 
-async def _receive(url: str, listen: ListenFlags, ports: PortFlags, security: ServerSecurity) -> None:
+async def _receive(url: str, front: Front, grpc_port: int) -> None:
     from workqueue.metrics import metrics_of
     from workqueue.rpc.receiver import receive as receiver
     from workqueue.telemetry.gauges import GaugeRefresher
@@ -52,8 +49,8 @@ async def _receive(url: str, listen: ListenFlags, ports: PortFlags, security: Se
         metrics = metrics_of(queue)
         async with (
             GaugeRefresher(queue, metrics),
-            watched(listen, ports.http_port, security, [metrics]) as follow,
-            receiver(queue, host=listen.host, port=ports.grpc_port, security=security) as server,
+            watched(front, [metrics]) as follow,
+            receiver(queue, host=front.host, port=grpc_port, security=front.security) as server,
         ):
             follow(server)
             await server.wait()
@@ -87,7 +84,7 @@ def hyperqueue(shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports:
     if not shards.shards:
         raise InvalidSettingError("--shards or SHARD_URLS: it takes the addresses of receivers, separated by commas")
     _check(shards.shards)
-    run_server(_route(shards, calls, listen, ports, listen.security()))
+    run_server(_route(shards, calls, listen.front(ports.http_port), ports.grpc_port))
 
 
 def _check(shards: Sequence[str]) -> None:
@@ -98,19 +95,17 @@ def _check(shards: Sequence[str]) -> None:
             Address.parse(shard)
 
 
-async def _route(
-    shards: ShardFlags, calls: CallFlags, listen: ListenFlags, ports: PortFlags, security: ServerSecurity
-) -> None:
+async def _route(shards: ShardFlags, calls: CallFlags, front: Front, grpc_port: int) -> None:
     from workqueue.rpc.sharding import route
 
     routed = route(
         shards.shards,
         hashing=shards.hash,
-        host=listen.host,
-        port=ports.grpc_port,
-        security=security,
+        host=front.host,
+        port=grpc_port,
+        security=front.security,
         shard_security=calls.security,
     )
-    async with watched(listen, ports.http_port, security) as follow, routed as server:
+    async with watched(front) as follow, routed as server:
         follow(server)
         await server.wait()

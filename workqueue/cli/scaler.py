@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from workqueue.backends import QueueURL, open_queue
 from workqueue.cli.receivers import PortFlags
@@ -17,6 +17,9 @@ from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
 from workqueue.programs.takes import PAIR
+
+if TYPE_CHECKING:
+    from workqueue.web.front import Front
 
 __all__ = ["ScaleFlags", "scaler"]
 
@@ -55,16 +58,15 @@ def scaler(scaled: ScaleFlags, where: QueueFlags, listen: ListenFlags, ports: Po
     progress, at most the stored limit; the metadata 'keysPerReplica' say how many one replica is for.
     """
     configure_logging(logs.log_level, logs.log_format)
-    run_server(_scale(scaled.urls(where), listen, ports))
+    run_server(_scale(scaled.urls(where), listen.front(ports.http_port), ports.grpc_port))
 
 
-async def _scale(urls: Mapping[str, str], listen: ListenFlags, ports: PortFlags) -> None:
+async def _scale(urls: Mapping[str, str], front: Front, grpc_port: int) -> None:
     from workqueue.rpc.scaler import scale
 
-    security = listen.security()
     async with AsyncExitStack() as stack:
         queues = {name: await stack.enter_async_context(open_queue(url)) for name, url in urls.items()}
-        follow = await stack.enter_async_context(watched(listen, ports.http_port, security))
-        server = scale(queues, host=listen.host, port=ports.grpc_port, security=security)
+        follow = await stack.enter_async_context(watched(front))
+        server = scale(queues, host=front.host, port=grpc_port, security=front.security)
         follow(await stack.enter_async_context(server))
         await server.wait()

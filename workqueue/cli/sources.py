@@ -62,5 +62,5 @@ async def showing(
     """Serve probes, what `queue` counts, and `others` until the block ends (see `watched`)."""
     from workqueue.metrics import metrics_of
 
-    async with watched(listen, port, listen.security(), [metrics_of(queue)], others) as follow:
+    async with watched(listen.front(port), [metrics_of(queue)], others) as follow:
         yield follow

@@ -17,6 +17,7 @@ from workqueue.programs.takes import TEXT, Takes, listed, whole
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
     from workqueue.access.security import ClientSecurity, ServerSecurity
     from workqueue.access.tokens import TokenSource, TokenVerifier
+    from workqueue.web.front import Front
 
 __all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags"]
 
@@ -88,11 +89,23 @@ class ListenFlags:
         with naming("--accept-tokens, --oidc-issuer"):
             return ServerSecurity(tls, self._tokens(), self.insecure)
 
+    def front(self, port: int) -> Front:
+        """Where the program is reached over HTTP; its gRPC port has the same host and security.
+
+        Raises:
+            InvalidSettingError, MissingExtraError: as `security`; or the host is a public one, without TLS.
+        """
+        from workqueue.web.front import Front
+
+        security = self.security()
+        with naming("--host"):
+            return Front(self.host, port, self.probe_port, security)
+
     def _tokens(self) -> TokenVerifier | None:
         if self.accept_tokens is not None:
-            from workqueue.access.tokens import StaticTokens
+            from workqueue.access.tokens import ListedTokens
 
-            return StaticTokens.from_file(self.accept_tokens)
+            return ListedTokens(self.accept_tokens)
         if self.oidc_issuer is not None:
             from workqueue.access.oidc import OIDCTokens
 

@@ -14,12 +14,15 @@ from urllib.parse import SplitResult, urlsplit
 
 import grpc
 
-from workqueue.access.security import ClientSecurity, is_loopback
+from workqueue.access.addresses import is_loopback, join_host_port
+from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.bearer import AddToken
+from workqueue.rpc.credentials import channel_credentials
+from workqueue.rpc.renewal import RenewedChannel
 
-__all__ = ["MAX_MESSAGE_BYTES", "Address", "Diagnosis", "Probe", "diagnose", "join_host_port", "open_channel"]
+__all__ = ["MAX_MESSAGE_BYTES", "Address", "Diagnosis", "Probe", "diagnose", "open_channel"]
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """The largest message accepted: sixteen times the largest payload, and a few thousand keys to queue."""
@@ -77,11 +80,6 @@ def _has_more(parts: SplitResult) -> bool:
     return parts.path not in ("", "/") or bool(parts.query or parts.fragment or parts.username)
 
 
-def join_host_port(host: str, port: int) -> str:
-    """`host:port`, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def open_channel(
     address: Address, security: ClientSecurity, max_message_bytes: int = MAX_MESSAGE_BYTES
 ) -> grpc.aio.Channel:
@@ -103,7 +101,12 @@ def open_channel(
     interceptors: Any = [AddToken(security.token)] if security.token is not None else None  # typed as opaque
     if not address.tls:
         return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, security.grpc_credentials(), options, interceptors=interceptors)
+
+    def encrypted(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, credentials, options, interceptors=interceptors)
+
+    credentials = channel_credentials(security)
+    return RenewedChannel(credentials, encrypted) if security.files else encrypted(credentials.current())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -14,10 +13,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from workqueue.access.addresses import addresses_of, join_host_port, listening_sockets
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.bearer import RequireToken
-from workqueue.rpc.channel import MAX_MESSAGE_BYTES, join_host_port
+from workqueue.rpc.channel import MAX_MESSAGE_BYTES
+from workqueue.rpc.credentials import server_credentials
 from workqueue.rpc.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE
 from workqueue.signals import Drains, until_signalled
@@ -169,21 +170,26 @@ class GrpcServer:
 
 
 def _bind(server: grpc.aio.Server, listen: Listen) -> int:
-    address = join_host_port(listen.host, listen.port)
-    tls = listen.security.tls
+    """Listen on every address of the host, on one port.
+
+    gRPC tells only its own log why it cannot; so sockets of ours try it first.
+    """
+    addresses, port = addresses_of(listen.host), listen.port
+    for each in listening_sockets(listen.host, port):
+        port = port or (int(each.getsockname()[1]) if len(addresses) > 1 else 0)
+        each.close()
+    credentials = server_credentials(listen.security.tls) if listen.security.tls is not None else None
+    bound = [_bind_one(server, join_host_port(address, port), credentials) for address in addresses]
+    if not any(bound):
+        raise InvalidSettingError(f"cannot listen on {join_host_port(listen.host, port)}")
+    return max(bound)
+
+
+def _bind_one(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """The port; 0 for an address that is not this machine's, as localhost may have one."""
     try:
-        if tls is None:
+        if credentials is None:
             return server.add_insecure_port(address)
-        return server.add_secure_port(address, tls.grpc_credentials())
-    except RuntimeError as error:
-        raise InvalidSettingError(f"cannot listen on {address}: {_why_not(listen)}") from error
-
-
-def _why_not(listen: Listen) -> str:
-    """Why an address cannot be listened on: gRPC tells only its own log, a socket of ours tells us."""
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    try:
-        socket.create_server((listen.host, listen.port), family=family).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return "no reason given"
+        return server.add_secure_port(address, credentials)
+    except RuntimeError:
+        return 0

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 
+from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.errors import InvalidSettingError
-from workqueue.rpc.channel import Address, join_host_port, open_channel
+from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
 from workqueue.rpc.receiver import take_over_trace

@@ -1,39 +1,17 @@
-"""Stage 7: a small server for what programs show that speak gRPC only: `/metrics` and the probes."""
+"""What programs show over HTTP that speak gRPC otherwise: `/metrics` and the probes."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
 
 from workqueue.telemetry.exposition import Exposition
-from workqueue.web.server import serving
 
-__all__ = ["serve_metrics", "watching"]
-
-
-def serve_metrics(
-    host: str,
-    port: int,
-    exposition: Exposition,
-    *,
-    tls: ssl.SSLContext | None = None,
-    guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
-) -> AbstractAsyncContextManager[int]:
-    """Serve what `watching` shows until the block ends; yields the port.
-
-    `guard` may wrap the app, for instance in a `BearerTokens`.
-
-    Raises:
-        InvalidSettingError: the address cannot be listened on.
-    """
-    return serving(guard(watching(exposition)), host, port, tls=tls)
+__all__ = ["watching"]
 
 
 def watching(

@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from workqueue.web.server import serving
+from workqueue.web.limits import PROBES
+from workqueue.web.server import http_server
 
-__all__ = ["PROBES", "probing"]
-
-PROBES = ("/healthz", "/readyz")
+__all__ = ["probing"]
 
 
 @asynccontextmanager
@@ -37,7 +36,7 @@ async def probing(app: ASGIApp, host: str, port: int | None) -> AsyncIterator[in
     if port is None:
         yield None
         return
-    async with serving(_only_probes(app), host, port) as bound:
+    async with http_server(_only_probes(app), host, port) as bound:
         yield bound
 
 

@@ -1,39 +1,45 @@
-"""Stages 3-7: an HTTP server beside other work in one event loop. Signals stay the program's: its drain comes first."""
+"""An HTTP server beside other work in one event loop. Signals stay the program's: its drain comes first.
+
+uvicorn parses and answers, with httptools. What it takes without end by itself (heads, bodies, silence, answers that
+nobody reads) is limited in `connection`, `room` and `limits`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from workqueue.errors import InvalidSettingError
+from workqueue.access.addresses import listening_sockets
+from workqueue.access.security import ServerTLS
+from workqueue.web.connection import Connection
+from workqueue.web.limits import Crowd, HttpLimits
+from workqueue.web.room import Room
+from workqueue.web.tls import Handshake
 
-__all__ = ["serving"]
+__all__ = ["http_server"]
 
 _GRACE_SECONDS = 5
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave SIGTERM alone: uvicorn would stop at once and never tell the dispatcher to drain."""
-        yield
+_LIMITS = HttpLimits()
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def http_server(
+    app: ASGIApp, host: str, port: int, *, tls: ServerTLS | None = None, limits: HttpLimits = _LIMITS
+) -> AsyncIterator[int]:
     """Serve `app` until the block ends, then give running requests a few seconds.
 
     Args:
         app: any ASGI app; lifespan events are not sent.
-        host: a name or an address, IPv6 included.
+        host: a name or an address; every address of a name, and IPv4 and IPv6 for everywhere.
         port: 0 = any free one.
-        tls: serve HTTPS with it.
+        tls: serve HTTPS with it, and follow its files.
+        limits: what clients may cost.
 
     Yields:
         The port. Connections are accepted from the first moment of the block.
@@ -41,17 +47,56 @@ async def serving(app: ASGIApp, host: str, port: int, *, tls: ssl.SSLContext | N
     Raises:
         InvalidSettingError: the address cannot be listened on.
     """
-    listener = _listen(host, port)
-    server = _Server(_config(app, tls))
-    task = asyncio.create_task(server.serve([listener]), name=f"http-server-{listener.getsockname()[1]}")
+    sockets = listening_sockets(host, port)
+    bound = int(sockets[0].getsockname()[1])
+    server = _Server(_quiet(Crowd(app, limits.most_requests)), tls, limits)
+    serving = asyncio.create_task(server.serve(sockets), name=f"http-server-{bound}")
     try:
-        yield listener.getsockname()[1]
+        yield bound
     finally:
         server.should_exit = True
-        await asyncio.shield(task)
+        await asyncio.shield(serving)
 
 
-def _config(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Config:
+def _quiet(app: ASGIApp) -> ASGIApp:
+    """`app`, for which a client that hangs up in the middle of its request is no error."""
+
+    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            await app(scope, receive, send)
+
+    return quiet
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, whose connections are ours."""
+
+    def __init__(self, app: ASGIApp, tls: ServerTLS | None, limits: HttpLimits) -> None:
+        super().__init__(_config(app, limits))
+        self._contexts = tls.contexts() if tls is not None else None
+        self._limits = limits
+        self._room = Room(limits.most_connections)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: uvicorn would stop at once, and the dispatcher would not drain."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.servers = [await loop.create_server(self._greet, sock=each) for each in sockets or ()]
+        self.started = True
+
+    def _greet(self) -> asyncio.Protocol:
+        if self._contexts is None:
+            return self._connection()
+        return Handshake(self._contexts, self._limits.head_time.total_seconds(), self._room, self._connection)
+
+    def _connection(self) -> Connection:
+        return Connection(self._limits, self._room, config=self.config, server_state=self.server_state, app_state={})
+
+
+def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -60,15 +105,8 @@ def _config(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=int(limits.idle_time.total_seconds()),
         timeout_graceful_shutdown=_GRACE_SECONDS,
-        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
     config.load()
     return config
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise InvalidSettingError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error

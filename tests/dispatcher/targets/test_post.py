@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +29,7 @@ from workqueue.access.tokens import TokenFile
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
 from workqueue.options import NO_META
-from workqueue.web.server import serving
+from workqueue.web.server import http_server
 
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 Handle = Callable[[Request], Awaitable[Response]]
@@ -48,7 +47,7 @@ async def handler(handle: Handle, **options: Any) -> AsyncIterator[HttpCallback]
     """A callback for a handler behind HTTP."""
     app = Starlette(routes=[Route("/handle", handle, methods=["GET", "POST"])])
     async with (
-        serving(app, "127.0.0.1", 0) as port,
+        http_server(app, "127.0.0.1", 0) as port,
         http_callback(f"http://127.0.0.1:{port}/handle", **options) as callback,
     ):
         yield callback
@@ -232,8 +231,8 @@ async def test_a_host_that_has_no_address_is_an_outage() -> None:
     assert not raised.value.reached
 
 
-def server_tls(pair: Pair) -> ssl.SSLContext:
-    return ServerTLS(pair.certificate, pair.key).http_context()
+def server_tls(pair: Pair) -> ServerTLS:
+    return ServerTLS(pair.certificate, pair.key)
 
 
 def attempt() -> Any:
@@ -304,7 +303,7 @@ async def test_a_handler_behind_tls_is_checked_against_the_authority(tmp_path: P
     authority = Authority(tmp_path)
     app = Starlette(routes=[Route("/", answering(200), methods=["POST"])])
     tls = server_tls(authority.issue("127.0.0.1"))
-    async with serving(app, "127.0.0.1", 0, tls=tls) as port:
+    async with http_server(app, "127.0.0.1", 0, tls=tls) as port:
         url = f"https://127.0.0.1:{port}/"
         async with http_callback(url, security=ClientSecurity(ca=authority.file)) as trusting:
             assert await trusting("a", attempt()) is None

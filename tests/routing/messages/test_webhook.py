@@ -17,7 +17,7 @@ from tests.support.dispatching import scenario
 from workqueue import InfrastructureError, NonRetriableError, RequeueAfter
 from workqueue.routing import Hooks, Router, Source, fields, has_fields, inspect_cloud_event, webhook
 from workqueue.routing.messages.hooks import NO_HOOKS
-from workqueue.web.server import serving
+from workqueue.web.server import http_server
 
 RAISED = {
     "later": RequeueAfter(timedelta(seconds=59.5)),
@@ -48,7 +48,7 @@ async def serving_router(hooks: Hooks = NO_HOOKS, limit: int = 1000) -> AsyncIte
     for key, error in RAISED.items():
         router.proc(key)(raising(error))
     app = webhook(router, max_body_bytes=limit)
-    async with serving(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+    async with http_server(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
         yield session
 
 
