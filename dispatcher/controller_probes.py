@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,17 +11,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from dispatcher.loop import Dispatcher
-from workqueue.access.security import ServerSecurity, check_listen
+from workqueue.access.security import ServerSecurity
 from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
-from workqueue.rpc.channel import join_host_port
 from workqueue.telemetry.exposition import Exposition, Identity
 from workqueue.telemetry.gauges import GaugeRefresher
-from workqueue.web.server import serving
+from workqueue.web.front import Front
 
 __all__ = ["ControllerProbes"]
-
-log = logging.getLogger(__name__)
 
 
 class ControllerProbes:
@@ -46,14 +42,13 @@ class ControllerProbes:
         if port is None:
             yield
             return
-        check_listen(host, port, ServerSecurity(insecure=insecure))
+        front = Front(host, port, None, ServerSecurity(insecure=insecure))
         routes = [
             Route("/metrics", self._exposition.scraped),
             Route("/healthz", self._live),
             Route("/readyz", self._ready),
         ]
-        async with serving(Starlette(routes=routes), host, port) as bound:
-            log.info("health and metrics on %s", join_host_port(host, bound))
+        async with front.opened(Starlette(routes=routes), "health and metrics"):
             yield
 
     @asynccontextmanager
