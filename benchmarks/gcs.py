@@ -31,6 +31,7 @@ from workqueue.backends.gcs.address import GCSSettings
 from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.backends.gcs.listing.kept import Kept
+from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.metadata import entry_of
 from workqueue.interface import LeaseRequest
 
@@ -136,7 +137,7 @@ def bytes_a_key() -> float:
         for number in range(1000):
             stored = Stored("", 1_750_000_000_000_000 + number, 1, 1_750_000_000_000_000, 0, METADATA)
             key = f"customer-{page:05d}/{number:09d}"
-            rows.append((key, stored, entry_of(METADATA, key, stored.created_us, 0)))
+            rows.append(Candidate(key, stored, entry_of(METADATA, key, stored.created_us, 0), listed=True))
         kept.add_page(rows, 1_900_000_000_000_000, {})
     rows = []
     after, _ = tracemalloc.get_traced_memory()

@@ -95,7 +95,7 @@ LIMITS = [
         memory(MEMORY + "counts", "- self._twins", ""),
         sqlite(SQL_READS + "View.counts", 'queued=row["ready"] +', 'queued=row["ready"] + row["twins"] +'),
         redis("counts", "ready + due, call", "ready + due + 1, call"),
-        gcs(GCS + "counts", "queued=kept.ready", "queued=kept.ready + len(kept.aside)"),
+        gcs(GCS + "counts", "queued=kept.startable", "queued=kept.startable + len(kept.twins)"),
     ),
     bug(
         "the longest wait is counted from the enqueue of a key that had to wait",
@@ -105,9 +105,8 @@ LIMITS = [
         sqlite(SQL_READS + "_COUNT", "SELECT not_before_us FROM queued", "SELECT queued_us FROM queued"),
         redis("counts", "math.max(queued, not_before)", "queued"),
         redis("counts", "math.min(tonumber(due[2]), wall)", "0"),
-        gcs(KEPT + "Kept.add", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
-        gcs(KEPT + "Kept.add_page", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
-        gcs(KEPT + "Kept.promote", "max(_DUE.unpack_from(due)[0], ", "max(0, "),
+        gcs(KEPT + "Kept._startable", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
+        gcs(KEPT + "Kept.promote", "max(due_us, ", "max(0, "),
     ),
     bug(  # a bucket's wait may return early, after its listing, so there the bug is not seen every time
         "an enqueue wakes nobody",

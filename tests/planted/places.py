@@ -12,7 +12,9 @@ SQL_READS = "workqueue.backends.sqlite.reads:"
 GCS = "workqueue.backends.gcs.backend:GCSQueue."
 MOVES = "workqueue.backends.gcs.moves:Moves."
 OBJECTS = "workqueue.backends.gcs.api.objects:Objects."
+LISTING = "workqueue.backends.gcs.listing.listing:Listing."
 KEPT = "workqueue.backends.gcs.listing.kept:"
+PACKED = "workqueue.backends.gcs.listing.packed:"
 LEASING = "workqueue.backends.gcs.leasing:Leasing."
 RECORD = "workqueue.record:"
 GENERIC = "workqueue.fallbacks:"
@@ -230,8 +232,7 @@ ORDER = [
         sqlite(SQL + "Store._values", "DELAYED if entry.not_before_us > now_us else READY", "READY"),
         redis("", "return state.entry.n > wall and 'delayed' or 'ready'", "return 'ready'"),
         record(RECORD + "_eligible", "record.queued.not_before_us <= now_us", "now_us > 0"),
-        gcs(KEPT + "Kept.add", "if entry.not_before_us > now_us:", "if False:"),
-        gcs(KEPT + "Kept.add_page", "elif entry.not_before_us > now_us:", "elif False:"),
+        gcs(KEPT + "Kept._startable", "if entry.not_before_us > now_us:", "if False:"),
     ),
     bug(  # a bucket is listed anew before long, so there it is only late
         "a key that came due is never looked at again",
@@ -256,7 +257,7 @@ ORDER = [
             "call('ZADD', LANES, tonumber(priority), priority)",
         ),
         record(RECORD + "RecordHandles.snapshot", "-entry.priority", "entry.priority"),
-        gcs(KEPT + "pack", "_BIAS - entry.priority", "_BIAS + entry.priority"),
+        gcs(PACKED + "pack", "_BIAS - entry.priority", "_BIAS + entry.priority"),
     ),
     bug(
         "keys of one priority start by name, whoever waited longest",
@@ -270,7 +271,7 @@ ORDER = [
             "append(writes.enter, int(entry.p), 0, state.key)",
         ),
         record(RECORD + "RecordHandles.snapshot", "entry.queued_us, entry.key", "entry.key"),
-        gcs(KEPT + "pack", "_BIAS - entry.priority, entry.queued_us", "_BIAS - entry.priority, 0"),
+        gcs(PACKED + "pack", "_BIAS - entry.priority, entry.queued_us", "_BIAS - entry.priority, 0"),
     ),
     bug(
         "twins take the place of eligible keys in a listing",
@@ -279,8 +280,8 @@ ORDER = [
         sqlite(SQL + "Store._values", "TWIN if entry.key in running else ", ""),
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
-        gcs(KEPT + "Kept.add_page", "if key in running:", "if False:"),
-        gcs("workqueue.backends.gcs.listing.listing:Listing.take", "if found.key in self.running.keys:", "if False:"),
+        gcs(KEPT + "Kept._startable", "if candidate.key in running:", "if False:"),
+        gcs(LISTING + "take", "if candidate.key in self.running.keys:", "if False:"),
     ),
 ]
 

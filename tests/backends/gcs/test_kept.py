@@ -10,23 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workqueue.backends.gcs.api.objects import Stored
-from workqueue.backends.gcs.listing.kept import Kept, pack, unpack
+from workqueue.backends.gcs.listing.kept import Kept
+from workqueue.backends.gcs.listing.packed import Candidate, pack, unpack
 from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
 from workqueue.options import MAX_PRIORITY
-from workqueue.rules import Entry
 
 NOW = 1_800_000_000_000_000
 KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 
 
-def row(key: str, priority: int = 0, queued_us: int = NOW, not_before: str = NO_TIME) -> tuple[str, Stored, Entry]:
+def row(key: str, priority: int = 0, queued_us: int = NOW, not_before: str = NO_TIME) -> Candidate:
     found = {
         "priority": priority_text(priority),
         "queued-time": time_text(queued_us),
         "not-before": not_before,
     }
     stored = Stored("", 17, 3, queued_us, 0, found)
-    return key, stored, entry_of(found, key, queued_us, 0)
+    return Candidate(key, stored, entry_of(found, key, queued_us, 0), listed=True)
 
 
 def drained(kept: Kept) -> list[str]:
@@ -43,11 +43,10 @@ def drained(kept: Kept) -> list[str]:
     st.booleans(),
 )
 def test_a_key_is_unpacked_as_it_was_packed(key: str, priority: int, metadata: dict[str, str], listed: bool) -> None:
-    _, stored, _ = row(key, queued_us=NOW)
-    stored = Stored("", 2**60, 2**31, NOW, 262_144, {**stored.metadata, "priority": str(priority), **metadata})
-    entry = entry_of(stored.metadata, key, NOW, stored.size)
-    found = unpack(pack(key, stored, entry, listed=listed))
-    assert (found.key, found.stored, found.entry, found.listed) == (key, stored, entry, listed)
+    usual = row(key, queued_us=NOW).stored.metadata
+    stored = Stored("", 2**60, 2**31, NOW, 262_144, {**usual, "priority": str(priority), **metadata})
+    candidate = Candidate(key, stored, entry_of(stored.metadata, key, NOW, stored.size), listed)
+    assert unpack(pack(candidate)) == candidate
 
 
 @given(st.lists(st.tuples(KEYS, st.integers(-5, 5), st.integers(1, 3)), max_size=40, unique_by=lambda each: each[0]))
@@ -69,13 +68,13 @@ def test_a_key_comes_once_its_time_has_come() -> None:
     assert drained(kept) == ["late"]
 
 
-def test_a_twin_is_set_aside_until_its_key_is_no_longer_in_progress() -> None:
+def test_a_twin_is_not_started_until_its_key_is_no_longer_in_progress() -> None:
     kept = Kept(1000)
     kept.add_page([row("a"), row("b")], NOW, {"a": None})
     assert drained(kept) == ["b"]
-    kept.unset_aside({"a": None}, NOW)
+    kept.end_twins({"a": None}, NOW)
     assert drained(kept) == []
-    kept.unset_aside({}, NOW)
+    kept.end_twins({}, NOW)
     assert drained(kept) == ["a"]
 
 
@@ -107,8 +106,8 @@ def test_keys_left_to_others_are_taken_from_their_end_and_by_priority() -> None:
     kept = Kept(1000)
     for priority in (1, 2):
         for number in range(3):
-            kept.pass_over(pack(*row(f"{priority}{number}", priority), listed=True), ahead=1)
-    assert [unpack(record).key for record in kept.take_passed(2)] == ["21", "22"]
-    assert [unpack(record).key for record in kept.take_passed(2)] == ["20"]
-    assert [unpack(record).key for record in kept.take_passed(9)] == ["10", "11", "12"]
-    assert kept.take_passed(9) == []
+            kept.leave(pack(row(f"{priority}{number}", priority)), ahead=1)
+    assert [unpack(record).key for record in kept.take_left(2)] == ["21", "22"]
+    assert [unpack(record).key for record in kept.take_left(2)] == ["20"]
+    assert [unpack(record).key for record in kept.take_left(9)] == ["10", "11", "12"]
+    assert kept.take_left(9) == []

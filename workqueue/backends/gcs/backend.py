@@ -20,7 +20,7 @@ from workqueue.backends.gcs.api.requests import Tokens
 from workqueue.backends.gcs.bucket import Bucket, Identity
 from workqueue.backends.gcs.handles import Handles
 from workqueue.backends.gcs.limits import configuration_of
-from workqueue.backends.gcs.listing.kept import Candidate, unpack
+from workqueue.backends.gcs.listing.packed import Candidate, unpack
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, attempts_of, check_priority, entry_of, letter_of
 from workqueue.backends.gcs.renewal import Renewal
@@ -138,7 +138,7 @@ class GCSQueue:
     async def _enqueue(self, key: str, options: Options) -> None:
         now_us = self.clock.wall_us()
         placed = await self._bucket.moves.enqueue(enqueued(key, options, now_us))
-        self._bucket.listing.queued(key, placed.stored, placed.entry)
+        self._bucket.listing.queued(Candidate(key, placed.stored, placed.entry))
         not_before_us = placed.entry.not_before_us
         self.metrics.enqueued(not_before_us - now_us if not_before_us else 0, deduped=placed.deduped)
         self._waiters.wake()
@@ -156,7 +156,7 @@ class GCSQueue:
             taken.append(candidate)
         for candidate in taken:
             listing.put_back(candidate)
-        twins = [unpack(record) for record in listing.kept.aside.values()]
+        twins = [unpack(record) for record in listing.kept.twins.values()]
         observed = [self._handles.observed(key, seen) for key, seen in listing.running.keys.items()]
         queued = await self._handles.queued(taken)
         return Snapshot(observed, queued, await self._handles.queued(twins), self._handles.all_dead())
@@ -212,11 +212,11 @@ class GCSQueue:
         kept = listing.kept
         in_progress = [attempts_of(seen.stored.metadata) for seen in running.keys.values()]
         return Counts(
-            queued=kept.ready + kept.passed,
+            queued=kept.startable,
             not_before=kept.delayed,
-            twins=len(kept.aside),
+            twins=len(kept.twins),
             in_progress=len(running.keys),
-            dead_lettered=len(listing.dead),
+            dead_lettered=len(listing.letters.generations),
             oldest_queued_seconds=kept.waiting_us(self.clock.wall_us()) / 1e6,
             max_attempts=max((kept.max_attempts, *in_progress)),
             in_progress_by_owner=running.by_owner(),
@@ -233,7 +233,7 @@ class GCSQueue:
         """Return as soon as this process knows of a key to start, at the latest after ten seconds, to look again."""
         self._check_open()
         listing = self._bucket.listing
-        if not listing.known and not listing.under_way:
+        if not listing.is_known and not listing.under_way:
             await listing.look()
             await listing.refresh()
             self._check_open()  # closed meanwhile: nobody would wake it
@@ -256,7 +256,7 @@ class GCSQueue:
         listing, wall_us = self._bucket.listing, self.clock.wall_us()
         listing.kept.promote(wall_us)
         if not listing.kept.ready:
-            others_us = _LEFT_TO_OTHERS_US if listing.kept.passed else 10**18
+            others_us = _LEFT_TO_OTHERS_US if listing.kept.left else 10**18
             due_us = listing.kept.next_due_us()
             return min(others_us, due_us - wall_us if due_us is not None else 10**18)
         return self._bucket.stored.next_start_us(listing.running, rate) if rate is not None else 0
@@ -281,7 +281,7 @@ class GCSQueue:
 
 
 def _candidate(key: str, stored: Stored) -> Candidate:
-    return Candidate(key, stored, entry_of(stored.metadata, key, stored.created_us, stored.size), listed=False)
+    return Candidate(key, stored, entry_of(stored.metadata, key, stored.created_us, stored.size))
 
 
 def _may_exist(key: str, most_bytes: int) -> bool:

@@ -15,7 +15,7 @@ from workqueue.backends.gcs.api.objects import Deleted, Pin, Stored
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.hold import Hold
 from workqueue.backends.gcs.leasing import Leasing
-from workqueue.backends.gcs.listing.kept import Candidate
+from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, entry_of, letter_of
 from workqueue.backends.gcs.moves import Placed, Returning
@@ -128,7 +128,7 @@ class Handles:
         async def move(lease: GCSLease, hold: Hold) -> Deleted:
             deleted, generation = await self._bucket.moves.dead_letter(lease.pin, letter, hold.metadata)
             if generation:
-                self._bucket.listing.dead[owned.key] = generation
+                self._bucket.listing.dead_lettered(owned.key, generation)
             return deleted
 
         return await self._settle(owned, move)
@@ -192,7 +192,7 @@ class Handles:
         letter = dead_lettered(observed.entry, error, self._bucket.clock.wall_us())
         deleted, generation = await self._bucket.moves.dead_letter(seen.stored.pin, letter, seen.stored.metadata)
         if generation:
-            self._bucket.listing.dead[observed.key] = generation
+            self._bucket.listing.dead_lettered(observed.key, generation)
         return await self._taken(observed.key, seen, deleted)
 
     async def _taken(self, key: str, seen: Seen, deleted: Deleted) -> bool:
@@ -214,7 +214,7 @@ class Handles:
         stored, now_us = cast(Stored, dead.version), self._bucket.clock.wall_us()
         placed = await self._bucket.moves.redrive(stored.pin, dead.letter, stored.metadata, now_us)
         if placed is not None:
-            self._bucket.listing.dead.pop(dead.key, None)
+            self._bucket.listing.undead(dead.key)
         self._placed(dead.key, placed)
         return placed is not None
 
@@ -222,12 +222,12 @@ class Handles:
         self._check_open()
         deleted = await self._bucket.objects.delete(cast(Stored, dead.version).pin)
         if deleted.is_gone:
-            self._bucket.listing.dead.pop(dead.key, None)
+            self._bucket.listing.undead(dead.key)
         return deleted.by_us
 
     def _placed(self, key: str, placed: Placed | None) -> None:
         if placed is not None:
-            self._bucket.listing.queued(key, placed.stored, placed.entry)
+            self._bucket.listing.queued(Candidate(key, placed.stored, placed.entry))
             self._news()
 
     def _left(self, key: str) -> None:

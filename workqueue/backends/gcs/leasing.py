@@ -18,7 +18,7 @@ from workqueue.backends.gcs.api.objects import Pin
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.hold import Hold
 from workqueue.backends.gcs.limits import check_settings, configuration_of
-from workqueue.backends.gcs.listing.kept import Candidate, unpack
+from workqueue.backends.gcs.listing.packed import Candidate, unpack
 from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.backends.gcs.metadata import entry_of, lease_stamp
 from workqueue.backends.gcs.moves import Returning
@@ -130,14 +130,14 @@ class Leasing:
             letter = dead_lettered(entry, ORPHAN_ERROR, now_us)
             deleted, generation = await bucket.moves.dead_letter(stored.pin, letter, stored.metadata)
             if generation:
-                bucket.listing.dead[key] = generation
+                bucket.listing.dead_lettered(key, generation)
         else:
             back = requeued(entry, Requeue(backoff=wait), now_us)
             deleted, placed = await bucket.moves.requeue(
                 Returning(stored.pin, back, stored.metadata, attempted_us=now_us)
             )
             if placed is not None:
-                bucket.listing.queued(key, placed.stored, placed.entry)
+                bucket.listing.queued(Candidate(key, placed.stored, placed.entry))
         if not deleted.by_us:
             return None
         bucket.listing.settled(key)
@@ -162,7 +162,7 @@ class Leasing:
         if rate is not None and not stored.saved_up(running, rate):
             return
         await listing.fill(room)
-        wanted = min(room, listing.kept.ready + listing.kept.passed)
+        wanted = min(room, listing.kept.startable)
         if rate is not None and wanted:
             wanted = await stored.spend(running, rate, wanted)
         slots = await self._slots(running, room, wanted, stamp := self._stamp())
@@ -192,9 +192,9 @@ class Leasing:
         if fresh is None:
             listing.unqueued(candidate.key)
         elif fresh.version == candidate.version:
-            listing.set_aside(fresh)
+            listing.kept.add_twin(fresh)
         elif fresh.entry.not_before_us > self._bucket.clock.wall_us():
-            listing.queued(fresh.key, fresh.stored, fresh.entry)
+            listing.queued(fresh)
         elif (owned := await self._begin(fresh, slot, stamp)) is not None:
             return owned
         unused.append(slot)
@@ -221,12 +221,12 @@ class Leasing:
         """
         listing = self._bucket.listing
         chosen = self._take(wanted)
-        if len(chosen) < wanted and listing.kept.passed and not listing.is_fresh:
+        if len(chosen) < wanted and listing.kept.left and not listing.is_fresh:
             await listing.fill(wanted - len(chosen))
             chosen += self._take(wanted - len(chosen))
         if len(chosen) < wanted and listing.is_fresh:
-            half = -(-listing.kept.passed // 2)  # they are at the other half meanwhile
-            chosen += map(unpack, listing.kept.take_passed(min(wanted - len(chosen), half)))
+            half = -(-listing.kept.left // 2)  # they are at the other half meanwhile
+            chosen += map(unpack, listing.kept.take_left(min(wanted - len(chosen), half)))
         return chosen
 
     def _take(self, wanted: int) -> list[Candidate]:

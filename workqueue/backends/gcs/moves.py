@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from workqueue.backends.gcs.address import Place
 from workqueue.backends.gcs.api.objects import Deleted, Objects, Pin, Stored
-from workqueue.backends.gcs.listing.kept import Candidate
+from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.metadata import (
     PRESENT,
     changes,
@@ -144,7 +144,7 @@ class Moves:
         if stored is None:
             return None
         entry = entry_of(stored.metadata, candidate.key, stored.created_us, stored.size)
-        return Candidate(candidate.key, stored, entry, listed=False)
+        return Candidate(candidate.key, stored, entry)
 
     async def _with_token(self, name: str, token: str) -> Stored | None:
         """The object that a copy of ours made whose answer was lost."""

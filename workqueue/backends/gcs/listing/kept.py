@@ -1,246 +1,175 @@
-"""Stage 3: the queued keys as of the last listing, in the order in which they start, packed to some 120 bytes each.
+"""Stage 3: the queued keys as of one listing, in the order in which they start.
 
-A backlog of hundreds of thousands takes minutes to list and must not be listed for every round. A key is one `bytes`
-whose beginning sorts as keys start; a page of a listing is one sorted run, and a heap of the runs' heads gives the next
-key without ever sorting the whole.
+A backlog of hundreds of thousands takes minutes to list and must not be listed for every round. A key is one packed
+record, a page of a listing one sorted run of them, and a heap of the runs' heads gives the next key without ever
+sorting the whole. Each record is in one of four places: ready, delayed (its time has not come), a twin (its key is in
+progress), or left to other dispatchers.
 """
 
 from __future__ import annotations
 
 import bisect
 import heapq
-import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
-from workqueue.backends.gcs.api.objects import Stored
-from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
-from workqueue.rules import Entry
+from workqueue.backends.gcs.listing.packed import Candidate, pack, priority_bytes, queued_us_of, unpack
 
-__all__ = ["Candidate", "Kept", "pack", "unpack"]
+__all__ = ["Kept"]
 
-_BIAS = 1 << 62
-_ORDER = struct.Struct(">QQ")  # priority descending, queued time
-_PRIORITY_BYTES = 8
-_DUE = struct.Struct(">Q")  # precedes the rest while the key waits for its not-before
-# generation, metageneration, created, size, what is canonical in the metadata, the bytes of the key
-_TRAILER = struct.Struct(">QIQIBH")
-
-_LISTED, _PLAIN_PRIORITY, _PLAIN_QUEUED, _NO_NOT_BEFORE = 1, 2, 4, 8
-_NO_ROOM = 1.25  # how far a listing may grow beyond its bound before it is cut back to it
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A queued key, unpacked.
-
-    Args:
-        key: its name without folder.
-        stored: the object, to be pinned; its name is left empty.
-        entry: what it says.
-        listed: it was seen in a listing, rather than stored by ourselves since.
-    """
-
-    key: str
-    stored: Stored
-    entry: Entry
-    listed: bool
-
-    @property
-    def version(self) -> tuple[int, int]:
-        return self.stored.generation, self.stored.metageneration
-
-
-def pack(key: str, stored: Stored, entry: Entry, *, listed: bool) -> bytes:
-    """The record of a queued key; what its metadata says in the usual form is not kept twice."""
-    rest = dict(stored.metadata)
-    flags = _LISTED if listed else 0
-    if rest.get("priority") == priority_text(entry.priority):
-        flags |= _PLAIN_PRIORITY
-        del rest["priority"]
-    if rest.get("queued-time") == time_text(entry.queued_us):
-        flags |= _PLAIN_QUEUED
-        del rest["queued-time"]
-    if rest.get("not-before") == NO_TIME:
-        flags |= _NO_NOT_BEFORE
-        del rest["not-before"]
-    name = key.encode()
-    return b"".join(
-        (
-            _ORDER.pack(_BIAS - entry.priority, entry.queued_us),
-            name,
-            b"\0",  # lets a name sort before those that it begins
-            json.dumps(rest, separators=(",", ":")).encode() if rest else b"",
-            _TRAILER.pack(
-                stored.generation,
-                stored.metageneration,
-                stored.created_us,
-                min(stored.size, 2**32 - 1),
-                flags,
-                len(name),
-            ),
-        )
-    )
-
-
-def unpack(record: bytes) -> Candidate:
-    """What `pack` packed."""
-    generation, metageneration, created_us, size, flags, length = _TRAILER.unpack_from(
-        record, len(record) - _TRAILER.size
-    )
-    priority, queued_us = _ORDER.unpack_from(record)
-    end = _ORDER.size + length
-    key, rest = record[_ORDER.size : end].decode(), record[end + 1 : -_TRAILER.size]
-    metadata: dict[str, str] = json.loads(rest) if rest else {}
-    if flags & _PLAIN_PRIORITY:
-        metadata["priority"] = priority_text(_BIAS - priority)
-    if flags & _PLAIN_QUEUED:
-        metadata["queued-time"] = time_text(queued_us)
-    if flags & _NO_NOT_BEFORE:
-        metadata["not-before"] = NO_TIME
-    stored = Stored("", generation, metageneration, created_us, size, metadata)
-    return Candidate(key, stored, entry_of(metadata, key, created_us, size), bool(flags & _LISTED))
+_DUE = struct.Struct(">Q")  # precedes the record of a delayed key
+_SPARE = 1.25  # how far a listing may grow beyond its bound before it is cut back to it
 
 
 class Kept:
-    """Queued keys: ready, waiting for their not-before, or set aside because they are in progress (twins).
+    """Queued keys in order.
 
-    `keep` bounds how many; of more, those that would start last are forgotten until the next listing.
+    Args:
+        keep: at most this many ready and delayed keys; of more, those that would start last are forgotten until the
+            next listing.
     """
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._heads: list[tuple[bytes, list[bytes]]] = []  # heap: the head of each run, and the rest of it, best last
-        self._due: list[bytes] = []  # heap of not-before + record
-        self.aside: dict[str, bytes] = {}
-        self._passed: dict[int, list[bytes]] = {}  # ready, but left to others: by how many of them are ahead of us
+        self._runs: list[tuple[bytes, list[bytes]]] = []  # heap: the head of each run, and the rest of it, best last
+        self._delayed: list[bytes] = []  # heap of not-before + record
+        self._left: dict[int, list[bytes]] = {}  # by how many dispatchers take the key before this process
+        self._oldest_us = 0
+        self.twins: dict[str, bytes] = {}
         self.ready = 0
         self.forgotten = 0
         self.max_attempts = 0
-        self._oldest_us = 0
 
-    def add(self, key: str, stored: Stored, entry: Entry, now_us: int, *, listed: bool) -> None:
-        """File one key that is not in progress."""
-        record = pack(key, stored, entry, listed=listed)
-        self._note(entry)
-        if entry.not_before_us > now_us:
-            heapq.heappush(self._due, _DUE.pack(entry.not_before_us) + record)
-        else:
-            self._note_eligible(max(entry.queued_us, entry.not_before_us))
-            self.push(record)
+    # filing
 
-    def add_page(self, page: Iterable[tuple[str, Stored, Entry]], now_us: int, running: Mapping[str, object]) -> None:
-        """File one page of a listing; keys that are `running` are set aside."""
-        run: list[bytes] = []
-        for key, stored, entry in page:
-            record = pack(key, stored, entry, listed=True)
-            self._note(entry)
-            if key in running:
-                self.aside[key] = record
-            elif entry.not_before_us > now_us:
-                heapq.heappush(self._due, _DUE.pack(entry.not_before_us) + record)
-            else:
-                self._note_eligible(max(entry.queued_us, entry.not_before_us))
-                run.append(record)
-        run.sort(reverse=True)
-        self._push_run(run)
-        if self.ready + len(self._due) > self._keep * _NO_ROOM:
+    def add(self, candidate: Candidate, now_us: int, running: Mapping[str, object]) -> None:
+        """File one key, as a twin if it is `running`."""
+        record = self._startable(candidate, now_us, running)
+        if record is not None:
+            self._push_run([record])
+
+    def add_page(self, page: Iterable[Candidate], now_us: int, running: Mapping[str, object]) -> None:
+        """File one page of a listing; keys that are `running` are twins."""
+        records = (self._startable(candidate, now_us, running) for candidate in page)
+        self._push_run(sorted((record for record in records if record is not None), reverse=True))
+        if self.ready + len(self._delayed) > self._keep * _SPARE:
             self._forget()
 
-    def push(self, record: bytes) -> None:
-        """File the record of a key that may start."""
-        heapq.heappush(self._heads, (record, []))
-        self.ready += 1
+    def _startable(self, candidate: Candidate, now_us: int, running: Mapping[str, object]) -> bytes | None:
+        """The record of a key that may start; one that may not is filed where it waits."""
+        record, entry = pack(candidate), candidate.entry
+        self.max_attempts = max(self.max_attempts, entry.attempts)
+        if candidate.key in running:
+            self.twins[candidate.key] = record
+            return None
+        if entry.not_before_us > now_us:
+            heapq.heappush(self._delayed, _DUE.pack(entry.not_before_us) + record)
+            return None
+        self._note_eligible(max(entry.queued_us, entry.not_before_us))
+        return record
+
+    def add_twin(self, candidate: Candidate) -> None:
+        """File a key that turned out to be in progress."""
+        self.twins[candidate.key] = pack(candidate)
+
+    def end_twins(self, running: Mapping[str, object], now_us: int) -> None:
+        """File the twins of keys that are no longer `running` where they belong now."""
+        for key in [key for key in self.twins if key not in running]:
+            # No longer `listed`: the attempt that ended meanwhile may have left a dead letter since.
+            self.add(replace(unpack(self.twins.pop(key)), listed=False), now_us, {})
+
+    def promote(self, now_us: int) -> None:
+        """Make ready what came due."""
+        bound = _DUE.pack(now_us + 1)
+        while self._delayed and self._delayed[0] < bound:
+            delayed = heapq.heappop(self._delayed)
+            due_us, record = _DUE.unpack_from(delayed)[0], delayed[_DUE.size :]
+            self._note_eligible(max(due_us, queued_us_of(record)))
+            self._push_run([record])
+
+    # taking out
 
     def pop(self) -> bytes | None:
         """Take out the key that starts next."""
-        if not self._heads:
+        if not self._runs:
             return None
-        record, run = self._heads[0]
+        record, run = self._runs[0]
         if run:
-            heapq.heapreplace(self._heads, (run.pop(), run))
+            heapq.heapreplace(self._runs, (run.pop(), run))
         else:
-            heapq.heappop(self._heads)
+            heapq.heappop(self._runs)
         self.ready -= 1
         return record
 
+    def leave(self, record: bytes, ahead: int) -> None:
+        """Leave a key that was taken out to other dispatchers, of whom `ahead` take it before this process."""
+        self._left.setdefault(ahead, []).append(record)
+
     @property
-    def passed(self) -> int:
+    def left(self) -> int:
         """How many keys that may start are left to other dispatchers."""
-        return sum(map(len, self._passed.values()))
+        return sum(map(len, self._left.values()))
 
-    def pass_over(self, record: bytes, ahead: int) -> None:
-        """Leave a key to other dispatchers, of whom so many take it before this one."""
-        self._passed.setdefault(ahead, []).append(record)
-
-    def take_passed(self, wanted: int) -> list[bytes]:
-        """Take out some of what was left to others: of the highest priority, from the end that they come to last.
+    def take_left(self, wanted: int) -> list[bytes]:
+        """Take out up to `wanted` keys that were left to others: of the highest priority, those that they come to last.
 
         Those first where the fewest are ahead of us: several dispatchers that run out of keys then do not race, either.
         """
-        left = [self._passed[ahead] for ahead in sorted(self._passed) if self._passed[ahead]]
-        for records in left:
+        groups = [self._left[ahead] for ahead in sorted(self._left) if self._left[ahead]]
+        for records in groups:
             records.sort()
-        first = min((records[0][:_PRIORITY_BYTES] for records in left), default=b"")
+        highest = min((priority_bytes(records[0]) for records in groups), default=b"")
         taken: list[bytes] = []
-        for records in left:
-            end = bisect.bisect_right(records, first, key=lambda record: record[:_PRIORITY_BYTES])
+        for records in groups:
+            end = bisect.bisect_right(records, highest, key=priority_bytes)
             begin = max(end - wanted + len(taken), 0)
             taken += records[begin:end]
             del records[begin:end]
         return taken
 
-    def promote(self, now_us: int) -> None:
-        """Make ready what came due."""
-        bound = _DUE.pack(now_us + 1)
-        while self._due and self._due[0] < bound:
-            due = heapq.heappop(self._due)
-            self._note_eligible(max(_DUE.unpack_from(due)[0], _ORDER.unpack_from(due, _DUE.size)[1]))
-            self.push(due[_DUE.size :])
+    # looking at
 
-    def unset_aside(self, running: Mapping[str, object], now_us: int) -> None:
-        """File the twins of keys that are no longer `running`."""
-        for key in [key for key in self.aside if key not in running]:
-            found = unpack(self.aside.pop(key))
-            # Not `listed`: the attempt that ended meanwhile may have left a dead letter since.
-            self.add(key, found.stored, found.entry, now_us, listed=False)
-
-    def next_due_us(self) -> int | None:
-        """When the next key that waits comes due."""
-        return _DUE.unpack_from(self._due[0])[0] if self._due else None
+    @property
+    def startable(self) -> int:
+        """How many keys may start now, by whatever dispatcher."""
+        return self.ready + self.left
 
     @property
     def delayed(self) -> int:
-        """How many wait for their not-before."""
-        return len(self._due)
+        """How many keys wait for their not-before."""
+        return len(self._delayed)
+
+    def next_due_us(self) -> int | None:
+        """When the next delayed key comes due."""
+        return _DUE.unpack_from(self._delayed[0])[0] if self._delayed else None
 
     def soonest(self, limit: int) -> Iterator[Candidate]:
-        """The next ones to come due, soonest first; they stay."""
-        for due in heapq.nsmallest(limit, self._due):
-            yield unpack(due[_DUE.size :])
+        """The next delayed keys to come due, soonest first; they stay."""
+        for delayed in heapq.nsmallest(limit, self._delayed):
+            yield unpack(delayed[_DUE.size :])
 
     def waiting_us(self, now_us: int) -> int:
         """How long the longest-waiting ready key could have been started by now, as of the last listing."""
         return max(now_us - self._oldest_us, 0) if self._oldest_us and self.ready else 0
 
-    def _note(self, entry: Entry) -> None:
-        self.max_attempts = max(self.max_attempts, entry.attempts)
-
     def _note_eligible(self, since_us: int) -> None:
         self._oldest_us = min(self._oldest_us, since_us) if self._oldest_us else since_us
 
+    # runs
+
     def _push_run(self, run: list[bytes]) -> None:
+        """Take in sorted records, the best last."""
         if run:
             self.ready += len(run)
-            heapq.heappush(self._heads, (run.pop(), run))
+            heapq.heappush(self._runs, (run.pop(), run))
 
     def _forget(self) -> None:
         """Cut the listing back to its bound: first those that wait longest for their time, then the last in order."""
-        before = self.ready + len(self._due)
-        ready = sorted((record for head, run in self._heads for record in (head, *run)), reverse=True)
+        before = self.ready + len(self._delayed)
+        ready = sorted((record for head, rest in self._runs for record in (head, *rest)), reverse=True)
         del ready[: max(len(ready) - self._keep, 0)]
-        self._due = heapq.nsmallest(max(self._keep - len(ready), self._keep // 10), self._due)
-        self._heads, self.ready = [], 0
+        self._delayed = heapq.nsmallest(max(self._keep - len(ready), self._keep // 10), self._delayed)
+        self._runs, self.ready = [], 0
         self._push_run(ready)
-        self.forgotten += before - self.ready - len(self._due)
+        self.forgotten += before - self.ready - len(self._delayed)
