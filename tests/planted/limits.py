@@ -34,7 +34,7 @@ LIMITS = [
         python(THROTTLE + "Configuration.room", " - running", ""),
         redis("", "limit_for(CONCURRENCY) - call('ZCARD', LEASES)", "limit_for(CONCURRENCY)"),
         record(GENERIC + "_Completed.lease", "request.concurrency - live", "request.concurrency"),
-        gcs(LEASING + "_hand_back_surplus", "if not begun or", "if True or"),
+        gcs(LEASING + "_hand_back_surplus", "if not self._started:", "if True:"),
     ),
     bug(
         "a lease step starts one key too many",

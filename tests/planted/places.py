@@ -15,7 +15,7 @@ OBJECTS = "workqueue.backends.gcs.api.objects:Objects."
 LISTING = "workqueue.backends.gcs.listing.listing:Listing."
 KEPT = "workqueue.backends.gcs.listing.kept:"
 PACKED = "workqueue.backends.gcs.listing.packed:"
-LEASING = "workqueue.backends.gcs.leasing:Leasing."
+LEASING = "workqueue.backends.gcs.leasing:_Step."
 RECORD = "workqueue.record:"
 GENERIC = "workqueue.fallbacks:"
 READY = "workqueue.backends.memory.ready:"
@@ -59,7 +59,7 @@ LEASES = [
         sqlite(SQL + "Store.held", "return set(", "return set(tokens) or set("),
         redis("settle", "and token_of(running[i]) == ARGV", "and 'x' ~= ARGV"),
         record(RECORD + "RecordHandles._settle", " and record.held.token == owned.lease.token", ""),
-        gcs(OBJECTS + "delete", "?{_pins('if', pin)}", ""),
+        gcs(OBJECTS + "delete", "?{if_match(pin)}", ""),
     ),
     bug(
         "a lease that is another's is renewed",
@@ -68,7 +68,7 @@ LEASES = [
         sqlite(SQL_LEASE + "renew", "return held", "return set(tokens)"),
         redis("renew", "running[i] and token_of(running[i]) == ", "running[i] and 'x' ~= "),
         record(RECORD + "renewing", "held is None or held.token != lease.token", "held is None"),
-        gcs(OBJECTS + "patch", "{_pins('if', pin)}&", ""),
+        gcs(OBJECTS + "patch", "{if_match(pin)}&", ""),
     ),
     bug(
         "a settled key stays in progress and leaks its slot",
@@ -165,7 +165,7 @@ TWINS = [
         redis("", "put(state, {p = twin.p, a = 0", "put(state, nil) local _ = ({p = twin.p, a = 0"),
         record(RECORD + "RecordHandles._given_up", "if record.queued is not None", "if False"),
         gcs(
-            MOVES + "_start_over",
+            MOVES + "_spare_twin",
             "if twin is None or",
             "twin and await self._objects.delete(twin.pin)\n        if True or",
         ),
@@ -198,7 +198,7 @@ LETTERS = [
         sqlite(SQL + "_LETTER", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.redrive", "record.dead != dead.letter", "record.dead is None"),
-        gcs(OBJECTS + "copy", "{_pins('ifSource', source)}&", ""),
+        gcs(OBJECTS + "copy", "{if_source_match(source)}&", ""),
     ),
     bug(
         "a dead letter that was replaced can be dropped from an old listing",
@@ -207,7 +207,7 @@ LETTERS = [
         sqlite(SQL + "_DROP_DEAD", "stamp = ?", "? <> 0"),
         redis("dead_verb", "if call('HGET', DEAD, key) ~= letter", "if call('HEXISTS', DEAD, key) == 0"),
         record(RECORD + "RecordHandles.drop_dead", "record.dead == dead.letter", "record.dead"),
-        gcs(OBJECTS + "delete", "?{_pins('if', pin)}", ""),
+        gcs(OBJECTS + "delete", "?{if_match(pin)}", ""),
     ),
     bug(
         "a key that changed since it was listed is dropped with the news",
@@ -220,7 +220,7 @@ LETTERS = [
         sqlite(SQL + "_DROP_QUEUED", "stamp = ?", "? <> 0"),
         redis("drop", " or record ~= ARGV[7]", ""),
         record(RECORD + "RecordHandles.drop_queued", "record.queued == queued.entry", "record.queued"),
-        gcs(OBJECTS + "delete", "?{_pins('if', pin)}", ""),
+        gcs(OBJECTS + "delete", "?{if_match(pin)}", ""),
     ),
 ]
 

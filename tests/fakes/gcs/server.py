@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def serve(server: GcsServer, *, until_eof: bool) -> None:
-    """Print the URL, then serve until told to stop."""
+    """Print the URL, then serve until a signal comes."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -34,7 +34,7 @@ class Grant:
 
 
 class TokenDesk:
-    """Issues bearer tokens and, when told to, insists on them.
+    """Issues bearer tokens and, on demand, insists on them.
 
     Args:
         clock: the server's time, for expiry texts.

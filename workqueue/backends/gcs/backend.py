@@ -19,11 +19,13 @@ from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.api.requests import Tokens
 from workqueue.backends.gcs.bucket import Bucket, Identity
 from workqueue.backends.gcs.handles import Handles
+from workqueue.backends.gcs.leasing import Leasing
 from workqueue.backends.gcs.limits import configuration_of
 from workqueue.backends.gcs.listing.packed import Candidate, unpack
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, attempts_of, check_priority, entry_of, letter_of
 from workqueue.backends.gcs.renewal import Renewal
+from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.url import QueueURL
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock
@@ -39,7 +41,7 @@ from workqueue.throttle import Configuration
 __all__ = ["GCSQueue", "open_url"]
 
 _DEFAULT = Options()
-_POLL_SECONDS = 10.0  # a bucket tells nobody of a new key: what others stored is seen by listing again
+_POLL_SECONDS = 10.0  # a bucket sends no wake-ups: what others stored is seen by listing again
 _LEFT_TO_OTHERS_US = 1_000_000  # when to see whether the other dispatchers got to what was left to them
 _BEYOND_NAMES = frozenset("\0\r\n")  # cannot be in an object's name
 
@@ -84,7 +86,9 @@ class GCSQueue:
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
         # A bucket does not say what other processes stored.
         self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, wakes=False, max_payload=max_payload)
-        self._handles = Handles(self._bucket, self.renewer, self._waiters.wake)
+        sharing = Sharing(self._bucket, lease.duration_us)
+        self._handles = Handles(self._bucket, self.renewer, sharing, self._waiters.wake)
+        self._leasing = Leasing(self._bucket, self._handles, sharing)
         self._width = asyncio.Semaphore(settings.connections)
 
     async def __aenter__(self) -> Self:
@@ -188,11 +192,11 @@ class GCSQueue:
             running.metadata.get("owner", "") if running is not None else "",
             letter_of(letter.metadata, key, letter.created_us, letter.size) if letter is not None else None,
         )
-        told = running or waiting or letter
-        if state is None or told is None:
+        found = running or waiting or letter
+        if state is None or found is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")
         if state.payload is PRESENT:
-            state = replace(state, payload=await self._bucket.objects.read_body(told.pin))
+            state = replace(state, payload=await self._bucket.objects.read_body(found.pin))
         return state
 
     async def _read(self, key: str) -> tuple[Stored | None, Stored | None, Stored | None]:
@@ -227,7 +231,7 @@ class GCSQueue:
     async def lease(self, request: LeaseRequest) -> Leased:
         """Recover orphans and start keys (see `LeasingQueue.lease`)."""
         self._check_open()
-        return await self._handles.leasing.step(request)
+        return await self._leasing.step(request)
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as this process knows of a key to start, at the latest after ten seconds, to look again."""

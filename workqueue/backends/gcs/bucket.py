@@ -14,7 +14,6 @@ from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.backends.gcs.limits import StoredSettings
 from workqueue.backends.gcs.listing.listing import Listing
 from workqueue.backends.gcs.moves import Moves
-from workqueue.backends.gcs.sharing.slots import Slots
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreUnavailableError
 from workqueue.metrics import QueueMetrics
@@ -64,7 +63,6 @@ class Bucket:
         self.objects = Objects(self._http, settings.bucket)
         self.moves = Moves(self.objects, self.place)
         self.listing = Listing(self.objects, self.place, settings, self.clock, self.metrics, news)
-        self.slots = Slots(self.objects, self.place)
         self.stored = StoredSettings(self.objects, self.place, self.time)
 
     def connect(self) -> HTTP:
@@ -90,7 +88,7 @@ class Bucket:
         await self._http.close()
 
     async def _check(self) -> None:
-        """Warn of what would break or bill the queue; whoever may not look at the bucket is told that we could not."""
+        """Log what would break or bill the queue, or that this process may not look at the bucket."""
         try:
             resource = await self.objects.bucket()
         except StoreUnavailableError as error:  # not a reason to stop: it may be back before anybody asks for a key

@@ -7,25 +7,82 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import partial
 from typing import cast
 
-from workqueue.backends.gcs.api.objects import Deleted, Pin, Stored
+from workqueue.backends.gcs.api.objects import Deleted, Stored
+from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.bucket import Bucket
-from workqueue.backends.gcs.hold import Hold
-from workqueue.backends.gcs.leasing import Leasing
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, entry_of, letter_of
 from workqueue.backends.gcs.moves import Placed, Returning
 from workqueue.backends.gcs.renewal import GCSLease
-from workqueue.errors import QueueClosedError, StartLostError, StoreError
-from workqueue.handles import Dead, Observed, Owned, Queued
+from workqueue.backends.gcs.sharing.sharing import Sharing
+from workqueue.backends.gcs.sharing.slots import Permit
+from workqueue.errors import QueueClosedError, StartLostError
+from workqueue.handles import Dead, Observed, Owned, Queued, fenced
 from workqueue.lease import LeaseRenewer
 from workqueue.rules import Entry, Requeue, dead_lettered, released, requeued
 
-__all__ = ["Handles"]
+__all__ = ["APPLIED", "Earlier", "Handles", "Hold"]
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What an owner remembers of its object in progress until it settles.
+
+    Args:
+        metadata: what the object carries along.
+        letter: the generation of the key's dead letter; 0 = there is none, None = nobody knows.
+        turn: settles take turns, since each is several requests and only one may apply.
+        over: a settle was applied, or found the lease gone.
+        unsure: a settle failed, and may have been applied all the same: its last request was not answered.
+        abandoned: the lease is no longer kept alive.
+    """
+
+    metadata: Mapping[str, str]
+    letter: int | None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    over: bool = False
+    unsure: bool = False
+    abandoned: bool = False
+
+
+class Earlier(Enum):
+    """Whether an earlier settle of the same attempt may have been applied."""
+
+    NONE = "there was none, or it changed nothing"
+    UNSURE = "one failed without an answer; the lease still lives"
+    UNSURE_AND_LAPSED = "one failed without an answer; the lease has lapsed since"
+
+
+APPLIED: Mapping[tuple[Deleted, Earlier], bool] = {
+    # We deleted the object in progress: whatever an earlier settle did, it had not come that far.
+    (Deleted.DONE, Earlier.NONE): True,
+    (Deleted.DONE, Earlier.UNSURE): True,
+    (Deleted.DONE, Earlier.UNSURE_AND_LAPSED): True,
+    # An earlier try of this delete may have done it. Only an answer was lost; while it was tried the lease was ours.
+    (Deleted.RESENT, Earlier.NONE): True,
+    (Deleted.RESENT, Earlier.UNSURE): True,
+    (Deleted.RESENT, Earlier.UNSURE_AND_LAPSED): True,
+    # Somebody else took it away: a recovery after the lease had lapsed, or an operator.
+    (Deleted.GONE, Earlier.NONE): False,
+    # A live lease is taken away by its owner only (or by an operator): the earlier settle did it.
+    (Deleted.GONE, Earlier.UNSURE): True,
+    # The earlier settle or a recovery, and nobody runs the key now. More likely it was ours, which came first.
+    (Deleted.GONE, Earlier.UNSURE_AND_LAPSED): True,
+    # Another attempt is under way: the key was recovered from us and started again.
+    (Deleted.CHANGED, Earlier.NONE): False,
+    # Another attempt is under way, and our lease lives: it began after our earlier settle was applied.
+    (Deleted.CHANGED, Earlier.UNSURE): True,
+    # Another attempt is under way, and it may have begun by a recovery: a stale owner must not report success.
+    (Deleted.CHANGED, Earlier.UNSURE_AND_LAPSED): False,
+}
+"""Whether a settle was applied: by what its delete of the object in progress found, and by what went before."""
 
 _Move = Callable[[GCSLease, Hold], Awaitable[Deleted]]
 
@@ -36,14 +93,15 @@ class Handles:
     Args:
         bucket: the bucket.
         renewer: keeps the leases won here.
+        sharing: permits starts, and takes slots back.
         news: called when there may be something to start.
     """
 
-    def __init__(self, bucket: Bucket, renewer: LeaseRenewer, news: Callable[[], None]) -> None:
+    def __init__(self, bucket: Bucket, renewer: LeaseRenewer, sharing: Sharing, news: Callable[[], None]) -> None:
         self._bucket = bucket
         self._renewer = renewer
+        self._sharing = sharing
         self._news = news
-        self.leasing = Leasing(self, bucket, renewer)
         self.closed = False
 
     # giving handles out
@@ -89,13 +147,41 @@ class Handles:
 
     async def start(self, queued: Queued) -> Owned:
         self._check_open()
-        candidate = cast(Candidate, queued.version)
         if queued.entry.not_before_us > self._bucket.clock.wall_us():
             raise StartLostError(f"the time of {queued.key!r} has not come")
-        owned = await self.leasing.start(candidate)
+        owned = await self._start_one(cast(Candidate, queued.version))
         if owned is None:
             raise StartLostError
         return owned
+
+    async def _start_one(self, candidate: Candidate) -> Owned | None:
+        """Start one key, whatever the limit; None if it changed, went, or is in progress, or no slot is free."""
+        running = await self._sharing.look() if self._bucket.settings.exact else self._bucket.listing.running
+        async with self._sharing.permits(running, 1, 1) as permits:
+            if not permits:
+                return None
+            permit = permits.pop()
+            owned = await self.begin(candidate, permit)
+            if owned is None:
+                permits.append(permit)
+            return owned
+
+    async def begin(self, candidate: Candidate, permit: Permit) -> Owned | None:
+        """Start one key; None if another was faster, or the entry changed since it was read.
+
+        Raises:
+            StoreUnavailableError: it is unknown whether it was started: it must be left to its lease.
+        """
+        bucket, key = self._bucket, candidate.key
+        begun = await bucket.moves.start(candidate, permit.token, bucket.identity.owner, permit.lapses)
+        if begun is None:
+            return None
+        lease = GCSLease(key, permit.token, Pin(bucket.place.in_progress + key, begun.stored.generation), permit.slot)
+        hold = Hold(begun.stored.metadata, bucket.listing.letter_of(candidate))
+        bucket.listing.started(key, begun.stored)
+        self._renewer.hold(lease, permit.asked_us)
+        bucket.metrics.started(candidate.entry, bucket.clock.wall_us())
+        return Owned(self, begun.entry, lease, hold)
 
     async def drop_queued(self, queued: Queued) -> bool:
         self._check_open()
@@ -150,31 +236,32 @@ class Handles:
         A move that fails is undecided: the lease is kept for the next try, which finds out what the failed one did.
         """
         self._check_open()
-        lease, hold = cast(GCSLease, owned.lease), cast(Hold, owned.version)
+        hold = cast(Hold, owned.version)
         async with hold.turn:
-            if hold.over or lease.lost.is_set():
-                lease.lost.set()
+            if hold.over:
+                owned.lost.set()
                 return False
-            self._renewer.drop(lease)
             try:
-                deleted = await move(lease, hold)
-                await self._bucket.slots.free(lease.slot)
-            except StoreError:
+                return await fenced(owned, self._renewer, partial(self._end, owned, move), lost=False)
+            except BaseException:
                 hold.unsure = True
-                if not hold.abandoned:
-                    self._renewer.keep(lease)
+                if hold.abandoned:
+                    self._renewer.drop(owned.lease)
                 raise
-            except asyncio.CancelledError:
-                hold.unsure = True  # and not kept: whoever cancels may be gone for good
-                raise
-            hold.over = True
-        # While the lease lives nobody else takes the object away: what is there now was started after our settle.
-        alive = self._bucket.time.steady_us() < lease.deadline_us
-        applied = deleted.by_us or (hold.unsure and (alive or deleted is Deleted.GONE))
-        if not applied:
-            lease.lost.set()
+
+    async def _end(self, owned: Owned, move: _Move) -> bool:
+        lease, hold = cast(GCSLease, owned.lease), cast(Hold, owned.version)
+        deleted = await move(lease, hold)
+        await self._sharing.free(lease)
+        hold.over = True
         self._left(lease.key)
-        return applied
+        return APPLIED[deleted, self._earlier(lease, hold)]
+
+    def _earlier(self, lease: GCSLease, hold: Hold) -> Earlier:
+        if not hold.unsure:
+            return Earlier.NONE
+        lives = self._bucket.time.steady_us() < lease.deadline_us
+        return Earlier.UNSURE if lives else Earlier.UNSURE_AND_LAPSED
 
     # keys in progress, as observed
 
@@ -196,16 +283,10 @@ class Handles:
         return await self._taken(observed.key, seen, deleted)
 
     async def _taken(self, key: str, seen: Seen, deleted: Deleted) -> bool:
-        if not deleted.by_us:
-            return False
-        running = self._bucket.listing.running
-        if self._bucket.settings.exact and running.slot_of(seen.token) is None:
-            running = await self._bucket.listing.look()
-        slot = running.slot_of(seen.token)
-        if slot is not None:
-            await self._bucket.slots.free(Pin(slot.name, slot.generation))
-        self._left(key)
-        return True
+        if deleted.by_us:
+            await self._sharing.free_slot_of(key, seen)
+            self._left(key)
+        return deleted.by_us
 
     # dead letters
 

@@ -40,7 +40,7 @@ def check_settings(settings: Stored | None, *, exact: bool) -> None:
     """Refuse to start keys in a bucket that is worked in a way that this process does not know of, or keep to.
 
     Raises:
-        StoreUnusableError: its layout is newer, or its limit is exact and this process was not told so.
+        StoreUnusableError: its layout is newer, or its limit is exact and this process does not keep to that.
     """
     metadata = settings.metadata if settings is not None else {}
     layout = metadata.get("layout", "0")
@@ -102,7 +102,7 @@ class StoredSettings:
         return self._refilled(running.starts, rate).wait_us(rate)
 
     async def spend(self, running: Running, rate: float, starts: int) -> int:
-        """Take up to so many starts out of the bucket before they are made; returns how many there were.
+        """Take up to `starts` out of the bucket before they are made; returns how many there were.
 
         Others take from it, too; whoever loses a few races in a row starts nothing this time.
         """

@@ -46,7 +46,7 @@ LOWEST_PRIORITY, HIGHEST_PRIORITY = -9_999_999, 99_999_999
 """What `%08d` holds in eight characters; Go once compared priorities as text."""
 
 PRESENT = b"(the payload in the object's body)"
-"""Stands for a payload that was not read; told from any other by identity."""
+"""Stands for a payload that was not read; compared by identity."""
 
 NO_TIME = "0001-01-01T00:00:00Z"
 
@@ -242,7 +242,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _cut(text: str, most_bytes: int) -> str:
-    """`text` in at most so many bytes, no character and no escape cut in two."""
+    """`text` in at most `most_bytes`, no character and no escape cut in two."""
     if len(text.encode()) <= most_bytes:
         return text
     return re.sub("%[0-9a-f]?$", "", text.encode()[:most_bytes].decode("utf-8", "ignore"))

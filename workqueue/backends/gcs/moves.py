@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from workqueue.backends.gcs.address import Place
-from workqueue.backends.gcs.api.objects import Deleted, Objects, Pin, Stored
+from workqueue.backends.gcs.api.objects import Deleted, Objects, Stored
+from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.metadata import (
     PRESENT,
@@ -23,7 +24,7 @@ from workqueue.backends.gcs.metadata import (
     queued_metadata,
 )
 from workqueue.errors import StoreUnavailableError
-from workqueue.rules import DeadLetter, Entry, merge_incoming, merge_into_twin, redriven, started
+from workqueue.rules import DeadLetter, Entry, merge_incoming, merge_into_twin, redriven, spared, started
 
 __all__ = ["Begun", "Moves", "Placed", "Returning"]
 
@@ -100,8 +101,10 @@ class Moves:
     async def _merge(self, key: str, rule: _Rule) -> Placed | None:
         """Apply `rule` to the queued entry of `key`; None if it went or was changed meanwhile."""
         stored = await self._objects.read(self._queued(key))
-        if stored is None:
-            return None
+        return await self._change(key, stored, rule) if stored is not None else None
+
+    async def _change(self, key: str, stored: Stored, rule: _Rule) -> Placed | None:
+        """Apply `rule` to a queued entry as it was read; None if it went or was changed since."""
         existing = entry_of(stored.metadata, key, stored.created_us, stored.size)
         merged = rule(existing)
         if merged == existing:
@@ -209,16 +212,13 @@ class Moves:
         copied = await self._objects.copy(source, self._dead(key), dead_letter_metadata(letter, base), fresh=False)
         if copied.made is None:
             return Deleted.GONE, 0
-        await self._start_over(key)
+        await self._spare_twin(key)
         return await self._objects.delete(source), copied.made.generation
 
-    async def _start_over(self, key: str) -> None:
-        """Set the attempts of a twin to 0."""
+    async def _spare_twin(self, key: str) -> None:
         for _ in range(_MOST_ROUNDS):
             twin = await self._objects.read(self._queued(key))
-            if twin is None or "attempts" not in twin.metadata:
-                return
-            if (await self._objects.patch(twin.pin, {"attempts": None})).made is not None:
+            if twin is None or await self._change(key, twin, spared) is not None:
                 return
         raise StoreUnavailableError(f"the queued entry of {key!r} could not be updated: others keep changing it")
 

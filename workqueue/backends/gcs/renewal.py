@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
-from workqueue.backends.gcs.api.objects import Objects, Pin
+from workqueue.backends.gcs.api.objects import Objects
+from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.api.requests import HTTP
 from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.backends.gcs.metadata import lease_stamp

@@ -1,7 +1,6 @@
 """Stage 2: the methods of the JSON API that the queue needs, each pinned to the very version it is about.
 
-Sources: https://cloud.google.com/storage/docs/json_api/v1/objects and the page of each method below it,
-https://cloud.google.com/storage/docs/request-preconditions.
+Source: https://cloud.google.com/storage/docs/json_api/v1/objects and the page of each method below it.
 """
 
 from __future__ import annotations
@@ -16,27 +15,18 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from workqueue.backends.gcs.api.preconditions import IF_ABSENT, Pin, if_match, if_source_match
 from workqueue.backends.gcs.api.requests import HTTP, Answer
 from workqueue.backends.gcs.metadata import parse_time
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
-__all__ = ["Copied", "Deleted", "Objects", "Page", "Pin", "Stored"]
+__all__ = ["Copied", "Deleted", "Objects", "Page", "Stored"]
 
 _FIELDS = "name,generation,metageneration,timeCreated,size,metadata"
 _WITH_FIELDS = f"fields={quote(_FIELDS)}"
 _PAGE_FIELDS = f"nextPageToken,items({_FIELDS})"
-_ABSENT = "ifGenerationMatch=0"
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]+")
 _NAME_FIELDS = "nextPageToken,items(name,generation)"
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """A version of an object; `metageneration` 0 = any, since the owner of a lease renews it meanwhile."""
-
-    name: str
-    generation: int
-    metageneration: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +97,11 @@ class Objects:
 
     async def create(self, name: str, metadata: Mapping[str, str], body: bytes = b"") -> Copied:
         """Store a new object; `made` is None if there is one already."""
-        return await self._insert(name, metadata, body, _ABSENT)
+        return await self._insert(name, metadata, body, IF_ABSENT)
 
     async def replace(self, pin: Pin, metadata: Mapping[str, str], body: bytes = b"") -> Copied:
         """Store a new body and metadata in the place of exactly the version `pin`."""
-        return await self._insert(pin.name, metadata, body, _pins("if", pin))
+        return await self._insert(pin.name, metadata, body, if_match(pin))
 
     async def write(self, name: str, metadata: Mapping[str, str]) -> Stored:
         """Store an object whatever is there."""
@@ -122,7 +112,7 @@ class Objects:
 
     async def patch(self, pin: Pin, change: Mapping[str, str | None]) -> Copied:
         """Change some metadata (None removes) of the version `pin`; `made` is None if that is no longer there."""
-        path = f"{self._path(pin.name)}?{_pins('if', pin)}&{_WITH_FIELDS}"
+        path = f"{self._path(pin.name)}?{if_match(pin)}&{_WITH_FIELDS}"
         return self._stored(await self._http.send("PATCH", path, _json({"metadata": change})))
 
     async def read(self, name: str) -> Stored | None:
@@ -146,14 +136,14 @@ class Objects:
             fresh: there must be no `target` yet; else it is replaced.
         """
         path = f"{self._path(source.name)}/copyTo/b/{quote(self._bucket, safe='')}/o/{_segment(target)}"
-        pins = f"{_pins('ifSource', source)}&{_ABSENT}" if fresh else _pins("ifSource", source)
+        pins = f"{if_source_match(source)}&{IF_ABSENT}" if fresh else if_source_match(source)
         return self._stored(
             await self._http.send("POST", f"{path}?{pins}&{_WITH_FIELDS}", _json({"metadata": metadata}))
         )
 
     async def delete(self, pin: Pin) -> Deleted:
         """Delete the version `pin` and no other."""
-        answer = await self._http.send("DELETE", f"{self._path(pin.name)}?{_pins('if', pin)}")
+        answer = await self._http.send("DELETE", f"{self._path(pin.name)}?{if_match(pin)}")
         if answer.ok:
             return Deleted.DONE
         if answer.status == HTTPStatus.PRECONDITION_FAILED:
@@ -202,7 +192,7 @@ class Objects:
         answer = await self._http.send(
             "POST", f"/upload{self._root}/o?{query}", content, f"multipart/related; boundary={mark.decode()}"
         )
-        if answer.status == HTTPStatus.NOT_FOUND and pins in ("", _ABSENT):
+        if answer.status == HTTPStatus.NOT_FOUND and pins in ("", IF_ABSENT):
             self._in_bucket(answer)
         return self._stored(answer)
 
@@ -219,11 +209,6 @@ class Objects:
                 "the gs:// URL"
             )
         return _document(answer.body)
-
-
-def _pins(kind: str, pin: Pin) -> str:
-    pins = f"{kind}GenerationMatch={pin.generation}"
-    return f"{pins}&{kind}MetagenerationMatch={pin.metageneration}" if pin.metageneration else pins
 
 
 def _segment(name: str) -> str:

@@ -1,8 +1,8 @@
 """Stage 2: requests to the JSON API of Cloud Storage: credentials, tries, and what an answer means for the caller.
 
 A request whose answer got lost may have been processed. Every request that changes something is pinned to what it
-changes, so sending it again is safe; `Answer.resent` says that an earlier try may already have done it, and whoever
-asked tells by generations and tokens whether it did.
+changes, so sending it again is safe. `Answer.resent` says that an earlier try may already have done it; generations and
+tokens show the caller whether it did.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class HTTP:
 
     Args:
         settings: the server, and how often to try.
-        time: told of the `Date` of every answer.
+        time: learns from the `Date` of every answer.
         tokens: where bearer tokens come from; None = the ambient credentials, unless `settings.anonymous`.
     """
 
@@ -216,7 +216,7 @@ def _message(body: bytes) -> str:
 
 
 def _is_limit(status: int, body: bytes) -> bool:
-    """Some limits are told as 403, with a reason that says so."""
+    """Whether a 403 means a limit, as its reason says, and no missing permission."""
     errors = _error(body).get("errors") if status == HTTPStatus.FORBIDDEN else None
     return bool(errors) and isinstance(errors, list) and any(item.get("reason") in _LIMIT_REASONS for item in errors)
 

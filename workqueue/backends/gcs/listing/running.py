@@ -10,7 +10,10 @@ from workqueue.backends.gcs.address import Place
 from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.metadata import incarnation_of, lease_expiry_us
 
-__all__ = ["Running", "Seen"]
+__all__ = ["STRANGER", "Running", "Seen"]
+
+STRANGER = "?"
+"""Stands for all dispatchers that stamp no token of ours: Go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,15 @@ class Running:
         """The slot that a lease holds."""
         return next((seen.stored for seen in self.slots.values() if token and seen.token == token), None)
 
-    def incarnations(self) -> set[str]:
-        """Which of our processes have keys in progress, or slots, which they take before they choose keys."""
-        return {incarnation_of(seen.token) for each in (self.keys, self.slots) for seen in each.values()} - {""}
+    def dispatchers(self) -> set[str]:
+        """Who has keys in progress, or slots, which are taken before keys are chosen: our processes, and `STRANGER`."""
+        tokens = {seen.token for each in (self.keys, self.slots) for seen in each.values()}
+        return {incarnation_of(token) or STRANGER for token in tokens}
+
+    def by_age(self, now_us: int) -> list[Seen]:
+        """The keys with live leases, those started first in front."""
+        live = [seen for seen in self.keys.values() if seen.expires_us > now_us]
+        return sorted(live, key=lambda seen: (seen.stored.created_us, seen.stored.generation))
 
     def next_lapse_us(self) -> int | None:
         """When the first lease lapses."""

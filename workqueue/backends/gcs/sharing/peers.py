@@ -48,7 +48,7 @@ class Peers:
         self._others = [zlib.crc32(name.encode()) for name in self._seen]
 
     def tried(self, keys: int, lost: int) -> None:
-        """Of so many keys that we tried to start, others were faster with some."""
+        """Of `keys` that this process tried to start, others were faster with `lost`."""
         if not lost:
             self.at_once, self.reach = _ANY, 1
         elif 2 * lost >= keys:
@@ -65,7 +65,7 @@ class Peers:
 
     @property
     def alone(self) -> bool:
-        """Whether nobody else was seen for a while; at first, nobody can tell."""
+        """Whether nobody else was seen for a while; at first that is not known."""
         return self._looks >= _LOOKS_UNTIL_ALONE and not self._others
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
 """Stage 4, `exact=true`: slots, so that no two dispatchers can start beyond the limit together.
 
-A slot is an object with a number below the limit, created only if there is none of that number; who has it may start
-one key, and its lease is renewed with the key's. Everybody tries the lowest free numbers and no more of them than there
-is room, so that the limit holds while it is being lowered, too.
+A slot is an object with a number below the limit, created only if there is none of that number. Who has it may start
+one key, and its lease is renewed with the key's. Everybody tries the lowest free numbers, and no more of them than
+there is room, so that the limit holds while it is being lowered, too.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 
 from workqueue.backends.gcs.address import Place
-from workqueue.backends.gcs.api.objects import Objects, Pin, Stored
+from workqueue.backends.gcs.api.objects import Objects, Stored
+from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.listing.running import Running
 from workqueue.backends.gcs.sharing.peers import Peers
 from workqueue.errors import StoreError
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Permit", "Slots"]
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,20 @@ _MEETINGS = 2  # in a row, and we leave what is still free to the others
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """A slot that this process has: the object, and the token of the lease that it is for."""
+class Permit:
+    """What it takes to start one key.
 
-    pin: Pin
+    Args:
+        token: of the lease that the key will have.
+        asked_us: when the lease was asked for, by the steady clock.
+        lapses: when it lapses, as the object in progress says it.
+        slot: the slot that the key takes under an exact limit.
+    """
+
     token: str
+    asked_us: int
+    lapses: str
+    slot: Pin | None = None
 
 
 class Slots:
@@ -54,8 +64,8 @@ class Slots:
             del running.slots[number]
 
     async def claim(
-        self, free: Sequence[int], wanted: int, tokens: Iterator[str], peers: Peers, stamp: str
-    ) -> list[Slot]:
+        self, free: Sequence[int], wanted: int, new_permit: Callable[[], Permit], peers: Peers
+    ) -> list[Permit]:
         """Take up to `wanted` slots.
 
         Others who look at the same moment see the same slots free. So each takes its own ones at once, and feels its
@@ -64,30 +74,31 @@ class Slots:
         Args:
             free: which numbers may be taken.
             wanted: how many slots are asked for.
-            tokens: gives each slot the token of the lease it is for.
+            new_permit: makes a permit without a slot; each try takes a new one.
             peers: says which slots are whose.
-            stamp: when that lease lapses.
         """
+        if not wanted:
+            return []
         shuffled = random.sample(free, len(free))  # a peer that does not know of us has other ideas of what is its own
         own = [number for number in shuffled if not peers.ahead(str(number))]
         others = [number for number in shuffled if peers.ahead(str(number))]
 
-        def claim(number: int) -> Awaitable[Slot | None]:
-            return self._claim(number, next(tokens), stamp)
+        def claim(number: int) -> Awaitable[Permit | None]:
+            return self._claim(number, new_permit())
 
-        slots, _ = await _claim_some(claim, own, wanted, at_once=len(own))
-        if slots and peers.crowded:
-            return slots
-        more, met = await _claim_some(claim, others, wanted - len(slots), at_once=1)
+        permits, _ = await _claim_some(claim, own, wanted, at_once=len(own))
+        if permits and peers.crowded:
+            return permits
+        more, met = await _claim_some(claim, others, wanted - len(permits), at_once=1)
         if met:
             peers.met()
-        return slots + more
+        return permits + more
 
-    async def _claim(self, number: int, token: str, stamp: str) -> Slot | None:
+    async def _claim(self, number: int, permit: Permit) -> Permit | None:
         name = f"{self._place.slots}{number:06d}"
-        copied = await self._objects.create(name, {"lease-token": token, "lease-expiration": stamp})
-        made = copied.made or (await self._with_token(name, token) if copied.resent else None)
-        return Slot(Pin(name, made.generation), token) if made is not None else None
+        copied = await self._objects.create(name, {"lease-token": permit.token, "lease-expiration": permit.lapses})
+        made = copied.made or (await self._with_token(name, permit.token) if copied.resent else None)
+        return replace(permit, slot=Pin(name, made.generation)) if made is not None else None
 
     async def _with_token(self, name: str, token: str) -> Stored | None:
         found = await self._objects.read(name)
@@ -104,18 +115,18 @@ class Slots:
 
 
 async def _claim_some(
-    claim: Callable[[int], Awaitable[Slot | None]], free: list[int], wanted: int, at_once: int
-) -> tuple[list[Slot], bool]:
+    claim: Callable[[int], Awaitable[Permit | None]], free: list[int], wanted: int, at_once: int
+) -> tuple[list[Permit], bool]:
     """Take slots, first `at_once`, then twice as many; also returns whether somebody else is at them, too."""
-    slots: list[Slot] = []
+    permits: list[Permit] = []
     met = 0
-    while free and len(slots) < wanted and met < _MEETINGS:
-        width = min(at_once, wanted - len(slots))
+    while free and len(permits) < wanted and met < _MEETINGS:
+        width = min(at_once, wanted - len(permits))
         tries, free = free[:width], free[width:]
         claims = await asyncio.gather(*map(claim, tries), return_exceptions=True)
-        slots += [each for each in claims if isinstance(each, Slot)]
+        permits += [each for each in claims if isinstance(each, Permit)]
         for each in claims:
             if isinstance(each, BaseException) and not isinstance(each, StoreError):
                 raise each
-        at_once, met = (2 * at_once, 0) if all(isinstance(each, Slot) for each in claims) else (1, met + 1)
-    return slots, met == _MEETINGS
+        at_once, met = (2 * at_once, 0) if all(isinstance(each, Permit) for each in claims) else (1, met + 1)
+    return permits, met == _MEETINGS
