@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from dispatcher.running import CallbackRun
-from workqueue.attempt import Attempt, Callback
+from workqueue.attempt import AsyncCallback, Attempt, Callback
 from workqueue.lease import Lost
 
 __all__ = ["AsyncCallback", "Attempt", "Callback", "LeasedAttempt"]
-
-AsyncCallback = Callable[[str, Any], Awaitable[Any]]
-"""A callback that runs on the event loop; what it answers is checked when it has."""
 
 
 class LeasedAttempt:
@@ -61,7 +57,6 @@ class LeasedAttempt:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the dispatcher asked the callback to end and still waits for that."""
         return self._run.stage == "ending"
 
     def __repr__(self) -> str:

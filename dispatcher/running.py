@@ -14,11 +14,12 @@ import contextlib
 from datetime import timedelta
 from typing import Literal
 
+from workqueue.attempt import StillRunsError
 from workqueue.clock import Clock, duration_us
 from workqueue.interface import OwnedInProgressKey
 from workqueue.outcomes import QueueKeys, RequeueAfter
 
-__all__ = ["END_GRACE", "CallbackRun", "End", "Stage", "StillRunsError", "Why"]
+__all__ = ["END_GRACE", "CallbackRun", "End", "Stage", "Why"]
 
 END_GRACE = timedelta(seconds=30)
 """How long a cancelled callback may take to end before its lease is given up and it counts as a runaway."""
@@ -47,10 +48,6 @@ End = Literal["answered", "timed out", "cut short", "lost", "left"]
 - `lost`: its key is another owner's now.
 - `left`: its lease was given up, or must be because a thread of it runs on.
 """
-
-
-class StillRunsError(asyncio.CancelledError):
-    """The callback was given up while its thread still runs, so its key must not be settled."""
 
 
 class CallbackRun:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dispatcher.callback import AsyncCallback, Callback
 from dispatcher.error_events import ErrorEvents
 from dispatcher.settings import DispatcherSettings
-from dispatcher.threads import as_async
+from workqueue.attempt import as_async
 from workqueue.clock import Clock
 from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import WorkQueue

@@ -10,12 +10,22 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from workqueue.lease import Lost
 from workqueue.outcomes import Outcome
 
-__all__ = ["Attempt", "Callback", "call", "in_thread", "is_coroutine_function", "start_in_thread"]
+__all__ = [
+    "AsyncCallback",
+    "Attempt",
+    "Callback",
+    "StillRunsError",
+    "as_async",
+    "call",
+    "in_thread",
+    "is_coroutine_function",
+    "start_in_thread",
+]
 
 _T = TypeVar("_T")
 _CoroutineFunction = Callable[["str", "Attempt"], Awaitable[Outcome | None]]
@@ -56,17 +66,35 @@ class Attempt(Protocol):
     def remaining(self) -> timedelta:
         """How long the callback may still run before it is cancelled; never negative."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the callback was asked to end, and whoever asked waits for its end, that of a thread included."""
+
+
+AsyncCallback = Callable[[str, Any], Awaitable[Any]]
+"""A callback that runs on the event loop; what it answers is checked when it has."""
 
 Callback = Callable[[str, Attempt], Awaitable[Outcome | None]] | Callable[[str, Attempt], Outcome | None]
 """What reconciles a key: a coroutine function, or a plain function, which is called in a thread of its own."""
 
 
-async def call(callback: Callback, key: str, attempt: Attempt) -> object:
-    """Call `callback` and return whatever it returns; cancelling this cancels a coroutine, but abandons a thread."""
-    if is_coroutine_function(callback):
-        return await callback(key, attempt)
-    result: object = await in_thread(callback, key, attempt)
-    return await result if inspect.isawaitable(result) else result
+class StillRunsError(asyncio.CancelledError):
+    """The call was given up while its thread still runs, so its key must not be settled."""
+
+
+async def call(callback: Callback, key: str, attempt: Attempt) -> Any:
+    """Call `callback` and return whatever it returns; a plain function is called as `in_thread` does."""
+    return await as_async(callback)(key, attempt)
+
+
+def as_async(callback: Callback) -> AsyncCallback:
+    """`callback` itself if it is a coroutine function, else one that calls it in a daemon thread."""
+    return callback if is_coroutine_function(callback) else partial(_call_in_thread, callback)
+
+
+async def _call_in_thread(function: Callable[..., Any], key: str, attempt: Attempt) -> Any:
+    result = await in_thread(function, key, attempt, attempt=attempt)
+    return await result if inspect.isawaitable(result) else result  # a lambda around a coroutine function
 
 
 def is_coroutine_function(callback: Callback) -> TypeGuard[_CoroutineFunction]:
@@ -74,9 +102,26 @@ def is_coroutine_function(callback: Callback) -> TypeGuard[_CoroutineFunction]:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__)
 
 
-async def in_thread(function: Callable[..., _T], *arguments: object) -> _T:
-    """Run a plain function as `start_in_thread` does, and wait for it; cancelling this abandons the thread."""
-    return await start_in_thread(function, *arguments)
+async def in_thread(function: Callable[..., _T], *arguments: object, attempt: Attempt | None = None) -> _T:
+    """Run a plain function as `start_in_thread` does, and wait for it.
+
+    Args:
+        function: what to run.
+        arguments: what it is called with.
+        attempt: the attempt that it is a part of. A cancellation waits for the thread as long as `attempt.is_awaited`.
+
+    Raises:
+        StillRunsError: this was cancelled, and the thread is abandoned.
+    """
+    answer = start_in_thread(function, *arguments)
+    while not answer.done():
+        try:
+            await asyncio.wait((answer,))
+        except asyncio.CancelledError:
+            if attempt is None or not attempt.is_awaited:
+                answer.cancel()
+                raise StillRunsError from None
+    return answer.result()
 
 
 def start_in_thread(function: Callable[..., _T], *arguments: object) -> asyncio.Future[_T]:

@@ -13,8 +13,8 @@ from datetime import timedelta
 import dispatcher
 from dispatcher import Attempt
 from workqueue import open_queue
+from workqueue.attempt import AsyncCallback
 from workqueue.routing import KeyRouter
-from workqueue.routing.keys import AsyncCallback
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def timed(following: AsyncCallback) -> AsyncCallback:
         finally:
             log.debug("%s took %.3f s", key, time.perf_counter() - began)
 
-    return wrapped  # type: ignore[return-value]
+    return wrapped
 
 
 @router.route("customer")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from dispatcher import Attempt, Dispatcher, DispatcherSettings
+from dispatcher import Attempt, Callback, Dispatcher, DispatcherSettings
 from tests.support.dispatching import (
     Recorder,
     clock_of,
@@ -21,9 +23,11 @@ from tests.support.dispatching import (
     states,
     until,
 )
+from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.interface import LeaseRequest
 from workqueue.lease import LeaseTimes
+from workqueue.routing import KeyRouter, Router, Source, fields, has_fields, queue_callback
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -212,15 +216,32 @@ async def test_a_lambda_around_a_coroutine_function_is_awaited() -> None:
     assert ended == ["a"]
 
 
+def routed_by_type(function: Callable[..., None]) -> KeyRouter:
+    router = KeyRouter()
+    router.route("a")(function)
+    return router
+
+
+def routed_by_message(function: Callable[..., None]) -> Callback:
+    router = Router(Source("all", has_fields("type"), fields("type", "type")))
+    router.proc("a")(function)
+    return queue_callback(router)
+
+
+@pytest.mark.parametrize(
+    "routed", [lambda function: function, routed_by_type, routed_by_message], ids=["plain", "type", "message"]
+)
 @scenario
-async def test_a_thread_that_runs_too_long_keeps_its_key_until_it_ends_and_has_failed() -> None:
+async def test_a_thread_that_runs_too_long_keeps_its_key_until_it_ends_and_has_failed(
+    routed: Callable[[Callable[..., None]], Callback],
+) -> None:
     queue, errors, over = memory(), Recorder(), threading.Event()
 
-    def reconcile(key: str, attempt: Attempt) -> None:
+    def reconcile(payload: Any, attempt: Any) -> None:
         over.wait()
 
-    await queue.queue("a")
-    async with running(Dispatcher(queue, reconcile, SETTINGS, errors=errors)):
+    await queue.queue("a", Options(payload=b'{"type": "a"}'))
+    async with running(Dispatcher(queue, routed(reconcile), SETTINGS, errors=errors)):
         await pass_time(queue, MINUTE + 10 * SECOND)
         before = (await states(queue, "a"), errors.told[:])
         over.set()

@@ -12,12 +12,13 @@ import dispatcher
 from dispatcher import Attempt
 from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, scenario, state, states
 from workqueue import Options, RequeueAfter
+from workqueue.attempt import AsyncCallback
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.errors import InvalidOptionsError, InvalidSettingError
 from workqueue.routing import KeyRouter, Limits, with_limits
 from workqueue.routing.errors import DuplicateRouteError
-from workqueue.routing.keys import AsyncCallback, type_of
+from workqueue.routing.keys import type_of
 
 MINUTE = timedelta(minutes=1)
 
@@ -127,7 +128,7 @@ async def test_middleware_wraps_global_first_then_the_routes_own_and_the_first_i
                 steps.append(f"{name} out")
                 return result
 
-            return wrapped  # type: ignore[return-value]
+            return wrapped
 
         return wrap
 

@@ -5,28 +5,26 @@ The type of a key is what its meta says under `type`, else what stands before it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from workqueue.attempt import Attempt, Callback, call
+from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async
 from workqueue.backoff import Backoff
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import ExpiredError, InvalidOptionsError
-from workqueue.outcomes import Outcome, QueueKeys, RequeueAfter
+from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.routing.errors import NoRouteError
 from workqueue.routing.limits import NO_LIMITS, Limits, limits_of
 from workqueue.routing.policies import retry_policy
 from workqueue.routing.routes import Routes
 
-__all__ = ["TYPE", "AsyncCallback", "KeyRouter", "Middleware", "RouteArgs", "type_of"]
+__all__ = ["TYPE", "KeyRouter", "Middleware", "RouteArgs", "type_of"]
 
 TYPE = "type"
 """The name in a key's meta that says its type."""
-
-AsyncCallback = Callable[[str, Attempt], Awaitable[Outcome | None]]
 
 Middleware = Callable[[AsyncCallback], AsyncCallback]
 """Given what comes next, what is to be called in its place: a decorator of callbacks."""
@@ -86,7 +84,7 @@ class KeyRouter:
         told = _limits(limits)
 
         def register(callback: _C) -> _C:
-            own = _around(middleware, _as_async(callback))
+            own = _around(middleware, as_async(callback))
             self._routes.add(name, _Route(own, _around(self._middleware, own), told))
             return callback
 
@@ -106,7 +104,7 @@ class KeyRouter:
         except InvalidOptionsError:  # its attempt fails with this, where somebody sees it
             return route.limits if route else NO_LIMITS
 
-    async def __call__(self, key: str, attempt: Attempt) -> Outcome | None:
+    async def __call__(self, key: str, attempt: Attempt) -> Any:
         """Call the callback for this key.
 
         Raises:
@@ -121,7 +119,7 @@ class KeyRouter:
             return await route.wrapped(key, attempt)
         return await self._before(deadline, route, key, attempt)
 
-    async def _before(self, deadline: datetime, route: _Route, key: str, attempt: Attempt) -> Outcome | None:
+    async def _before(self, deadline: datetime, route: _Route, key: str, attempt: Attempt) -> Any:
         """Call the callback unless it is too late; what fails and is too late to be tried again has expired too."""
         self._check(deadline)
         try:
@@ -146,10 +144,3 @@ def _limits(args: RouteArgs) -> Limits:
 
 def _around(middleware: tuple[Middleware, ...] | list[Middleware], innermost: AsyncCallback) -> AsyncCallback:
     return reduce(lambda inner, outer: outer(inner), reversed(middleware), innermost)
-
-
-def _as_async(callback: Callback) -> AsyncCallback:
-    async def called(key: str, attempt: Attempt) -> Any:
-        return await call(callback, key, attempt)
-
-    return called

@@ -141,5 +141,9 @@ class RemoteAttempt:
         seconds: float | None = self._context.time_remaining()  # None: the caller set no deadline
         return _FOR_EVER if seconds is None else timedelta(seconds=max(seconds, 0.0))
 
+    @property
+    def is_awaited(self) -> bool:
+        return False  # whoever called has gone, or stops
+
     def __repr__(self) -> str:
         return f"RemoteAttempt({self.key!r}, attempts={self.attempts})"

@@ -59,7 +59,9 @@ class Handler:
 
     async def __call__(self, argument: Any, context: Context) -> Any:
         args = (argument, context) if self.takes_context else (argument,)
-        return await (self.function(*args) if self.is_async else in_thread(self.function, *args))
+        if self.is_async:
+            return await self.function(*args)
+        return await in_thread(self.function, *args, attempt=context.attempt)
 
 
 def handler_of(function: Callable[..., Any], payload: Any = None, *, replies: bool) -> Handler:

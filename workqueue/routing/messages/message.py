@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from workqueue.attempt import Attempt
 from workqueue.routing.errors import RoutingError
 
 __all__ = ["NO_HEADERS", "Context", "Message", "Parsed", "Processed", "Replier"]
@@ -68,16 +69,18 @@ class Context:
         source: the name of the source that took it; empty before.
         key: the key that the source found; empty before.
         values: what hooks added.
+        attempt: of the key that carries the message, where it came from a queue.
     """
 
     message: Message
     source: str = ""
     key: str = ""
     values: Mapping[str, Any] = field(default_factory=_no_headers)
+    attempt: Attempt | None = None
 
     def having(self, **values: Any) -> Context:
         """A context with these values too, for an `on_parse` hook to return."""
-        return Context(self.message, self.source, self.key, {**self.values, **values})
+        return replace(self, values={**self.values, **values})
 
 
 class Processed(NamedTuple):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from workqueue.attempt import Attempt
 from workqueue.clock import Clock, SystemClock
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.routing.errors import DuplicateRouteError, NoHandlerError, NoSourceError, ParseError, RoutingError
@@ -99,12 +100,15 @@ class Router:
         """As `proc`, but who waits for an answer gets what the function returns."""
         return self._registering(key, payload, replies=True)
 
-    async def process(self, raw: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Processed:
+    async def process(
+        self, raw: bytes, headers: Mapping[str, str] = NO_HEADERS, attempt: Attempt | None = None
+    ) -> Processed:
         """Hand one message to its handler, and answer who waits for it.
 
         Args:
             raw: the message.
             headers: what came beside it, names in lower case.
+            attempt: of the key that carries the message, where it came from a queue.
 
         Raises:
             RoutingError: it reached no handler, and no hook decided to skip it.
@@ -126,7 +130,7 @@ class Router:
             refused = ParseError(f"the source {taker.name!r} cannot parse a message: {type(error).__name__}: {error}")
             refused.__cause__ = error
             return await _skipped(taker.hooks, Context(message, taker.name), refused)
-        return await self._answered(taker, parsed, Context(message, taker.name, parsed.key))
+        return await self._answered(taker, parsed, Context(message, taker.name, parsed.key, attempt=attempt))
 
     async def _answered(self, taker: _Taker, parsed: Parsed, context: Context) -> Processed:
         asked: QueueKeys | None = None

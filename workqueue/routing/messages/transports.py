@@ -27,7 +27,7 @@ def queue_callback(router: Router) -> Callable[[str, Attempt], Awaitable[None]]:
     """
 
     async def callback(key: str, attempt: Attempt) -> None:
-        await router.process(attempt.payload or b"", attempt.meta)
+        await router.process(attempt.payload or b"", attempt.meta, attempt)
 
     return callback
 
