@@ -160,7 +160,7 @@ class Attempts:
 
     async def _call(self, run: CallbackRun) -> Any:
         """What the callback returned or raised."""
-        if run.stage != "to call":  # stopped before it began
+        if run.stage != "to call" or run.owned.lost.is_set():  # stopped before it began, or started too late
             return asyncio.CancelledError()
         run.stage = "calling"
         try:

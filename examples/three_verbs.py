@@ -8,14 +8,14 @@ by whatever reads and replaces one record atomically: a row in a transaction, a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from workqueue import Clock, KeyState, Options, Snapshot, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.key import validate_key
-from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer
+from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, Renewed
 from workqueue.options import check_payload
 from workqueue.record import NOWHERE, Change, Record, RecordHandles, enqueuing, renewing
 from workqueue.rules import enqueued
@@ -75,6 +75,7 @@ class ThreeVerbs:
     async def _change(self, key: str, change: Change) -> bool:
         return self.table.change(key, change)
 
-    def _renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+    def _renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         expires_us = self.clock.steady_us() + DEFAULT_LEASE.duration_us
-        return [lease for lease in leases if self.table.change(lease.key, renewing(lease, expires_us))]
+        kept = [lease for lease in leases if self.table.change(lease.key, renewing(lease, expires_us))]
+        return Renewed.of(leases, kept)

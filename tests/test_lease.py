@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import tracemalloc
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from workqueue.clock import SystemClock
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
-from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Lost
+from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Lost, Renewed
 from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
@@ -22,15 +23,18 @@ class Store:
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
+        self.silent_about: set[str] = set()
         self.reachable = True
         self.asked: list[list[str]] = []
 
-    def renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+    def renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         self.asked.append([lease.key for lease in leases])
         self.patience = timeout
         if not self.reachable:
             raise StoreUnavailableError
-        return [lease for lease in leases if lease.key not in self.gone]
+        spoken_of = [lease for lease in leases if lease.key not in self.silent_about]
+        kept = [lease for lease in spoken_of if lease.key not in self.gone]
+        return Renewed(kept, [lease for lease in spoken_of if lease.key in self.gone])
 
 
 def renewing(times: LeaseTimes = DEFAULT_LEASE) -> tuple[FakeClock, Store, LeaseRenewer]:
@@ -138,6 +142,86 @@ def test_a_renewal_that_is_late_but_in_time_keeps_the_lease() -> None:
     assert (lease.lost.is_set(), len(store.asked)) == (False, 2)
 
 
+def test_a_lease_of_which_the_store_says_nothing_is_asked_for_again_and_lost_at_its_deadline() -> None:
+    clock, store, renewer = renewing()
+    silent, renewed, gone = held(renewer, clock, "silent", "renewed", "gone")
+    store.silent_about.add("silent")
+    store.gone.add("gone")
+
+    clock.advance(5 * SECOND)
+    after_one = [lease.lost.is_set() for lease in (silent, renewed, gone)]
+    clock.advance(9 * SECOND)
+
+    assert after_one == [False, False, True]
+    assert (silent.lost.is_set(), renewed.lost.is_set()) == (True, False)
+
+
+@pytest.mark.parametrize(("late", "is_lost"), [(13, False), (14, True)])
+def test_a_lease_whose_start_is_answered_after_its_deadline_is_lost_before_it_is_used(late: int, is_lost: bool) -> None:
+    clock, _, renewer = renewing()
+    sent_us = clock.steady_us()
+    clock.freeze(late * SECOND)
+    lease = Lease("a", "token")
+
+    renewer.hold(lease, sent_us)
+
+    assert lease.lost.is_set() is is_lost
+
+
+def test_a_lease_that_lapsed_while_its_settle_was_tried_is_not_kept() -> None:
+    clock, _, renewer = renewing()
+    (lease,) = held(renewer, clock, "a")
+    renewer.drop(lease)
+    clock.freeze(14 * SECOND)
+
+    renewer.keep(lease)
+
+    assert lease.lost.is_set()
+
+
+async def hold_one(renewer: LeaseRenewer, clock: FakeClock, key: str = "a") -> Lease:
+    return held(renewer, clock, key)[0]
+
+
+def test_leases_of_an_event_loop_that_was_closed_are_not_renewed_any_more(caplog: pytest.LogCaptureFixture) -> None:
+    clock, store, renewer = renewing()
+    lease = asyncio.run(hold_one(renewer, clock))
+
+    clock.advance(60 * SECOND)
+
+    assert (lease.lost.is_set(), store.asked) == (True, [])
+    assert "lease of key 'a' lost: the event loop that won it has ended" in caplog.text
+
+
+def test_leases_of_the_next_event_loop_are_renewed() -> None:
+    clock, store, renewer = renewing()
+    first = asyncio.run(hold_one(renewer, clock))
+
+    async def second() -> Lease:
+        lease = Lease("b", "token of b")
+        renewer.hold(lease, clock.steady_us() - 1)
+        clock.advance(60 * SECOND)
+        return lease
+
+    later = asyncio.run(second())
+
+    assert (first.lost.is_set(), later.lost.is_set()) == (True, False)
+    assert store.asked[0] == ["b"]
+
+
+@pytest.mark.parametrize(("stands_still", "is_lost"), [(30, False), (31, True)])
+def test_leases_of_an_event_loop_that_stopped_are_renewed_for_two_leases(stands_still: int, is_lost: bool) -> None:
+    clock, _, renewer = renewing()
+    loop = asyncio.new_event_loop()
+    try:
+        lease = loop.run_until_complete(hold_one(renewer, clock))
+        clock.advance(stands_still * SECOND)
+    finally:
+        loop.close()
+
+    assert lease.lost.is_set() is is_lost
+
+
 class LateClock(FakeClock):
     """A clock that a slow answer can move on."""
 
@@ -150,9 +234,9 @@ class LateClock(FakeClock):
 def test_an_answer_that_takes_longer_than_the_lease_does_not_keep_it() -> None:
     clock = LateClock()
 
-    def slow(leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+    def slow(leases: Sequence[Lease], timeout: float) -> Renewed:
         clock.late_us = 20_000_000
-        return leases
+        return Renewed(leases)
 
     (lease,) = held(LeaseRenewer(slow, DEFAULT_LEASE, clock), clock, "a")
     clock.advance(5 * SECOND)
@@ -163,11 +247,11 @@ def test_an_answer_that_takes_longer_than_the_lease_does_not_keep_it() -> None:
 def test_a_renewal_that_was_done_but_not_answered_is_asked_for_again() -> None:
     clock, done = FakeClock(), list[str]()
 
-    def lossy(leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+    def lossy(leases: Sequence[Lease], timeout: float) -> Renewed:
         done.append(leases[0].token)
         if len(done) == 1:
             raise StoreUnavailableError
-        return leases
+        return Renewed(leases)
 
     (lease,) = held(LeaseRenewer(lossy, DEFAULT_LEASE, clock), clock, "a")
     clock.advance(6 * SECOND)
@@ -175,12 +259,12 @@ def test_a_renewal_that_was_done_but_not_answered_is_asked_for_again() -> None:
     assert (done, lease.lost.is_set()) == (["token of a"] * 2, False)
 
 
-def test_a_key_settled_while_its_renewal_is_under_way_is_not_told_that_it_is_lost() -> None:
+def test_a_key_settled_while_its_renewal_is_under_way_is_not_lost() -> None:
     clock = FakeClock()
 
-    def meanwhile(leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+    def meanwhile(leases: Sequence[Lease], timeout: float) -> Renewed:
         renewer.drop(lease)
-        return []
+        return Renewed((), leases)
 
     renewer = LeaseRenewer(meanwhile, DEFAULT_LEASE, clock)
     (lease,) = held(renewer, clock, "a")
@@ -210,7 +294,7 @@ def test_a_renewer_whose_thread_stands_still_for_a_lease_has_stalled() -> None:
     assert renewer.stalled(started_us + 15_000_001)
 
 
-def test_closing_stops_renewal_without_telling_anybody() -> None:
+def test_closing_stops_renewal_without_losing_anything() -> None:
     clock, store, renewer = renewing()
     (lease,) = held(renewer, clock, "a")
     renewer.close()
@@ -236,7 +320,7 @@ def test_lost_calls_each_subscriber_once_whenever_it_subscribed() -> None:
     assert (told, lost.is_set()) == (["early", "late"], True)
 
 
-def test_a_subscriber_that_raises_keeps_nobody_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_subscriber_that_raises_keeps_nobody_from_being_called(caplog: pytest.LogCaptureFixture) -> None:
     lost, told = Lost(), []
     lost.subscribe(lambda: told.append("first"))
     lost.subscribe([].pop)

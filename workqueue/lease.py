@@ -3,11 +3,13 @@
 One renewer serves all keys of a process and renews them in one batch. It is an object with `tick(now)`: in production a
 thread pumps it, under a `FakeClock` the test does. An owner that cannot renew must find out *before* the store lets
 somebody else have the key, whether or not the store can be reached; so each lease has a local deadline, counted from
-when its last successful renewal was sent, a tenth before the store's own.
+when its last successful renewal was sent, a tenth before the store's own. And leases are renewed for somebody: once the
+event loop that won them has ended, nobody can settle their keys any more, and others may have them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -17,13 +19,13 @@ from datetime import timedelta
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 
-__all__ = ["DEFAULT_LEASE", "Lease", "LeaseRenewer", "LeaseTimes", "Lost", "Renew"]
+__all__ = ["DEFAULT_LEASE", "Lease", "LeaseRenewer", "LeaseTimes", "Lost", "Renew", "Renewed"]
 
 log = logging.getLogger(__name__)
 
 
 class Lost:
-    """A thread-safe event, set once, that tells an owner its lease is gone and its settle will not be applied."""
+    """A thread-safe event, set once: the owner's lease is gone, and its settle will not be applied."""
 
     __slots__ = ("_callbacks", "_event", "_set")
 
@@ -37,25 +39,25 @@ class Lost:
         return self._set
 
     def set(self) -> None:
-        """Tell everybody who subscribed; a second call does nothing."""
+        """Call everybody who subscribed; a second call does nothing."""
         self._set = True
-        self._tell()
+        self._call_subscribers()
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, in the thread that sets the event, or right away if it is set already."""
         self._callbacks.append(callback)
         if self._set:
-            self._tell()
+            self._call_subscribers()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until set or until `timeout` seconds have passed; returns whether it is set."""
         event = self._event
-        if event is None:  # of two threads that come at once each makes its own, and both are told
+        if event is None:  # of two threads that come at once each makes its own, and both subscribe
             event = self._event = threading.Event()
             self.subscribe(event.set)
         return event.wait(timeout) or self._set
 
-    def _tell(self) -> None:
+    def _call_subscribers(self) -> None:
         # Without a lock: list.pop is atomic, so a set() that races a subscribe() calls each callback exactly once.
         while self._callbacks:
             try:
@@ -64,8 +66,8 @@ class Lost:
                 return
             try:
                 callback()
-            except Exception:  # else those who subscribed before it, the dispatcher first of all, would not be told
-                log.exception("what was to be told of a lost lease raised")
+            except Exception:  # else those who subscribed before it, the dispatcher first of all, would not be called
+                log.exception("a subscriber to a lost lease raised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +107,38 @@ class Lease:
         self.deadline_us = deadline_us
 
 
-Renew = Callable[[Sequence[Lease], float], Collection[Lease]]
-"""Renew these leases in the store, within the given seconds, from the renewer's thread; returns those still held.
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What the store said of the leases that it was asked to renew; of those in neither list it said nothing.
 
-Raises StoreUnavailableError when the store did not answer: the renewer asks again until the local deadline.
+    Args:
+        kept: still held, and renewed.
+        lost: another owner's by now, or nobody's.
+        trouble: why nothing is known of the others; they are asked for again until their deadlines.
+    """
+
+    kept: Collection[Lease]
+    lost: Collection[Lease] = ()
+    trouble: str = ""
+
+    @classmethod
+    def of(cls, leases: Sequence[Lease], kept: Collection[Lease]) -> Renewed:
+        """The answer of a store that spoke of each of `leases`: those that are not kept are lost."""
+        if len(kept) == len(leases):
+            return cls(kept)
+        tokens = {lease.token for lease in kept}
+        return cls(kept, [lease for lease in leases if lease.token not in tokens])
+
+
+Renew = Callable[[Sequence[Lease], float], Renewed]
+"""Renew these leases in the store, within the given seconds, from the renewer's thread.
+
+Raises StoreUnavailableError when the store said nothing of any of them: they are asked for again until the deadline.
 """
 
 
 class LeaseRenewer:
-    """Renews every held lease in one batch, and tells the owners of those that are gone.
+    """Renews every held lease in one batch, and sets `lost` of those that are gone.
 
     Args:
         renew: the backend's batch renewal; runs in the renewer's thread.
@@ -131,21 +156,36 @@ class LeaseRenewer:
         self._due_us = 0
         self._stop: Callable[[], None] | None = None
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ran_us = 0
+        self._sent_us = -1  # of the batch that was last held
         self.ticked_us = clock.steady_us()
         """When `tick` last ran, for health checks."""
 
     def hold(self, lease: Lease, sent_us: int) -> None:
         """Keep `lease` alive from now on; `sent_us` is when the request that won it was sent.
 
-        After `close` nobody would: a lease that was won by a step still under way then is lost at once.
+        A lease that has lapsed by now, because the answer took so long or the process stood still, is lost at once. So
+        is one that was won by a step still under way at `close`: nobody would renew it.
         """
+        lease.deadline_us = sent_us + self._margin_us
         if self._closed:
             lease.lost.set()
-            return
-        lease.deadline_us = sent_us + self._margin_us
-        self._held[lease.token] = lease
-        if self._stop is None:
-            self._start()
+        elif sent_us != self._sent_us and not self._begins(sent_us):
+            self._lose(lease, "the store answered too late")
+        else:
+            self._held[lease.token] = lease
+            if self._stop is None:
+                self._start()
+
+    def _begins(self, sent_us: int) -> bool:
+        """Whether leases of a request sent then are still good; looked at once for all of a batch."""
+        if self._clock.steady_us() >= sent_us + self._margin_us:
+            return False
+        self._sent_us = sent_us
+        if self._loop is not None and self._loop.is_closed():  # and this is another one
+            self._let_go("the event loop that won it was closed")
+        return True
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing `lease`: it was settled, or is left to lapse."""
@@ -156,11 +196,15 @@ class LeaseRenewer:
 
         So a lease lives through an outage of the store that is shorter than itself, and a longer one sets `lost`.
         """
+        self._sent_us = -1  # since that batch was held it may have lapsed
         self.hold(lease, lease.deadline_us - self._margin_us)
 
     def tick(self, now_us: int) -> None:
-        """Renew what is due and tell the owners of what is lost. Called by the pump, or by a test."""
+        """Renew what is due and set `lost` of what is gone. Called by the pump, or by a test."""
         self.ticked_us = now_us
+        if self._has_loop_ended(now_us):
+            self._let_go("the event loop that won it has ended")
+            return
         self._expire(now_us)
         if now_us >= self._due_us and self._held:
             self._renew_all(now_us)
@@ -179,25 +223,46 @@ class LeaseRenewer:
             self._stop = None
 
     def _start(self) -> None:
-        self.ticked_us = self._clock.steady_us()
+        self.ticked_us = self._ran_us = self._clock.steady_us()
+        self._loop = _running_loop()
         self._due_us = self.ticked_us + self._every_us
         self._stop = self._clock.pump(self.tick, self.times.renew_every.total_seconds() / 5)
+
+    def _has_loop_ended(self, now_us: int) -> bool:
+        """Whether nobody is left who could settle: the loop is closed, or has not run for two leases.
+
+        A loop that is merely blocked is running. One that stands still between two `run_until_complete` is given time.
+        """
+        if self._loop is None or self._loop.is_running():
+            self._ran_us = now_us
+            return False
+        return self._loop.is_closed() or now_us - self._ran_us > 2 * self.times.duration_us
+
+    def _let_go(self, why: str) -> None:
+        """Renew nothing any more, until somebody holds a lease again."""
+        if self._stop is not None:
+            self._stop()
+            self._stop = None
+        for lease in list(self._held.values()):
+            self._lose(lease, why)
 
     def _renew_all(self, sent_us: int) -> None:
         batch = list(self._held.values())
         patience = min(lease.deadline_us for lease in batch) - sent_us
         try:
-            kept = self._renew(batch, max(patience, 0) / 1e6)
-        except StoreUnavailableError as error:  # asked again at the next tick, until the deadline
-            log.warning("lease renewal of %d keys failed, trying again: %s", len(batch), error)
-            return
-        self._due_us = sent_us + self._every_us
-        alive = {lease.token for lease in kept}
-        for lease in batch:
-            if lease.token in alive:
-                lease.deadline_us = sent_us + self._margin_us
-            elif lease.token in self._held:  # not settled while the renewal was under way
+            renewed = self._renew(batch, max(patience, 0) / 1e6)
+        except StoreUnavailableError as error:
+            renewed = Renewed((), trouble=str(error))
+        for lease in renewed.kept:
+            lease.deadline_us = sent_us + self._margin_us
+        for lease in renewed.lost:
+            if lease.token in self._held:  # not settled while the renewal was under way
                 self._lose(lease, "the store has it no more: another owner took the key, or it was removed")
+        unknown = len(batch) - len(renewed.kept) - len(renewed.lost)
+        if unknown:  # asked again at the next tick, until the deadline
+            log.warning("lease renewal of %d keys failed, trying again: %s", unknown, renewed.trouble)
+        else:
+            self._due_us = sent_us + self._every_us
 
     def _expire(self, now_us: int) -> None:
         for lease in [lease for lease in list(self._held.values()) if now_us >= lease.deadline_us]:
@@ -207,3 +272,10 @@ class LeaseRenewer:
         self.drop(lease)
         log.warning("lease of key %r lost: %s", lease.key, why, extra={"key": lease.key})
         lease.lost.set()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:  # leases of a synchronous program: as long as the process lives
+        return None

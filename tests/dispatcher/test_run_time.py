@@ -25,9 +25,10 @@ from tests.support.dispatching import (
 )
 from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.interface import LeaseRequest
+from workqueue.interface import Leased, LeaseRequest
 from workqueue.lease import LeaseTimes
 from workqueue.routing import KeyRouter, Router, Source, fields, has_fields, queue_callback
+from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -166,6 +167,32 @@ async def test_a_callback_whose_lease_is_lost_is_cancelled_and_nothing_is_settle
         assert ended == [True]
 
     assert errors.told == []
+
+
+class FrozenQueue(MemoryQueue):
+    """A store whose first answer to a start arrives after the machine was suspended for a minute."""
+
+    frozen = False
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        leased = await super().lease(request)
+        if not self.frozen:
+            self.frozen = True
+            clock_of(self).freeze(MINUTE)
+        return leased
+
+
+@scenario
+async def test_a_callback_is_not_called_on_a_lease_that_lapsed_before_it_began() -> None:
+    queue, called = FrozenQueue(clock=FakeClock()), list[int]()
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        called.append(attempt.attempts)
+
+    await queue.queue("a")
+    async with running(Dispatcher(queue, reconcile)) as dispatcher:
+        await settle_down()
+        assert (called, dispatcher.metrics.outcomes["lost"]) == ([2], 1)
 
 
 @scenario

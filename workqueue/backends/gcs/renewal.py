@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 from workqueue.backends.gcs.api.objects import Objects
@@ -18,7 +18,7 @@ from workqueue.backends.gcs.api.requests import HTTP
 from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.backends.gcs.metadata import lease_stamp
 from workqueue.errors import StoreError, StoreUnavailableError
-from workqueue.lease import Lease
+from workqueue.lease import Lease, Renewed
 
 __all__ = ["GCSLease", "Renewal"]
 
@@ -55,12 +55,11 @@ class Renewal:
         self._objects = Objects(self._http, bucket)
         self._time = time
         self._lease_us = lease_us
-        self._margin_us = lease_us - lease_us // 10
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    def renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
-        """Renew these leases; returns those still held (see `lease.Renew`)."""
+    def renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
+        """Renew these leases (see `lease.Renew`)."""
         return self._run(self._renew_all(leases, min(max(timeout, 0.1), _MOST_SECONDS)))
 
     def close(self) -> None:
@@ -87,23 +86,15 @@ class Renewal:
         finally:
             loop.close()
 
-    async def _renew_all(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
-        sent_us = self._time.steady_us()
+    async def _renew_all(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         due = cast(Sequence[GCSLease], leases)
         stamp = lease_stamp(self._time.now_us() + self._lease_us)
         answers = await asyncio.gather(*(self._renew(lease, stamp, timeout) for lease in due), return_exceptions=True)
-        lost: set[GCSLease] = set()
-        failed: BaseException | None = None
-        for lease, answer in zip(due, answers, strict=True):
-            if answer is True:
-                lease.deadline_us = sent_us + self._margin_us
-            elif answer is False:
-                lost.add(lease)
-            elif isinstance(answer, BaseException):
-                failed = answer
-        if failed is not None:  # those that were renewed know it; what is lost is found out about next time
-            raise StoreUnavailableError(str(failed)) from failed
-        return [lease for lease in leases if lease not in lost]
+        answered = list(zip(due, answers, strict=True))
+        kept = [lease for lease, answer in answered if answer is True]
+        lost = [lease for lease, answer in answered if answer is False]
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        return Renewed(kept, lost, str(failed[-1]) if failed else "")
 
     async def _renew(self, lease: GCSLease, stamp: str, timeout: float) -> bool:
         change = {"lease-expiration": stamp}

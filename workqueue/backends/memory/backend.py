@@ -7,7 +7,7 @@ another thread; it and recovery exclude each other by a lock.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Self
@@ -20,7 +20,7 @@ from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued, recovered_orphan
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
-from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
+from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
@@ -207,8 +207,8 @@ class MemoryQueue:
         self.metrics.started(entry, now_us)
         return Owned(self, running, lease)
 
-    def _renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
-        return self._store.renew(leases, self.clock.steady_us() + self._lease_us)
+    def _renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
+        return Renewed.of(leases, self._store.renew(leases, self.clock.steady_us() + self._lease_us))
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from redis.exceptions import ResponseError
 
@@ -15,7 +15,7 @@ from workqueue.backends.redis.records import key_bytes
 from workqueue.backends.redis.scripts import script
 from workqueue.clock import Clock
 from workqueue.errors import StoreError, StoreUnavailableError
-from workqueue.lease import Lease
+from workqueue.lease import Lease, Renewed
 
 __all__ = ["Renewal"]
 
@@ -45,20 +45,21 @@ class Renewal:
         self._script = script("renew")
         self._born: bytes | None = None
 
-    def renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
-        """Those of `leases` that are still held; answers within `timeout` seconds.
-
-        Raises:
-            StoreUnavailableError: the store did not answer, or not as it should; worth another try.
-        """
+    def renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
+        """Renew these leases; answers within `timeout` seconds (see `lease.Renew`)."""
         until = time.monotonic() + timeout
-        held: list[Lease] = []
+        kept: list[Lease] = []
+        lost: list[Lease] = []
         for start in range(0, len(leases), _AT_ONCE):
             batch = leases[start : start + _AT_ONCE]
-            answer, _, born = self._ask(batch, until).partition(b" ")
-            held.extend(lease for lease, is_held in zip(batch, answer, strict=True) if is_held == ord("1"))
+            try:
+                answer, _, born = self._ask(batch, until).partition(b" ")
+            except StoreUnavailableError as error:
+                return Renewed(kept, lost, str(error))
+            for lease, is_held in zip(batch, answer, strict=True):
+                (kept if is_held == ord("1") else lost).append(lease)
             self._look_whether_it_is_the_same(born, len(leases))
-        return held
+        return Renewed(kept, lost)
 
     def _look_whether_it_is_the_same(self, born: bytes, leases: int) -> None:
         """Log, once, that all keys are gone. Else it would look as if other owners had taken those in progress."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -45,7 +45,7 @@ from workqueue.errors import (
 from workqueue.handles import Dead, Observed, Owned, Queued, fenced, state_of
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
-from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes
+from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
@@ -232,13 +232,13 @@ class SqliteQueue:
         self.metrics.started(start.entry, self.clock.wall_us())
         return Owned(self, started(start.entry), lease, start.token)
 
-    def _renew(self, leases: Sequence[Lease], timeout: float) -> Collection[Lease]:
+    def _renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         ask = Ask(lambda store: leasing.renew(store, [int(lease.token) for lease in leases]))
         try:
             held = self._writer.run(ask, timeout)
         except WorkQueueError as error:  # whatever it is, it may be over before the leases are
             raise StoreUnavailableError(str(error)) from error
-        return [lease for lease in leases if int(lease.token) in held]
+        return Renewed.of(leases, [lease for lease in leases if int(lease.token) in held])
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
