@@ -36,7 +36,7 @@ test-chart: .venv/installed-chart ## the Helm chart, with Helm's own engine (a w
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/chart
 
 test-aws: .venv/installed-aws ## what talks to AWS, against moto's server (some 190 MB)
-	$(OFFLINE) $(BIN)/python -m pytest tests/aws
+	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/aws
 
 .venv/installed-%: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'

@@ -119,6 +119,7 @@ _ALERT_DURATIONS = (
     "storeFailsWindow", "deadLettersWindow", "attemptsFailWindow", "attemptsFailFor", "retriesForEverFor",
     "leasesExpireWindow", "leasesExpireFor", "runawayCallbacksFor", "errorEventsWindow",
     "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor", "ticksMissedWindow",
+    "messagesRefusedWindow",
 )  # fmt: skip
 ALERTS = keys(
     runbooks=TEXT,

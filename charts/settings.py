@@ -63,7 +63,7 @@ def _takes(field: Field[Any], flag: Flag) -> dict[str, Any]:
         return {"type": "array", "items": {"type": "string", "minLength": 1}}
     if flag.takes.metavar == "NUMBER":
         return {"type": "integer", "minimum": _least(flag)}
-    if "|" in flag.takes.metavar:
+    if "|" in flag.takes.metavar and flag.takes.metavar.islower():  # the words themselves; URL|FILE are kinds of text
         return {"enum": flag.takes.metavar.split("|")}
     return {"type": "string"}
 

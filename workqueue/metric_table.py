@@ -216,6 +216,14 @@ METRICS: tuple[Metric, ...] = (
         "go",
         "Keys put and neither stored nor given up, those on their way included.",
     ),
+    Metric(
+        "workqueue_source_messages_total",
+        "counter",
+        "go",
+        "Messages that a source received, by result: stored (and deleted), refused (can never be a key), "
+        "undeleted (stored, and will come again).",
+        ("source", "result"),
+    ),
     Metric("workqueue_schedule_firings_total", "counter", "go", "Ticks for which a schedule's key was enqueued."),
     Metric(
         "workqueue_schedule_missed_ticks_total",

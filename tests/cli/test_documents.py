@@ -13,7 +13,7 @@ from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, Schedule
 from tests.support.programs import REPOSITORY, workqueue
 from workqueue.cli.receivers import PortFlags, ShardFlags
 from workqueue.cli.sources import SourcePort
-from workqueue.cli.subscribe import EventPort
+from workqueue.cli.subscribe import EventPort, SQSFlags
 from workqueue.cli.watch import ClusterFlags
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES
@@ -31,6 +31,7 @@ GROUPS: dict[str, list[type]] = {
     "Calls to receivers, reconcilers and shards": [CallFlags],
     "`workqueue hyperqueue`": [ShardFlags],
     "`workqueue watch`": [ClusterFlags],
+    "`workqueue subscribe`": [SQSFlags],
 }
 
 

@@ -23,6 +23,7 @@ from workqueue.metric_table import METRICS
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.options import Options
 from workqueue.sources.schedules import ScheduleMetrics
+from workqueue.sources.sqs import SQSMetrics
 from workqueue.telemetry.exposition import Exposition, Identity, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.telemetry.samples import SampleSource
@@ -80,12 +81,14 @@ async def lived_through(clock: FakeClock) -> Exposition:
 
 
 def fed() -> list[SampleSource]:
-    """What an enqueuer and schedules counted."""
+    """What an enqueuer, schedules and a source counted."""
     enqueuer, schedules = EnqueuerMetrics("builds"), ScheduleMetrics("builds")
     enqueuer.put, enqueuer.merged, enqueuer.sent, enqueuer.failed = 9, 2, 3, 1
     schedules.fired, schedules.missed = 4, 1
     schedules.lateness.observe(20_000)
-    return [enqueuer, schedules]
+    messages = SQSMetrics("builds")
+    messages.messages["stored"] = 7
+    return [enqueuer, schedules, messages]
 
 
 def eventful() -> Exposition:

@@ -21,12 +21,13 @@ from workqueue.programs import show
 from workqueue.programs.access import CallFlags
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.given import Keys, StdinFlags, given_batches, given_keys
-from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver
+from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver, is_sqs
 from workqueue.programs.sweep import Act, Report, sweep
 from workqueue.programs.takes import CONTENT, DURATION, MOMENT, PAIR, whole
 
 if TYPE_CHECKING:
     from workqueue.rpc.client import Client
+    from workqueue.sqs.sink import SQSSink
 
 __all__ = [
     "EnqueueFlags",
@@ -90,10 +91,23 @@ def enqueue(
 ) -> None:
     """Put keys into the queue.
 
-    Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8090.
+    Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8090, or an SQS
+    queue, such as sqs://sqs.eu-west-1.amazonaws.com/123456789012/builds.
     """
-    stored = _enqueue(opened(where, remote), given_batches(keys, source), how.options)
+    stored = _enqueue(_sink(where, remote), given_batches(keys, source), how.options)
     show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
+
+
+def _sink(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue | SQSSink:
+    """Where keys go, to be entered."""
+    url = where.url(receiver=True, sqs=True)
+    if not is_sqs(url):
+        return opened(where, remote)
+    from workqueue.sqs.address import Address
+    from workqueue.sqs.sink import SQSSink
+
+    with naming("--queue or WORKQUEUE_URL"):
+        return SQSSink(Address.parse(url))
 
 
 def opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
@@ -107,7 +121,9 @@ def opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
         return connect(url, security=remote.calls.security(url), retries=Retries(patience=remote.patience))
 
 
-def _enqueue(place: Client | FullQueue, batches: Iterator[Sequence[str]], options: Callable[[], Options]) -> int:
+def _enqueue(
+    place: Client | FullQueue | SQSSink, batches: Iterator[Sequence[str]], options: Callable[[], Options]
+) -> int:
     """Enqueue batch by batch; returns how many keys. Stdin is read between runs of the event loop, never in one."""
     stored = 0
     with asyncio.Runner() as runner:

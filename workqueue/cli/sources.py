@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from workqueue.fallbacks import FullQueue
     from workqueue.rpc.client import Client
+    from workqueue.telemetry.samples import SampleSource
 
 __all__ = ["PRIORITY", "Always", "SourceFlags", "SourcePort", "showing"]
 
@@ -57,10 +58,14 @@ class Always:
 
 @asynccontextmanager
 async def showing(
-    queue: object, listen: ListenFlags, port: int, others: Sequence[BaseRoute] = ()
+    queue: object,
+    listen: ListenFlags,
+    port: int,
+    others: Sequence[BaseRoute] = (),
+    sources: Sequence[SampleSource] = (),
 ) -> AsyncIterator[Callable[[Ready], None]]:
-    """Serve probes, what `queue` counts, and `others` until the block ends (see `watched`)."""
+    """Serve probes, what `queue` and `sources` count, and `others` until the block ends (see `watched`)."""
     from workqueue.metrics import metrics_of
 
-    async with watched(listen.front(port), [metrics_of(queue)], others) as follow:
+    async with watched(listen.front(port), [metrics_of(queue)], others, sources) as follow:
         yield follow

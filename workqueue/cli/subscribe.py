@@ -1,8 +1,9 @@
-"""The command that enqueues the keys of CloudEvents: subscribe."""
+"""The command that enqueues the keys of events and messages: subscribe, to CloudEvents over HTTP or to an SQS queue."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from workqueue.fallbacks import FullQueue
     from workqueue.rpc.client import Client
     from workqueue.sources.cloudevents import Filter, KeyOf
+    from workqueue.sources.sqs import SQSSource
 
-__all__ = ["EventPort", "KeyFlags", "subscribe"]
+__all__ = ["EventPort", "KeyFlags", "SQSFlags", "subscribe"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,53 @@ class KeyFlags:
             return key, [parse_filter(each) for each in self.filter]
 
 
-@with_flags
-def subscribe(events: KeyFlags, source: SourceFlags, port: EventPort) -> None:
-    """Enqueue the keys of CloudEvents that come in over HTTP.
+@dataclass(frozen=True, slots=True)
+class SQSFlags:
+    """Messages of an SQS queue, in place of events."""
 
-    POST / takes them in binary, structured and batched mode. 202: the key is stored; 4xx: it can never be; 503: try
-    again. --queue may be a receiver.
+    sqs: Annotated[
+        str | None,
+        Flag("an SQS queue to take messages from instead of HTTP; needs [sqs]", ("WORKQUEUE_SQS",), Takes("URL", str)),
+    ] = None
+    message_key: Annotated[
+        str,
+        Flag(
+            "the key of a message: own, body, attribute:NAME or json:PATH",
+            ("WORKQUEUE_MESSAGE_KEY",),
+            Takes("KEY", str),
+        ),
+    ] = "own"
+    receivers: Annotated[int, Flag("requests for messages at a time", ("WORKQUEUE_SQS_RECEIVERS",), whole(1, 100))] = 2
+
+    def taken(self, url: str, queue: Client | FullQueue) -> SQSSource:
+        """The source of messages, to be entered.
+
+        Raises:
+            InvalidSettingError: the URL is none, or --message-key is none of what it takes.
+            MissingExtraError: the driver is not installed.
+        """
+        from workqueue.sources.sqs import SQSSettings, SQSSource, parse_key
+        from workqueue.sqs.address import Address
+
+        with naming("--message-key or WORKQUEUE_MESSAGE_KEY"):
+            key_of = parse_key(self.message_key)
+        with naming("--sqs or WORKQUEUE_SQS"):
+            return SQSSource(Address.parse(url), queue, key_of, SQSSettings(self.receivers))
+
+
+@with_flags
+def subscribe(events: KeyFlags, messages: SQSFlags, source: SourceFlags, port: EventPort) -> None:
+    """Enqueue the keys of CloudEvents that come in over HTTP, or of messages of an SQS queue.
+
+    POST / takes events in binary, structured and batched mode. 202: the key is stored; 4xx: it can never be; 503: try
+    again. With --sqs messages are taken from that queue, and deleted once their keys are stored. --queue may be a
+    receiver.
     """
     place = source.opened()
+    if messages.sqs is not None:
+        messages.taken(messages.sqs, place)
+        run_server(_take(messages, messages.sqs, place, source, port.http_port))
+        return
     events.parsed()
     run_server(_subscribe(events, place, source, port.http_port))
 
@@ -99,6 +142,20 @@ async def _subscribe(events: KeyFlags, place: Client | FullQueue, source: Source
         async with showing(queue, source.listen, port, [subscription.route()]) as follow:
             follow(Always())
             await asyncio.Event().wait()
+
+
+async def _take(messages: SQSFlags, url: str, place: Client | FullQueue, source: SourceFlags, port: int) -> None:
+    from workqueue.signals import until_signalled
+
+    async with (
+        place as queue,
+        messages.taken(url, queue) as taken,
+        showing(queue, source.listen, port, sources=[taken.metrics]) as follow,
+    ):
+        follow(taken)
+        log.info("taking messages of %s", url.partition("?")[0])
+        with until_signalled(taken.end, taken.hurry):
+            await taken.run()
 
 
 @asynccontextmanager

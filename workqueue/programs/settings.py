@@ -16,11 +16,12 @@ from workqueue.errors import InvalidSettingError
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.takes import Takes, choice
 
-__all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "queue_url"]
+__all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "is_sqs", "queue_url"]
 
 DEFAULT_URL = "sqlite:///workqueue.db"
 
 _URL = Takes("URL", str)
+_SQS = "sqs://"
 _RECEIVERS = ("grpc://", "grpcs://", "http://", "https://")
 
 
@@ -39,6 +40,11 @@ def queue_url(given: str | None, environ: Mapping[str, str]) -> str:
             f"WORKQUEUE_URL and WORKQUEUE_MODE name two queues ({from_go} is the second): set one of them"
         )
     return given or from_go or DEFAULT_URL
+
+
+def is_sqs(url: str) -> bool:
+    """Whether `url` names an SQS queue rather than one of ours."""
+    return url.startswith(_SQS)
 
 
 def is_receiver(url: str) -> bool:
@@ -67,17 +73,22 @@ class QueueFlags:
         Flag(f"the queue; else what WORKQUEUE_MODE and _BUCKET say, else {DEFAULT_URL}", ("WORKQUEUE_URL",), _URL),
     ] = None
 
-    def url(self, *, memory: bool = False, receiver: bool = False) -> str:
+    def url(self, *, memory: bool = False, receiver: bool = False, sqs: bool = False) -> str:
         """The URL of the queue.
 
         Args:
             memory: it may live in this process's memory, where no other finds it.
             receiver: it may be a gRPC receiver, which only takes and looks up keys.
+            sqs: it may be an SQS queue, which only takes keys.
 
         Raises:
             InvalidSettingError: it is one that it may not be, or as `queue_url`.
         """
         url = queue_url(self.queue, os.environ)
+        if is_sqs(url) and sqs:
+            return url
+        if is_sqs(url):
+            raise InvalidSettingError(f"--queue {url} is an SQS queue: enqueue can send to it, this takes one of ours")
         if not is_receiver(url):
             with naming("--queue or WORKQUEUE_URL"):
                 QueueURL.parse(url)

@@ -49,27 +49,29 @@ def firing(url: str, *args: str) -> Iterator[Server]:
 class Ticks:
     """A reconciler that notes the tick of each run, by key."""
 
-    def __init__(self) -> None:
-        self.seen: dict[str, list[datetime]] = {}
-        self._runs = 0
+    def __init__(self, *keys: str) -> None:
+        self.seen: dict[str, set[datetime]] = {key: set() for key in keys}
         self._wanted = 0
         self._enough = asyncio.Event()
 
     async def __call__(self, key: str, attempt: Attempt) -> None:
-        self.seen.setdefault(key, []).append(datetime.fromisoformat(attempt.meta["scheduled-time"]))
-        self._runs += 1
-        if self._runs >= self._wanted:
+        self.seen[key].add(datetime.fromisoformat(attempt.meta["scheduled-time"]))
+        if self._fewest >= self._wanted:
             self._enough.set()
 
-    async def more(self, queue: FullQueue, runs: int) -> None:
-        """Reconcile until there were this many runs more."""
-        self._wanted, self._enough = self._runs + runs, asyncio.Event()
+    @property
+    def _fewest(self) -> int:
+        return min(map(len, self.seen.values()))
+
+    async def more(self, queue: FullQueue, ticks: int) -> None:
+        """Reconcile until each key had this many ticks more."""
+        self._wanted, self._enough = self._fewest + ticks, asyncio.Event()
         async with Dispatcher(queue, self):
             await self._enough.wait()
 
     def steps(self, key: str) -> set[timedelta]:
         """What lies between the ticks of a key."""
-        moments = sorted(set(self.seen[key]))
+        moments = sorted(self.seen[key])
         return {later - earlier for earlier, later in pairwise(moments)}
 
 
@@ -81,7 +83,7 @@ def test_a_process_killed_around_the_enqueue_of_a_tick_loses_none(url: str, when
         command = [sys.executable, "-m", "tests.support.schedule_worker", url, when]
         died = await asyncio.to_thread(subprocess.run, command, cwd=REPOSITORY, env=clean_environment({}), timeout=60)
         assert died.returncode == -signal.SIGKILL
-        ticks = Ticks()
+        ticks = Ticks("k")
         with ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, firing(url))
             async with open_queue(url) as queue:
@@ -99,13 +101,13 @@ def test_a_process_killed_around_the_enqueue_of_a_tick_loses_none(url: str, when
 async def test_processes_share_the_ticks_and_one_that_is_killed_leaves_no_gap(url: str) -> None:
     keys = ["a", "b", "c"]
     await declare(url, *[Schedule(key, "@every 1s", key, missed="all") for key in keys])
-    ticks = Ticks()
+    ticks = Ticks(*keys)
     with ExitStack() as stack:
         first, second = [await asyncio.to_thread(stack.enter_context, firing(url)) for _ in range(2)]
         async with open_queue(url) as queue:
-            await ticks.more(queue, 6)
+            await ticks.more(queue, 2)
             first.tell(signal.SIGKILL)
-            await ticks.more(queue, 12)
+            await ticks.more(queue, 4)
         second.tell()
         assert await asyncio.to_thread(second.ended) == 0
     assert [ticks.steps(key) for key in keys] == [{SECOND}] * 3
