@@ -170,6 +170,26 @@ def test_of_both_starting_one_key_one_gets_it(server: GcsServer, go: GoPeer) -> 
     run(server, scenario)
 
 
+def test_a_dispatcher_that_died_is_no_peer_though_go_carries_its_token_along(server: GcsServer, go: GoPeer) -> None:
+    """A key that the dead one would take first waits for nobody: keys start in order."""
+    keys = [f"k{number:02}" for number in range(20)]
+
+    async def scenario(queue: GCSQueue) -> None:
+        async with bucket_queue(server, None) as dying:
+            await dying.queue("a")
+            (owned,) = await start_all(dying)
+            owned.abandon()
+        server.clock.advance(17)
+        assert go.recover("a")
+        assert go.start("a")
+        for key in keys:
+            await queue.queue(key)
+        started = [owned.key for _ in keys for owned in await start_all(queue, limit=1)]
+        assert started == keys
+
+    run(server, scenario)
+
+
 def test_go_counts_towards_the_limit(server: GcsServer, go: GoPeer) -> None:
     for key in "abcd":
         go.queue(key)

@@ -227,6 +227,52 @@ def test_a_life_writes_what_the_golden_file_says(server: GcsServer) -> None:
     assert written == json.loads(golden.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("merges", [False, True], ids=["replaces", "merges"])
+def test_what_is_no_longer_so_is_said_in_words_to_a_store_that_merges_metadata_on_copy(
+    server: GcsServer, merges: bool
+) -> None:
+    server.store.merges_on_copy = merges
+
+    async def scenario() -> None:
+        clock = FakeClock(NOON)
+        async with bucket_queue(server, clock, owner="blue") as queue, bucket_queue(server, clock) as nobody:
+            floor = Options(not_before=from_us(NOON + 1_000_000), not_before_floor=True)
+            await queue.queue("a", floor)
+            clock.freeze(timedelta(seconds=1))
+            (owned,) = await start_all(queue)
+            await owned.requeue(backoff=timedelta(seconds=60))
+            assert (await queue.get("a")).floor is False
+            clock.freeze(timedelta(seconds=60))
+            (owned,) = await start_all(nobody)
+            assert ((await queue.get("a")).owner, owned.attempts) == ("", 2)
+            await owned.requeue(delay=timedelta(seconds=60))
+            assert (await queue.get("a")).attempts == 0
+            clock.freeze(timedelta(seconds=60))
+            (owned,) = await start_all(queue)
+            await owned.dead_letter("boom")
+            clock.freeze(timedelta(seconds=60))
+            letter = (await queue.find("a")).dead_letter
+            assert letter is not None
+            await letter.requeue()
+            assert (await queue.get("a")).attempts == 0
+            (owned,) = await start_all(queue)
+            assert owned.first_queued_time == from_us(clock.wall_us())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("attempts", ["999999999999999999", "2147483647", "-1"])
+def test_a_key_with_absurd_attempts_is_processed_like_any_other(server: GcsServer, attempts: str) -> None:
+    server.store.put("wq", "queued/a", {"attempts": attempts, "priority": "00000001"})
+
+    async def scenario() -> None:
+        async with bucket_queue(server, FakeClock()) as queue:
+            (owned,) = await start_all(queue)
+            assert await owned.requeue()
+
+    asyncio.run(scenario())
+
+
 def test_the_times_of_a_bucket_sort_as_text_within_a_second_of_each_other() -> None:
     """Go compares not-before as text."""
     assert seconds_text(NOON) < seconds_text(NOON + 1_000_000)

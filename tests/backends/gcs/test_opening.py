@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -77,6 +78,10 @@ def test_an_emulator_is_asked_without_credentials(host: str) -> None:
         "gs://bucket?endpoint=nowhere/else",
         "gs://bucket?unknown=1",
         "gs://bucket?lease=10s&renew=8s",
+        "gs://bucket/a#b",
+        "gs://bucket/a%0Ab",
+        "gs://bucket/%ff",
+        f"gs://bucket/{'x' * 501}",
     ],
 )
 def test_a_url_that_makes_no_sense_is_refused(url: str) -> None:
@@ -104,6 +109,21 @@ def test_a_prefix_is_a_queue_of_its_own_and_takes_from_the_length_of_keys(server
             assert [len(owned.key) for owned in await start_all(plain)] == [1000]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["queued", "in-progress", "dead-letter", "in-progress-2", "a/queued", "in-progress/b", "%71ueued", "a%2Fqueued/b"],
+)
+def test_a_prefix_where_another_queue_keeps_its_keys_is_refused(prefix: str) -> None:
+    """The queue one level up lists `queued/`, `in-progress` and `dead-letter/`, and would take the keys away."""
+    with pytest.raises(InvalidSettingError, match="keys of another queue"):
+        settings(f"gs://bucket/{prefix}")
+
+
+@pytest.mark.parametrize("prefix", ["team", "team/a", "not-queued", "a%20b", "é"])
+def test_another_prefix_is_as_good_as_any(prefix: str) -> None:
+    assert settings(f"gs://bucket/{prefix}").prefix == f"{unquote(prefix)}/"
 
 
 def test_a_closed_queue_says_so(server: GcsServer) -> None:

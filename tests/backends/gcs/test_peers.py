@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from workqueue.backends.gcs.listing.running import STRANGER
 from workqueue.backends.gcs.sharing.peers import Peers
 
-NAMES = ["a3f0c2d4e5061728", "90b1c2d3e4f50617", "1827364554637281", "?"]
+NAMES = ["a3f0c2d4e5061728", "90b1c2d3e4f50617", "1827364554637281", "27364554637281a0"]
 KEYS = [f"customer-{number}/order" for number in range(4000)]
 
 
@@ -38,6 +39,14 @@ def test_a_dispatcher_that_was_not_seen_for_a_minute_is_forgotten() -> None:
         peers.saw([NAMES[0]], 60_000_001)
     assert (len(peers), peers.alone) == (1, True)
     assert all(peers.ahead(key) == 0 for key in KEYS[:100])
+
+
+def test_nothing_is_left_to_go_which_does_not_share_but_nobody_is_alone_beside_it() -> None:
+    peers = Peers(NAMES[0])
+    for _ in range(4):
+        peers.saw([STRANGER], 0)
+    assert all(peers.ahead(key) == 0 for key in KEYS[:100])
+    assert (len(peers), peers.alone) == (1, False)
 
 
 def test_nobody_can_tell_at_first_whether_it_is_alone() -> None:

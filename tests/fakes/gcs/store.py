@@ -133,11 +133,14 @@ class Store:
         denied: IAM permissions that the caller lacks, such as `storage.objects.list`; tests add and remove them.
         principal: who the caller is in the text of a 403.
         write_limit: None, or the mutation rate that every object is held to.
+        merges_on_copy: merge the metadata of a copy into the source's, as Google's test bench does and the service does
+            not.
     """
 
     def __init__(self, clock: ServerClock) -> None:
         self.clock = clock
         self.denied: set[str] = set()
+        self.merges_on_copy = False
         self.principal = "tester@example.iam.gserviceaccount.com"
         self.write_limit: WriteLimit | None = None
         self._buckets: dict[str, Bucket] = {}
@@ -232,6 +235,8 @@ class Store:
             self._allow("storage.objects.get", OBJECT)
             found = self._find(source_bucket, source)
             self._check_write(bucket, target)
+            if attributes and self.merges_on_copy:
+                attributes = Attributes(attributes.fields, {**found.metadata, **attributes.metadata})
             return self._write(bucket, target.name, attributes or found.attributes, found.body)
 
     def list_objects(self, bucket: str, query: ListQuery) -> tuple[list[StoredObject], Page]:

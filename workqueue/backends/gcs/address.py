@@ -24,7 +24,9 @@ DEFAULT_REFRESH = timedelta(seconds=30)
 _PUBLIC = "https://storage.googleapis.com"
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _MAX_NAME_BYTES = 1024
+_FOLDERS = ("queued", "in-progress", "dead-letter")
 _LONGEST_FOLDER = len("in-progress/")
+_MOST_PREFIX_BYTES = 500  # which leaves keys as many
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9._-]{0,220}[a-z0-9])?")
 _ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+")
 _MAX_OWNER_BYTES = 255
@@ -73,12 +75,11 @@ class GCSSettings:
         bucket = url.parts.netloc
         if not _BUCKET.fullmatch(bucket):
             raise InvalidSettingError(f"gs://{bucket} names no bucket; write gs://BUCKET or gs://BUCKET/PREFIX")
-        prefix = unquote(url.parts.path).strip("/")
         emulator = environment.get(_EMULATOR, "")
         endpoint = url.take("endpoint", _endpoint, _endpoint(emulator) if emulator else _PUBLIC)
         return cls(
             bucket,
-            f"{prefix}/" if prefix else "",
+            _prefix(url),
             endpoint,
             url.take("anonymous", switch, bool(emulator) and endpoint == _endpoint(emulator)),
             url.take("impersonate", _account, ""),
@@ -160,6 +161,31 @@ def check_owner(owner: str) -> str:
     if len(owner.encode()) > _MAX_OWNER_BYTES or not owner.isprintable():
         raise InvalidSettingError(f"owner is printable text of at most {_MAX_OWNER_BYTES} bytes, not {owner!r}")
     return owner
+
+
+def _prefix(url: QueueURL) -> str:
+    """What precedes the folders: the path of the URL, as it was written.
+
+    The queue of a bucket, or of a prefix, lists everything below `queued/`, `in-progress` and `dead-letter/`. Another
+    queue there would lose its keys to it.
+    """
+    path = url.parts.path.strip("/")
+    try:
+        prefix = unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidSettingError(f"the prefix {path!r} is not UTF-8, percent-encoded") from None
+    if url.parts.fragment or not prefix.isprintable():
+        raise InvalidSettingError(f"a prefix is printable text, with `#` written as %23, not {prefix!r}")
+    if any(part.startswith(_FOLDERS) for part in prefix.split("/")):
+        raise InvalidSettingError(
+            f"the prefix {prefix!r} has a part that begins with {', '.join(_FOLDERS)}: there lie the keys of another "
+            "queue; choose another name"
+        )
+    if len(prefix.encode()) > _MOST_PREFIX_BYTES:
+        raise InvalidSettingError(
+            f"a prefix has at most {_MOST_PREFIX_BYTES} bytes, this one has {len(prefix.encode())}"
+        )
+    return f"{prefix}/" if prefix else ""
 
 
 def _endpoint(text: str) -> str:

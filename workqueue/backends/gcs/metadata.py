@@ -2,9 +2,12 @@
 
 Go's names are `priority` (`%08d`), `attempts`, `not-before` (RFC 3339, UTC, whole seconds; year 1 = none),
 `not-before-floor`, `lease-expiration`, `last-attempted` (Unix seconds), `failed-time`, `owner`. Ours, which Go carries
-along where it copies: `lease-token`, `error`, `queued-time`, `first-queued-time`, `payload`, `meta-*`. Names that
-neither knows are carried along by us. Reading never fails: what is malformed counts as absent (a malformed lease:
-orphaned).
+along where it copies: `lease-token`, `lease-stamp`, `error`, `queued-time`, `first-queued-time`, `payload`, `meta-*`.
+Names that neither knows are carried along by us. Reading never fails: what is malformed counts as absent (a malformed
+lease: orphaned).
+
+A copy replaces all metadata. Some stores, Google's test bench for one, merge it into the source's instead: there, what
+has an effect and is no longer so must be said in words and not left out.
 """
 
 from __future__ import annotations
@@ -33,13 +36,16 @@ __all__ = [
     "in_progress_metadata",
     "incarnation_of",
     "lease_expiry_us",
+    "lease_metadata",
     "lease_stamp",
     "letter_of",
     "parse_time",
     "priority_text",
     "queued_metadata",
+    "renewed_metadata",
     "seconds_text",
     "time_text",
+    "token_of",
 ]
 
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -9_999_999, 99_999_999
@@ -55,8 +61,9 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _SHARED = frozenset(
     ("priority", "attempts", "not-before", "not-before-floor", "lease-expiration", "last-attempted", "failed-time")
 )
-_KNOWN = _SHARED | {"owner", "lease-token", "error", "queued-time", "first-queued-time", "payload"}
+_KNOWN = _SHARED | {"owner", "lease-token", "lease-stamp", "error", "queued-time", "first-queued-time", "payload"}
 _META = "meta-"
+_MOST_ATTEMPTS = 2**31 - 1  # what the wire can say; times a backoff it is still a duration
 _MAX_VALUE_BYTES = 4096
 _MAX_METADATA_BYTES = 8192
 _ESCAPED = re.compile("[%\x00-\x1f\x7f-\x9f]")  # what a header, as the XML API sends metadata, cannot carry
@@ -92,12 +99,21 @@ def letter_of(metadata: Mapping[str, str], key: str, created_us: int, size: int)
 
 def attempts_of(metadata: Mapping[str, str]) -> int:
     """The attempts that an object has, without reading the rest of it."""
-    return max(_number(metadata.get("attempts", "")), 0)
+    return min(max(_number(metadata.get("attempts", "")), 0), _MOST_ATTEMPTS)
 
 
 def lease_expiry_us(metadata: Mapping[str, str]) -> int:
     """When the lease lapses by the store's clock; 0, which is past, if that is absent or malformed, as in Go."""
     return parse_time(metadata.get("lease-expiration", "")) or 0
+
+
+def token_of(metadata: Mapping[str, str]) -> str:
+    """The token of the lease in an object, if a process of ours stamped that lease; else empty.
+
+    Go, which takes a key over, carries our token along and writes a lease of its own beside it.
+    """
+    ours = metadata.get("lease-stamp", "") == metadata.get("lease-expiration")
+    return metadata.get("lease-token", "") if ours else ""
 
 
 def incarnation_of(token: str) -> str:
@@ -168,8 +184,8 @@ def queued_metadata(entry: Entry, base: Mapping[str, str], attempted_us: int = 0
     """
     metadata = _of_entry(entry, base)
     metadata["not-before"] = seconds_text(entry.not_before_us) if entry.not_before_us else NO_TIME
-    if entry.floor:
-        metadata["not-before-floor"] = "true"
+    if entry.floor or "not-before-floor" in base:
+        metadata["not-before-floor"] = "true" if entry.floor else "false"
     if attempted_us:
         metadata["last-attempted"] = str(attempted_us // _SECOND_US)
     return metadata
@@ -177,10 +193,20 @@ def queued_metadata(entry: Entry, base: Mapping[str, str], attempted_us: int = 0
 
 def in_progress_metadata(entry: Entry, base: Mapping[str, str], token: str, owner: str, stamp: str) -> dict[str, str]:
     """The metadata of an object in progress; `stamp` says when its lease lapses."""
-    metadata = _of_entry(entry, base) | {"not-before": NO_TIME, "lease-expiration": stamp, "lease-token": token}
-    if owner:
+    metadata = _of_entry(entry, base) | {"not-before": NO_TIME} | lease_metadata(token, stamp)
+    if owner or "owner" in base:
         metadata["owner"] = owner
     return metadata
+
+
+def lease_metadata(token: str, stamp: str) -> dict[str, str]:
+    """The part of the metadata that is a lease of ours, which lapses at `stamp`."""
+    return {"lease-token": token} | renewed_metadata(stamp)
+
+
+def renewed_metadata(stamp: str) -> dict[str, str]:
+    """What a renewal changes in a lease of ours, which lapses at `stamp` then."""
+    return {"lease-expiration": stamp, "lease-stamp": stamp}
 
 
 def dead_letter_metadata(letter: DeadLetter, base: Mapping[str, str]) -> dict[str, str]:
@@ -203,10 +229,9 @@ def _of_entry(entry: Entry, base: Mapping[str, str]) -> dict[str, str]:
     metadata = {name: text for name, text in base.items() if name not in _KNOWN and not name.startswith(_META)}
     metadata["priority"] = priority_text(entry.priority)
     metadata["queued-time"] = time_text(entry.queued_us)
-    if entry.first_queued_us != entry.queued_us:
+    if entry.first_queued_us != entry.queued_us or "first-queued-time" in base:
         metadata["first-queued-time"] = time_text(entry.first_queued_us)
-    if entry.attempts:
-        metadata["attempts"] = str(entry.attempts)
+    metadata["attempts"] = str(entry.attempts)
     if entry.payload == b"":
         metadata["payload"] = "empty"
     last_attempted = _number(base.get("last-attempted", ""))

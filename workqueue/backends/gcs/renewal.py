@@ -16,7 +16,7 @@ from workqueue.backends.gcs.api.objects import Objects
 from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.api.requests import HTTP
 from workqueue.backends.gcs.api.store_time import StoreTime
-from workqueue.backends.gcs.metadata import lease_stamp
+from workqueue.backends.gcs.metadata import lease_stamp, renewed_metadata
 from workqueue.errors import StoreError, StoreUnavailableError
 from workqueue.lease import Lease, Renewed
 
@@ -97,7 +97,7 @@ class Renewal:
         return Renewed(kept, lost, str(failed[-1]) if failed else "")
 
     async def _renew(self, lease: GCSLease, stamp: str, timeout: float) -> bool:
-        change = {"lease-expiration": stamp}
+        change = renewed_metadata(stamp)
         try:
             async with asyncio.timeout(timeout):
                 # The slot first: while a lease lives, nobody else may find its slot lapsed.

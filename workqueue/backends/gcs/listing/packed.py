@@ -33,6 +33,7 @@ _SEEN_IN_A_LISTING = 1
 _USUAL_PRIORITY = 2
 _USUAL_QUEUED_TIME = 4
 _NO_NOT_BEFORE = 8
+_NO_ATTEMPTS = 16
 
 
 @dataclass(slots=True)
@@ -70,6 +71,9 @@ def pack(candidate: Candidate) -> bytes:
     if unusual.get("not-before") == NO_TIME:
         marks |= _NO_NOT_BEFORE
         del unusual["not-before"]
+    if unusual.get("attempts") == "0":
+        marks |= _NO_ATTEMPTS
+        del unusual["attempts"]
     name, size = candidate.key.encode(), min(stored.size, _MOST_SIZE)
     return b"".join(
         (
@@ -96,6 +100,8 @@ def unpack(record: bytes) -> Candidate:
         metadata["queued-time"] = time_text(queued_us)
     if marks & _NO_NOT_BEFORE:
         metadata["not-before"] = NO_TIME
+    if marks & _NO_ATTEMPTS:
+        metadata["attempts"] = "0"
     stored = Stored("", generation, metageneration, created_us, size, metadata)
     entry = entry_of(metadata, key, created_us, size)
     return Candidate(key, stored, entry, listed=bool(marks & _SEEN_IN_A_LISTING))

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 
 from workqueue.backends.gcs.address import Place
 from workqueue.backends.gcs.api.objects import Stored
-from workqueue.backends.gcs.metadata import incarnation_of, lease_expiry_us
+from workqueue.backends.gcs.metadata import incarnation_of, lease_expiry_us, token_of
 
 __all__ = ["STRANGER", "Running", "Seen"]
 
 STRANGER = "?"
-"""Stands for all dispatchers that stamp no token of ours: Go."""
+"""Stands for all dispatchers that stamp no lease of ours: Go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A key in progress, or a slot: the object, when its lease lapses by the store's clock, and its token."""
+    """A key in progress, or a slot: the object, when its lease lapses by the store's clock, and its token if ours."""
 
     stored: Stored
     expires_us: int
@@ -27,7 +27,7 @@ class Seen:
     @classmethod
     def of(cls, stored: Stored) -> Seen:
         """What an object says."""
-        return cls(stored, lease_expiry_us(stored.metadata), stored.metadata.get("lease-token", ""))
+        return cls(stored, lease_expiry_us(stored.metadata), token_of(stored.metadata))
 
 
 @dataclass(slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
+from workqueue.backends.gcs.listing.running import STRANGER
+
 __all__ = ["Peers"]
 
 _REMEMBERED_US = 60_000_000  # how long a dispatcher counts as there after something of it was last seen in progress
@@ -17,6 +19,8 @@ _WIDER, _WIDEST = 4, 256
 
 class Peers:
     """The dispatchers of one bucket, as far as their keys and slots in progress show.
+
+    Those of ours share the keys by hashing. Go does not, so no key is left to it: what it does not take would wait.
 
     Nobody announces itself, so a dispatcher that has just come does not know of others that have just come, too: all
     would start the same keys. So it tries a few at first, and again when it lost most of those that it tried.
@@ -45,7 +49,7 @@ class Peers:
         self._seen.update(dict.fromkeys(incarnations, now_us))
         self._seen = {name: seen_us for name, seen_us in self._seen.items() if now_us - seen_us <= _REMEMBERED_US}
         self._seen.pop(self._incarnation, None)
-        self._others = [zlib.crc32(name.encode()) for name in self._seen]
+        self._others = [zlib.crc32(name.encode()) for name in self._seen if name != STRANGER]
 
     def tried(self, keys: int, lost: int) -> None:
         """Of `keys` that this process tried to start, others were faster with `lost`."""
@@ -66,9 +70,10 @@ class Peers:
     @property
     def alone(self) -> bool:
         """Whether nobody else was seen for a while; at first that is not known."""
-        return self._looks >= _LOOKS_UNTIL_ALONE and not self._others
+        return self._looks >= _LOOKS_UNTIL_ALONE and not self._seen
 
     def __len__(self) -> int:
+        """How many share the keys, this process included."""
         return 1 + len(self._others)
 
     def ahead(self, key: str) -> int:

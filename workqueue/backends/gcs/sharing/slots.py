@@ -17,6 +17,7 @@ from workqueue.backends.gcs.address import Place
 from workqueue.backends.gcs.api.objects import Objects, Stored
 from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.listing.running import Running
+from workqueue.backends.gcs.metadata import lease_metadata
 from workqueue.backends.gcs.sharing.peers import Peers
 from workqueue.errors import StoreError
 
@@ -96,7 +97,7 @@ class Slots:
 
     async def _claim(self, number: int, permit: Permit) -> Permit | None:
         name = f"{self._place.slots}{number:06d}"
-        copied = await self._objects.create(name, {"lease-token": permit.token, "lease-expiration": permit.lapses})
+        copied = await self._objects.create(name, lease_metadata(permit.token, permit.lapses))
         made = copied.made or (await self._with_token(name, permit.token) if copied.resent else None)
         return replace(permit, slot=Pin(name, made.generation)) if made is not None else None
 
