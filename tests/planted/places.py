@@ -281,7 +281,7 @@ ORDER = [
         redis("", "if state.running then return 'twin' end", ""),
         record(RECORD + "_eligible", " and record.held is None", ""),
         gcs(KEPT + "Kept._startable", "if candidate.key in running:", "if False:"),
-        gcs(LISTING + "take", "if candidate.key in self.running.keys:", "if False:"),
+        gcs(LISTING + "take", "if candidate.key in self.running.taken:", "if False:"),
     ),
 ]
 

@@ -11,10 +11,11 @@ from urllib.parse import unquote
 
 from workqueue.backends.url import QueueURL, duration, switch
 from workqueue.errors import InvalidKeyError, InvalidSettingError
+from workqueue.interface import KeyStatus
 from workqueue.key import MAX_KEY_BYTES, validate_key
 from workqueue.lease import LeaseTimes
 
-__all__ = ["DEFAULT_LEASE", "DEFAULT_REFRESH", "GCSSettings", "Place", "check_owner"]
+__all__ = ["DEFAULT_LEASE", "DEFAULT_REFRESH", "GCSSettings", "Place", "check_owner", "may_exist"]
 
 DEFAULT_LEASE = LeaseTimes(timedelta(minutes=15), timedelta(minutes=5))
 """Longer than elsewhere: an object takes about one write a second, and every renewal is billed."""
@@ -25,6 +26,7 @@ _PUBLIC = "https://storage.googleapis.com"
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _MAX_NAME_BYTES = 1024
 _FOLDERS = ("queued", "in-progress", "dead-letter")
+_BEYOND_NAMES = frozenset("\0\r\n")
 _LONGEST_FOLDER = len("in-progress/")
 _MOST_PREFIX_BYTES = 500  # which leaves keys as many
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9._-]{0,220}[a-z0-9])?")
@@ -115,6 +117,11 @@ class Place:
     def dead(self) -> str:
         return f"{self.prefix}dead-letter/"
 
+    def folder(self, where: KeyStatus) -> str:
+        """What the names of the objects begin with whose keys are queued, in progress or dead-lettered."""
+        folders = {KeyStatus.QUEUED: self.queued, KeyStatus.IN_PROGRESS: self.in_progress}
+        return folders.get(where, self.dead)
+
     @property
     def running(self) -> str:
         """The prefix of everything that concerns keys in progress."""
@@ -146,10 +153,27 @@ class Place:
                 "an object's name has at most 1024 in all"
             )
 
+    def fault_of(self, key: str) -> str:
+        """Why a key that was found cannot be processed, in one line; empty if it can."""
+        if not key:
+            return "it is the object of a folder, and names no key"
+        most = _MAX_NAME_BYTES - _LONGEST_FOLDER - len(self.prefix.encode())
+        if len(key) > most // 4 and len(key.encode()) > most:  # no character has more than 4 bytes
+            return f"it has {len(key.encode())} bytes, and one in progress has at most {most}"
+        return ""
+
     @property
     def most_key_bytes(self) -> int:
         """The most bytes that a key can have here."""
         return min(MAX_KEY_BYTES, _MAX_NAME_BYTES - _LONGEST_FOLDER - len(self.prefix.encode()))
+
+
+def may_exist(name: str) -> bool:
+    """Whether there can be an object of this name."""
+    try:
+        return len(name.encode()) <= _MAX_NAME_BYTES and not _BEYOND_NAMES & set(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def check_owner(owner: str) -> str:

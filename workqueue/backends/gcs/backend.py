@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Self
 
-from workqueue.backends.gcs.address import DEFAULT_LEASE, GCSSettings, check_owner
+from workqueue.backends.gcs.address import DEFAULT_LEASE, GCSSettings, check_owner, may_exist
 from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.api.requests import Tokens
 from workqueue.backends.gcs.bucket import Bucket, Identity
@@ -31,8 +31,8 @@ from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.errors import KeyNotFoundError, QueueClosedError
-from workqueue.handles import Queued, state_of
-from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, Snapshot
+from workqueue.handles import Queued, Unreadable, state_of
+from workqueue.interface import Counts, Found, KeyState, KeyStatus, Leased, LeaseRequest, Snapshot
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.rules import enqueued
@@ -43,7 +43,8 @@ __all__ = ["GCSQueue", "open_url"]
 _DEFAULT = Options()
 _POLL_SECONDS = 10.0  # a bucket sends no wake-ups: what others stored is seen by listing again
 _LEFT_TO_OTHERS_US = 1_000_000  # when to see whether the other dispatchers got to what was left to them
-_BEYOND_NAMES = frozenset("\0\r\n")  # cannot be in an object's name
+_MOST_SHOWN = 1000
+_PLACES = (KeyStatus.QUEUED, KeyStatus.IN_PROGRESS, KeyStatus.DEAD_LETTER)
 
 
 class GCSQueue:
@@ -163,7 +164,8 @@ class GCSQueue:
         twins = [unpack(record) for record in listing.kept.twins.values()]
         observed = [self._handles.observed(key, seen) for key, seen in listing.running.keys.items()]
         queued = await self._handles.queued(taken)
-        return Snapshot(observed, queued, await self._handles.queued(twins), self._handles.all_dead())
+        aside = [self._handles.unreadable(odd) for odd in listing.aside.all()[:_MOST_SHOWN]]
+        return Snapshot(observed, queued, await self._handles.queued(twins), self._handles.all_dead(), aside)
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
@@ -171,7 +173,8 @@ class GCSQueue:
         waiting, running, letter = await self._read(key)
         queued = await self._handles.queued([_candidate(key, waiting)]) if waiting is not None else [None]
         dead = await self._handles.dead([(key, letter)]) if letter is not None else [None]
-        return Found(queued[0], self._handles.observed(key, Seen.of(running)) if running else None, dead[0])
+        observed = self._handles.observed(key, Seen.of(running)) if running else None
+        return Found(queued[0], observed, dead[0], self._unreadable(key, waiting, running, letter))
 
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:
         """The next keys to come due (see `SearchableQueue.delayed`)."""
@@ -186,6 +189,9 @@ class GCSQueue:
         """The state of one key (see `WorkQueue.get`)."""
         self._check_open()
         waiting, running, letter = await self._read(key)
+        unreadable = self._unreadable(key, waiting, running, letter)
+        if unreadable is not None:
+            return KeyState(key, KeyStatus.UNKNOWN, error=unreadable.reason)
         state = state_of(
             _candidate(key, waiting).entry if waiting is not None else None,
             _candidate(key, running).entry if running is not None else None,
@@ -200,12 +206,21 @@ class GCSQueue:
         return state
 
     async def _read(self, key: str) -> tuple[Stored | None, Stored | None, Stored | None]:
-        place, objects = self._bucket.place, self._bucket.objects
-        if not _may_exist(key, place.most_key_bytes):
-            return None, None, None
+        place = self._bucket.place
         folders = (place.queued, place.in_progress, place.dead)
-        waiting, running, letter = await asyncio.gather(*(objects.read(folder + key) for folder in folders))
+        waiting, running, letter = await asyncio.gather(*(self._read_one(folder + key) for folder in folders))
         return waiting, running, letter
+
+    async def _read_one(self, name: str) -> Stored | None:
+        return await self._bucket.objects.read(name) if may_exist(name) else None
+
+    def _unreadable(self, key: str, *found: Stored | None) -> Unreadable | None:
+        """The first object of a key that cannot be processed, of those found queued, in progress and dead-lettered."""
+        for where, stored in zip(_PLACES, found, strict=True):
+            odd = self._bucket.listing.aside.odd(where, key, stored) if stored is not None else None
+            if odd is not None:
+                return self._handles.unreadable(odd)
+        return None
 
     async def counts(self) -> Counts:
         """The gauges; of a long backlog as of the last listing (see `CountingQueue.counts`)."""
@@ -224,6 +239,7 @@ class GCSQueue:
             oldest_queued_seconds=kept.waiting_us(self.clock.wall_us()) / 1e6,
             max_attempts=max((kept.max_attempts, *in_progress)),
             in_progress_by_owner=running.by_owner(),
+            unreadable=len(listing.aside),
         )
 
     # lease
@@ -286,13 +302,6 @@ class GCSQueue:
 
 def _candidate(key: str, stored: Stored) -> Candidate:
     return Candidate(key, stored, entry_of(stored.metadata, key, stored.created_us, stored.size))
-
-
-def _may_exist(key: str, most_bytes: int) -> bool:
-    try:
-        return len(key.encode()) <= most_bytes and not _BEYOND_NAMES & set(key)
-    except UnicodeEncodeError:
-        return False
 
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> GCSQueue:

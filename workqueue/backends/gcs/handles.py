@@ -16,6 +16,7 @@ from typing import cast
 from workqueue.backends.gcs.api.objects import Deleted, Stored
 from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.bucket import Bucket
+from workqueue.backends.gcs.listing.aside import Odd
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, entry_of, letter_of
@@ -24,7 +25,7 @@ from workqueue.backends.gcs.renewal import GCSLease
 from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.sharing.slots import Permit
 from workqueue.errors import QueueClosedError, StartLostError
-from workqueue.handles import Dead, Observed, Owned, Queued, fenced
+from workqueue.handles import Dead, Observed, Owned, Queued, Unreadable, fenced
 from workqueue.lease import LeaseRenewer
 from workqueue.rules import Entry, Requeue, dead_lettered, released, requeued
 
@@ -134,6 +135,18 @@ class Handles:
         async for page in self._bucket.listing.dead_letters():
             for letter in await self.dead(page):
                 yield letter
+
+    def unreadable(self, odd: Odd) -> Unreadable:
+        """The handle of what is set aside."""
+        return Unreadable(odd.key, odd.where, odd.reason, partial(self._remove, odd))
+
+    async def _remove(self, odd: Odd) -> bool:
+        self._check_open()
+        pin = Pin(self._bucket.place.folder(odd.where) + odd.key, *odd.version)
+        deleted = await self._bucket.objects.delete(pin)
+        if deleted.is_gone:
+            self._bucket.listing.aside.remove(odd)
+        return deleted.by_us
 
     async def _with_payloads(self, entries: Sequence[Entry], pins: Sequence[Pin]) -> list[Entry]:
         return list(await asyncio.gather(*map(self._with_payload, entries, pins)))

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TypeVar, cast
 
+from workqueue.backends.gcs.api.requests import RefusedError
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.handles import Handles
 from workqueue.backends.gcs.limits import configuration_of
 from workqueue.backends.gcs.listing.packed import Candidate
-from workqueue.backends.gcs.listing.running import Running
+from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.sharing.slots import Permit
 from workqueue.errors import StoreError
 from workqueue.handles import Observed, Owned, recovered_orphan
-from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
+from workqueue.interface import KeyStatus, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Requeue
 
@@ -48,6 +50,14 @@ class Leasing:
         async with self._turn:
             step = _Step(self._bucket, self._handles, self._sharing, request)
             return await step.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unused:
+    """A permit with which no key was started; `raced`: another dispatcher was faster."""
+
+    permit: Permit
+    raced: bool
 
 
 class _Step:
@@ -85,11 +95,17 @@ class _Step:
             self._bucket.metrics.expired(len(self._recovered))
 
     async def _recover_one(self, orphan: Observed) -> RecoveredOrphan | None:
+        """Take an orphan from its owner; one that the store will not move is set aside."""
         wait = orphan_wait(orphan.attempts, self._request.max_retry, self._request.backoff)
-        if wait is None:
-            taken = await self._handles.dead_letter_observed(orphan, ORPHAN_ERROR)
-        else:
-            taken = await self._handles.requeue_observed(orphan, Requeue(backoff=wait))
+        try:
+            if wait is None:
+                taken = await self._handles.dead_letter_observed(orphan, ORPHAN_ERROR)
+            else:
+                taken = await self._handles.requeue_observed(orphan, Requeue(backoff=wait))
+        except RefusedError as error:
+            stored = cast(Seen, orphan.version).stored
+            self._bucket.listing.set_aside(KeyStatus.IN_PROGRESS, orphan.key, stored, str(error))
+            return None
         return recovered_orphan(orphan.entry, orphan.owner, dead_lettered=wait is None) if taken else None
 
     # starting
@@ -117,13 +133,22 @@ class _Step:
         """Start the chosen keys at once; returns with how many others were faster, whose permits stay in the list."""
         used = [permits.pop() for _ in chosen]
         done = await self._all(map(self._try, chosen, used))
-        unused = [each for each in done if isinstance(each, Permit)]
+        unused = [each for each in done if isinstance(each, _Unused)]
         self._started += [each for each in done if isinstance(each, Owned)]
-        permits += unused
-        return len(unused)
+        permits += [each.permit for each in unused]
+        return sum(each.raced for each in unused)
 
-    async def _try(self, candidate: Candidate, permit: Permit) -> Owned | Permit:
-        """Start one key, as it is now if it changed since it was listed; the permit if another was faster."""
+    async def _try(self, candidate: Candidate, permit: Permit) -> Owned | _Unused:
+        """Start one key; one that the store will not move is set aside."""
+        try:
+            owned = await self._try_twice(candidate, permit)
+        except RefusedError as error:
+            self._bucket.listing.set_aside(KeyStatus.QUEUED, candidate.key, candidate.stored, str(error))
+            return _Unused(permit, raced=False)
+        return owned if owned is not None else _Unused(permit, raced=True)
+
+    async def _try_twice(self, candidate: Candidate, permit: Permit) -> Owned | None:
+        """Start one key, as it is now if it changed since it was listed; None if another was faster."""
         listing = self._bucket.listing
         owned = await self._handles.begin(candidate, permit)
         if owned is not None:
@@ -136,8 +161,8 @@ class _Step:
         elif fresh.entry.not_before_us > self._bucket.clock.wall_us():
             listing.queued(fresh)
         else:
-            owned = await self._handles.begin(fresh, permit)
-        return owned if owned is not None else permit
+            return await self._handles.begin(fresh, permit)
+        return None
 
     # surplus
 

@@ -41,6 +41,11 @@ class Stored:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def version(self) -> tuple[int, int]:
+        """Generation and metageneration."""
+        return self.generation, self.metageneration
+
+    @property
     def pin(self) -> Pin:
         """This very version, metadata included."""
         return Pin(self.name, self.generation, self.metageneration)

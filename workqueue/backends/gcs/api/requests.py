@@ -22,7 +22,7 @@ from workqueue.backends.gcs.address import GCSSettings
 from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError
 
-__all__ = ["HTTP", "SCOPE", "Answer", "NotAllowedError", "Tokens"]
+__all__ = ["HTTP", "SCOPE", "Answer", "NotAllowedError", "RefusedError", "Tokens"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,10 @@ class Answer:
     @property
     def ok(self) -> bool:
         return self.status < HTTPStatus.MULTIPLE_CHOICES
+
+
+class RefusedError(StoreUnusableError):
+    """The store refuses a request for what it is about, and would refuse it again."""
 
 
 class NotAllowedError(StoreUnusableError):
@@ -175,7 +179,7 @@ class HTTP:
             raise StoreUnusableError(f"{bucket}: the credentials are not accepted: {said}")
         if status == HTTPStatus.FORBIDDEN:
             raise NotAllowedError(f"{bucket}: not allowed: {said}")
-        raise StoreUnusableError(f"{bucket}: Cloud Storage answered {status}: {said}")
+        raise RefusedError(f"{bucket}: Cloud Storage answered {status}: {said}")
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

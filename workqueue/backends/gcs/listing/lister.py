@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from workqueue.backends.gcs.address import Place
 from workqueue.backends.gcs.api.objects import Objects, Stored
+from workqueue.backends.gcs.listing.aside import Aside, Sieve
 from workqueue.backends.gcs.listing.kept import Kept
 from workqueue.backends.gcs.listing.overlay import Overlay
 from workqueue.backends.gcs.listing.packed import Candidate
+from workqueue.backends.gcs.listing.running import Running
 from workqueue.backends.gcs.metadata import entry_of
 from workqueue.clock import Clock
 from workqueue.errors import StoreError
+from workqueue.interface import KeyStatus
 
-__all__ = ["Letters", "Listed", "Lister"]
+__all__ = ["Letters", "Listed", "Lister", "Reader"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,19 @@ class Listed:
     began_us: int | None = None
 
 
+class Reader(Protocol):
+    """For whom listings are made.
+
+    `running` is what is in progress at the moment, `aside` takes what cannot be processed, and `take_over` every new
+    listing.
+    """
+
+    running: Running
+    aside: Aside
+
+    def take_over(self, listed: Listed) -> None: ...
+
+
 class Lister:
     """Makes listings of one bucket.
 
@@ -62,25 +78,15 @@ class Lister:
         place: the names in it.
         keep: the most queued keys that a listing keeps.
         clock: judges not-before.
-        running: the keys that are in progress at the moment.
-        done: called with every new listing.
+        reader: for whom it lists.
     """
 
-    def __init__(
-        self,
-        objects: Objects,
-        place: Place,
-        keep: int,
-        clock: Clock,
-        running: Callable[[], Mapping[str, object]],
-        done: Callable[[Listed], None],
-    ) -> None:
+    def __init__(self, objects: Objects, place: Place, keep: int, clock: Clock, reader: Reader) -> None:
         self._objects = objects
         self._place = place
         self._keep = keep
         self._clock = clock
-        self._running = running
-        self._done = done
+        self._reader = reader
         self._task: asyncio.Task[None] | None = None
         self._waiting = 0  # how many wait for the listing under way
         self.meanwhile: Overlay | None = None
@@ -133,8 +139,11 @@ class Lister:
 
     async def dead_letters(self) -> AsyncIterator[list[tuple[str, Stored]]]:
         """Every dead letter, page by page."""
+        sieve = Sieve(self._reader.aside, KeyStatus.DEAD_LETTER)
         async for items in self._pages(self._place.dead):
-            yield [(stored.name[len(self._place.dead) :], stored) for stored in map(self._objects.stored, items)]
+            letters = [(stored.name[len(self._place.dead) :], stored) for stored in map(self._objects.stored, items)]
+            yield [each for each in letters if sieve.passes(*each)]
+        sieve.end()
 
     async def _list(self) -> None:
         began_us, own = self._clock.steady_us(), Overlay()
@@ -145,26 +154,29 @@ class Lister:
         finally:
             self.meanwhile = None
         for candidate in own.queued():
-            kept.add(candidate, self._clock.wall_us(), self._running())
+            kept.add(candidate, self._clock.wall_us(), self._reader.running.taken)
         if kept.forgotten:
             log.info("%d queued keys are more than are kept in memory (keep=%d)", kept.forgotten, self._keep)
-        self._done(Listed(kept, own, letters, pages + letters.pages, began_us))
+        self._reader.take_over(Listed(kept, own, letters, pages + letters.pages, began_us))
 
     async def _list_queued(self) -> tuple[Kept, int]:
-        kept, pages = Kept(self._keep), 0
+        kept, pages, sieve = Kept(self._keep), 0, Sieve(self._reader.aside, KeyStatus.QUEUED)
         async for items in self._pages(self._place.queued):
             for start in range(0, len(items), _KEYS_AT_ONCE):
-                candidates = map(self._candidate, items[start : start + _KEYS_AT_ONCE])
-                kept.add_page(candidates, self._clock.wall_us(), self._running())
+                found = map(self._candidate, items[start : start + _KEYS_AT_ONCE])
+                candidates = [each for each in found if sieve.passes(each.key, each.stored)]
+                kept.add_page(candidates, self._clock.wall_us(), self._reader.running.taken)
                 await self._give_way()
             pages += 1
+        sieve.end()
         return kept, pages
 
     async def _list_letters(self) -> Letters:
         letters, token, skip = Letters(), "", len(self._place.dead)
         while letters.pages < _MOST_PAGES_OF_LETTERS and not letters.are_all:
             page = await self._objects.page(self._place.dead, token, names_only=True)
-            letters.generations.update((item["name"][skip:], int(item["generation"])) for item in page.items)
+            found = ((item["name"][skip:], int(item["generation"])) for item in page.items)
+            letters.generations.update((key, generation) for key, generation in found if key)
             letters.pages, token = letters.pages + 1, page.next_token
             letters.are_all = not token
         return letters

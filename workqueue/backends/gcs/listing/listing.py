@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Callable
 
 from workqueue.backends.gcs.address import GCSSettings, Place
 from workqueue.backends.gcs.api.objects import Objects, Stored
+from workqueue.backends.gcs.listing.aside import Aside, Odd, Sieve
 from workqueue.backends.gcs.listing.kept import Kept
 from workqueue.backends.gcs.listing.lister import Letters, Listed, Lister
 from workqueue.backends.gcs.listing.packed import Candidate, pack, unpack
 from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.clock import Clock, duration_us
+from workqueue.interface import KeyStatus
 from workqueue.metrics import QueueMetrics
 
 __all__ = ["Listing"]
@@ -56,7 +58,9 @@ class Listing:
         self._clock = clock
         self._metrics = metrics
         self._refreshed = refreshed
-        self._lister = Lister(objects, place, settings.keep, clock, lambda: self.running.keys, self._take_over)
+        self.aside = Aside(place)
+        """What cannot be processed."""
+        self._lister = Lister(objects, place, settings.keep, clock, self)
         self._listed = Listed(Kept(self._keep))
         self.running = Running()
         """What was in progress at the last look, with what this process started and settled since."""
@@ -74,8 +78,12 @@ class Listing:
             token = page.next_token
             if not token:
                 break
+        sieve = Sieve(self.aside, KeyStatus.IN_PROGRESS)
+        for key in [key for key, seen in running.keys.items() if not sieve.passes(key, seen.stored)]:
+            running.stuck[key] = running.keys.pop(key)
+        sieve.end()
         self.running = running
-        self.kept.end_twins(running.keys, self._clock.wall_us())
+        self.kept.end_twins(running.taken, self._clock.wall_us())
         return running
 
     # queued
@@ -149,15 +157,22 @@ class Listing:
         """
         while (record := self.kept.pop()) is not None:
             candidate = unpack(record)
-            if self._listed.own.outdates(candidate):
+            if self._listed.own.outdates(candidate) or self._is_aside(candidate):
                 continue
-            if candidate.key in self.running.keys:
+            if candidate.key in self.running.taken:
                 self.kept.add_twin(candidate)
             elif ahead is not None and (others := ahead(candidate.key)):
                 self.kept.leave(record, others)
             else:
                 return candidate
         return None
+
+    def _is_aside(self, candidate: Candidate) -> bool:
+        return self.aside.odd(KeyStatus.QUEUED, candidate.key, candidate.stored) is not None
+
+    def set_aside(self, where: KeyStatus, key: str, stored: Stored, reason: str) -> None:
+        """The store refused to move an object of this version."""
+        self.aside.put(Odd(key, where, stored.version, reason))
 
     def put_back(self, candidate: Candidate) -> None:
         """File again a key that was taken and not started."""
@@ -181,7 +196,7 @@ class Listing:
         """We stored the queued entry of a key."""
         if self._is_kept_up():
             self._note(candidate.key, pack(candidate))
-            self.kept.add(candidate, self._clock.wall_us(), self.running.keys)
+            self.kept.add(candidate, self._clock.wall_us(), self.running.taken)
 
     def unqueued(self, key: str) -> None:
         """We removed the queued entry of a key, or saw that it is gone."""
@@ -196,7 +211,7 @@ class Listing:
     def settled(self, key: str) -> None:
         """A key of ours is no longer in progress."""
         if self.running.keys.pop(key, None) is not None:
-            self.kept.end_twins(self.running.keys, self._clock.wall_us())
+            self.kept.end_twins(self.running.taken, self._clock.wall_us())
 
     def dead_lettered(self, key: str, generation: int) -> None:
         """We wrote the dead letter of a key."""
@@ -223,7 +238,8 @@ class Listing:
         if self._lister.meanwhile is not None:
             self._lister.meanwhile.note(key, record)
 
-    def _take_over(self, listed: Listed) -> None:
+    def take_over(self, listed: Listed) -> None:
+        """Answer from a new listing from now on."""
         self._listed, self.missed = listed, 0
         self._metrics.enumerated(self._age_us())
         self._refreshed()

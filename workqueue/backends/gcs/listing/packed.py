@@ -54,7 +54,7 @@ class Candidate:
 
     @property
     def version(self) -> Version:
-        return self.stored.generation, self.stored.metageneration
+        return self.stored.version
 
 
 def pack(candidate: Candidate) -> bytes:

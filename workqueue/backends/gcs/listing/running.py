@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -32,9 +32,18 @@ class Seen:
 
 @dataclass(slots=True)
 class Running:
-    """One listing. `keys` by key, `slots` by number; `settings` and `starts` are None while there are none."""
+    """One listing.
+
+    Args:
+        keys: what is in progress, by key.
+        stuck: what is set aside: nobody has these keys, and nobody can take them.
+        slots: the slots, by number.
+        settings: the stored settings; None while there are none.
+        starts: the saved starts; None while there are none.
+    """
 
     keys: dict[str, Seen] = field(default_factory=dict)
+    stuck: dict[str, Seen] = field(default_factory=dict)
     slots: dict[int, Seen] = field(default_factory=dict)
     settings: Stored | None = None
     starts: Stored | None = None
@@ -52,6 +61,11 @@ class Running:
                 self.settings = stored
             elif name == place.starts:
                 self.starts = stored
+
+    @property
+    def taken(self) -> Mapping[str, Seen]:
+        """The keys of which no other attempt can be started."""
+        return ChainMap(self.keys, self.stuck) if self.stuck else self.keys
 
     def orphans(self, now_us: int) -> dict[str, Seen]:
         """The keys whose leases have lapsed."""
