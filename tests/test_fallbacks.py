@@ -4,14 +4,56 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from examples.three_verbs import Table, ThreeVerbs
+from workqueue.backends.memory.backend import MemoryQueue
+from workqueue.equipment import Equipment, EquippedQueue
 from workqueue.fallbacks import with_fallbacks
-from workqueue.interface import LeaseRequest
+from workqueue.interface import (
+    BulkQueue,
+    ConfigurableQueue,
+    CountingQueue,
+    LeaseRequest,
+    LeasingQueue,
+    SearchableQueue,
+    WaitingQueue,
+    WorkQueue,
+    offers,
+)
 from workqueue.record import Change
 from workqueue.testing import FakeClock
+
+OPTIONAL = (BulkQueue, LeasingQueue, CountingQueue, SearchableQueue, WaitingQueue, ConfigurableQueue, EquippedQueue)
+
+
+class Wrapper:
+    """A queue that passes on every call, as one for logs or retries would."""
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+
+def test_a_queue_in_a_wrapper_that_passes_calls_on_is_still_exact_and_wakes_up() -> None:
+    queue = MemoryQueue(clock=FakeClock())
+    wrapper: Any = Wrapper(queue)
+
+    assert all(offers(wrapper, protocol) for protocol in (WorkQueue, *OPTIONAL))
+    assert with_fallbacks(wrapper) is wrapper
+    assert Equipment.of(wrapper) is queue.equipment
+
+
+def test_a_wrapper_offers_no_more_than_the_queue_in_it() -> None:
+    wrapper: Any = Wrapper(ThreeVerbs(Table(), clock=FakeClock()))
+
+    assert offers(wrapper, WorkQueue)
+    assert not any(offers(wrapper, protocol) for protocol in OPTIONAL if protocol is not EquippedQueue)
+    assert with_fallbacks(wrapper).exact is False
 
 
 class Untyped(ThreeVerbs):

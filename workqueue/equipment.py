@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from workqueue.clock import Clock, SystemClock
+from workqueue.interface import offers
 from workqueue.lease import LeaseRenewer
 from workqueue.options import MAX_PAYLOAD_BYTES
 
@@ -38,7 +39,7 @@ class Equipment:
     @classmethod
     def of(cls, queue: object) -> Equipment:
         """The equipment of `queue`, or the defaults where it names none."""
-        return queue.equipment if isinstance(queue, EquippedQueue) else cls()
+        return queue.equipment if offers(queue, EquippedQueue) else cls()
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ from workqueue.interface import (
     Snapshot,
     WaitingQueue,
     WorkQueue,
+    offers,
 )
 from workqueue.key import validate_key
 from workqueue.metrics import metrics_of
@@ -76,7 +77,7 @@ def _is_full(queue: WorkQueue) -> bool:
         ConfigurableQueue,
         EquippedQueue,
     )
-    return all(isinstance(queue, protocol) for protocol in optional)
+    return all(offers(queue, protocol) for protocol in optional)
 
 
 class _Completed:
@@ -87,7 +88,7 @@ class _Completed:
         equipped = replace(Equipment.of(queue), metrics=metrics_of(queue))
         self.equipment = equipped if clock is None else replace(equipped, clock=clock)
         self._clock = self.equipment.clock
-        self.exact = isinstance(queue, LeasingQueue) and queue.exact
+        self.exact = offers(queue, LeasingQueue) and queue.exact
 
     async def queue(self, key: str, options: Options = Options()) -> None:
         await self._queue.queue(key, options)
@@ -106,7 +107,7 @@ class _Completed:
         await self._queue.__aexit__(*exc_info)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
-        if isinstance(self._queue, BulkQueue):
+        if offers(self._queue, BulkQueue):
             return await self._queue.queue_many(items)
         checked = list(items)
         for key, options in checked:
@@ -117,7 +118,7 @@ class _Completed:
         return None
 
     async def lease(self, request: LeaseRequest) -> Leased:
-        if isinstance(self._queue, LeasingQueue):
+        if offers(self._queue, LeasingQueue):
             return await self._queue.lease(request)
         snapshot = await self._queue.enumerate(request.limit)
         recovered: list[RecoveredOrphan] = []
@@ -132,12 +133,12 @@ class _Completed:
         return Leased(started, recovered, errors)
 
     async def counts(self) -> Counts:
-        if isinstance(self._queue, CountingQueue):
+        if offers(self._queue, CountingQueue):
             return await self._queue.counts()
         return await _count(self._queue, self._clock.wall_us())
 
     async def find(self, key: str) -> Found:
-        if isinstance(self._queue, SearchableQueue):
+        if offers(self._queue, SearchableQueue):
             return await self._queue.find(key)
         snapshot = await self._queue.enumerate(_SCAN)
         letters = [letter async for letter in snapshot.dead_letters if letter.key == key]
@@ -146,20 +147,20 @@ class _Completed:
         return Found(next(iter(queued), None), next(iter(running), None), next(iter(letters), None))
 
     async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
-        return await self._queue.delayed(limit) if isinstance(self._queue, SearchableQueue) else []
+        return await self._queue.delayed(limit) if offers(self._queue, SearchableQueue) else []
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
-        if isinstance(self._queue, WaitingQueue):
+        if offers(self._queue, WaitingQueue):
             return await self._queue.wait(timeout, concurrency)
         return await self._clock.sleep(min(timeout, _POLL).total_seconds())
 
     async def configure(self, configuration: Configuration) -> None:
-        if not isinstance(self._queue, ConfigurableQueue):
+        if not offers(self._queue, ConfigurableQueue):
             raise UnsupportedError("this backend cannot store settings; set them where each dispatcher starts")
         await self._queue.configure(configuration)
 
     async def configuration(self) -> Configuration:
-        return await self._queue.configuration() if isinstance(self._queue, ConfigurableQueue) else Configuration()
+        return await self._queue.configuration() if offers(self._queue, ConfigurableQueue) else Configuration()
 
 
 async def _collect(step: Awaitable[_T | None], done: list[_T], errors: list[Exception]) -> None:

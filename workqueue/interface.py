@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeGuard, TypeVar, runtime_checkable
 
 from workqueue.backoff import Backoff
 from workqueue.lease import Lost
@@ -40,7 +40,11 @@ __all__ = [
     "UnreadableKey",
     "WaitingQueue",
     "WorkQueue",
+    "offers",
 ]
+
+
+_P = TypeVar("_P")
 
 
 class KeyStatus(IntEnum):
@@ -423,3 +427,12 @@ class ConfigurableQueue(Protocol):
 
     async def configuration(self) -> Configuration:
         """The stored settings."""
+
+
+def offers(queue: object, protocol: type[_P]) -> TypeGuard[_P]:
+    """Whether `queue` has all that `protocol` asks for, be it only by a `__getattr__` that passes calls on.
+
+    isinstance does not see those any more: from Python 3.12 on it looks at the class alone, and a queue in a wrapper
+    would lose its exact limit and its wake-ups without a word.
+    """
+    return all(hasattr(queue, name) for name in vars(protocol) if not name.startswith("_"))

@@ -14,7 +14,7 @@ import typer
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError, WorkQueueError
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue
+from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue, offers
 from workqueue.key import validate_key
 from workqueue.options import MAX_PRIORITY, Options
 from workqueue.programs import show
@@ -163,7 +163,7 @@ def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags
 
 async def _get(place: Client | FullQueue, key: str) -> tuple[KeyState, Found]:
     async with place as queue:
-        return await queue.get(key), await queue.find(key) if isinstance(queue, SearchableQueue) else Found()
+        return await queue.get(key), await queue.find(key) if offers(queue, SearchableQueue) else Found()
 
 
 def _also(found: Found) -> list[str]:

@@ -22,6 +22,7 @@ from workqueue.interface import (
     SearchableQueue,
     WaitingQueue,
     WorkQueue,
+    offers,
 )
 
 __all__ = ["Result", "report", "run", "run_all", "run_scenario"]
@@ -75,13 +76,13 @@ def _has(queue: WorkQueue, target: Target, need: Need) -> bool:
     return {
         Need.CLOCK: target.fake_clock,
         Need.DURABLE: target.durable,
-        Need.EXACT: isinstance(queue, LeasingQueue) and queue.exact,
-        Need.BULK: isinstance(queue, BulkQueue),
-        Need.COUNTS: isinstance(queue, CountingQueue),
-        Need.SEARCH: isinstance(queue, SearchableQueue),
-        Need.WAIT: isinstance(queue, WaitingQueue),
+        Need.EXACT: offers(queue, LeasingQueue) and queue.exact,
+        Need.BULK: offers(queue, BulkQueue),
+        Need.COUNTS: offers(queue, CountingQueue),
+        Need.SEARCH: offers(queue, SearchableQueue),
+        Need.WAIT: offers(queue, WaitingQueue),
         Need.WAKE: Equipment.of(queue).wakes,
-        Need.CONFIGURE: isinstance(queue, ConfigurableQueue),
+        Need.CONFIGURE: offers(queue, ConfigurableQueue),
     }[need]
 
 

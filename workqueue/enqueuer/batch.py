@@ -13,7 +13,7 @@ from typing import Protocol
 
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import PartlyStoredError, StoreError, StoreUnavailableError
-from workqueue.interface import BulkQueue
+from workqueue.interface import BulkQueue, offers
 from workqueue.options import FailedKey, Options
 
 __all__ = ["Batch", "Sink", "StampingSink", "may_pass", "pauses", "try_batch"]
@@ -93,10 +93,11 @@ def may_pass(error: Exception) -> bool:
 
 async def try_batch(sink: Sink, items: Mapping[str, Options]) -> Mapping[str, Exception]:
     """Send `items` once; returns what is wrong with those that are not known to be stored."""
-    if not isinstance(sink, BulkQueue):
+    bulk: object = sink
+    if not offers(bulk, BulkQueue):
         return await _one_by_one(sink, items)
     try:
-        await sink.queue_many(list(items.items()))
+        await bulk.queue_many(list(items.items()))
     except PartlyStoredError as partly:
         return {failed.key: failed.error for failed in partly.failed}
     except (StoreError, OSError) as error:

@@ -19,7 +19,7 @@ from workqueue.attempt import Attempt
 from workqueue.clock import from_us
 from workqueue.equipment import Equipment
 from workqueue.errors import NonRetriableError
-from workqueue.interface import KeyStatus, SearchableQueue, WorkQueue
+from workqueue.interface import KeyStatus, SearchableQueue, WorkQueue, offers
 from workqueue.metric_table import BUCKETS
 from workqueue.metrics import Histogram
 from workqueue.options import Options
@@ -118,9 +118,9 @@ class Firing:
         return RequeueAfter(timedelta(microseconds=max(look_us - self._clock.wall_us(), 1)))
 
     async def _still_queued(self, key: str) -> bool:
-        if isinstance(self._target, SearchableQueue):
+        if offers(self._target, SearchableQueue):
             return (await self._target.find(key)).queued is not None
-        if not isinstance(self._target, WorkQueue):
+        if not offers(self._target, WorkQueue):
             return False
         try:
             return (await self._target.get(key)).status == KeyStatus.QUEUED
