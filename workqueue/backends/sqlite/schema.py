@@ -171,8 +171,12 @@ def connect(file: QueueFile) -> sqlite3.Connection:
     # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
     connection.row_factory = sqlite3.Row
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:  # a file that is no database says so at the first statement
+        connection.close()
+        raise
     return connection
 
 
