@@ -33,6 +33,7 @@ __all__ = ["Attempts"]
 log = logging.getLogger(__name__)
 
 _END_US = duration_us(timedelta(seconds=3))
+_LIMITED = timedelta(seconds=1)  # as exact as run times and deadlines of single keys are kept
 
 
 class Attempts:
@@ -65,7 +66,8 @@ class Attempts:
         self._outage = outage
         self._settling = Settling(setup, outage, patient=patient)
         self._runs: dict[OwnedInProgressKey, CallbackRun] = {}
-        self._run_times = RunTimes(self._runs, setup.clock, setup.settings.max_run_time, self._leave)
+        shortest = setup.settings.max_run_time if setup.limits is None else _LIMITED
+        self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
         self._loop_watch = LoopWatch(self._runs, setup.clock, setup.metrics.name)
         self._change: asyncio.Future[None] | None = None
 
@@ -90,12 +92,17 @@ class Attempts:
         """Call the callback for each key."""
         loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
         deadline_us, began = now_us + self._max_run_us, self._setup.metrics.began
+        limits, settings = self._setup.limits, self._setup.settings
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
         debug = log.isEnabledFor(logging.DEBUG)
         for owned in started:
             if debug:
                 log.debug("key %r started, attempt %d", owned.key, owned.attempts, extra=self._extra(owned))
-            run = self._runs[owned] = CallbackRun(owned, self._clock, deadline_us)
+            if limits is None:
+                run = CallbackRun(owned, self._clock, settings, deadline_us)
+            else:
+                run = limits.run(owned, now_us)
+            self._runs[owned] = run
             began(owned, now_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
             run.task = asyncio.Task(attempt(run), loop=loop)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _PATH = "/apis/events.k8s.io/v1/namespaces/{}/events"
 _IN_FLIGHT = 20
-_REASONS = {"dead-lettered": "DeadLettered", "dropped": "Dropped"}
+_REASONS = {"dead-lettered": "DeadLettered", "expired": "Expired", "dropped": "Dropped"}
 _NOTE_BYTES = 1024  # the API server refuses longer ones
 
 

@@ -1,7 +1,8 @@
 """Stage 6: what becomes of a key once its callback has ended (pure). The table of docs/life-of-a-key.md, in order.
 
-Asking for a requeue or for more keys is no failure. A failure is first checked against the retry budget, and only then
-for being final: a key that is out of attempts is dead-lettered, where an operator finds it, and not silently dropped.
+Asking for a requeue or for more keys is no failure. A key that failed past its deadline is given up. Any other failure
+is first checked against the retry budget, and only then for being final: a key that is out of attempts is
+dead-lettered, where an operator finds it, and not silently dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 from dispatcher.running import End
 from dispatcher.settings import DispatcherSettings
 from workqueue.backoff import Backoff, backoff_for
-from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.errors import ExpiredError, InfrastructureError, NonRetriableError
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
 from workqueue.shown import cut, describe
@@ -33,7 +34,7 @@ __all__ = [
 
 MAX_ERROR_BYTES = 4096
 
-Action = Literal["requeued", "dead-lettered", "dropped"]
+Action = Literal["requeued", "dead-lettered", "expired", "dropped"]
 """What an error event says was done with the key."""
 
 
@@ -101,6 +102,8 @@ def decide(end: End, result: object, attempts: int, settings: DispatcherSettings
         case "timed out":
             text = f"the callback ran longer than max_run_time ({settings.max_run_time})"
             return _judged(TimeoutError(text), attempts, settings)
+        case "expired":
+            return _judged(ExpiredError("the callback ran until the deadline of its key"), attempts, settings)
         case "cut short":
             return RELEASE
         case "lost":
@@ -144,6 +147,8 @@ def _asked_for(result: object) -> Decision | None:
 
 def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backoff | None) -> Decision:
     text, infrastructure = cut(describe(error), MAX_ERROR_BYTES), _is_infrastructure(error)
+    if isinstance(error, ExpiredError):
+        return Decision("expired", failure=Failure(text, "expired"))
     if 0 < max_retry <= attempts:
         return Decision("dead-lettered", failure=Failure(text, "dead-lettered", infrastructure=infrastructure))
     if isinstance(error, NonRetriableError):

@@ -22,7 +22,7 @@ class RunTimes:
     Args:
         runs: those under way.
         clock: judges how long they have run.
-        max_run_time: how long a callback may run unless it asks for more.
+        shortest: how long a callback may run at least unless its key has a deadline.
         give_up: called with a run that was asked to end and has not within `END_GRACE`.
     """
 
@@ -30,14 +30,14 @@ class RunTimes:
         self,
         runs: Mapping[OwnedInProgressKey, CallbackRun],
         clock: Clock,
-        max_run_time: timedelta,
+        shortest: timedelta,
         give_up: Callable[[CallbackRun], None],
     ) -> None:
         self._runs = runs
         self._clock = clock
         self._give_up = give_up
         # No callback that begins while this sleeps is due before it wakes, unless run times are very short indeed.
-        self._longest_us = max(min(duration_us(max_run_time), duration_us(END_GRACE)), _LOOK_US)
+        self._longest_us = max(min(duration_us(shortest), duration_us(END_GRACE)), _LOOK_US)
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -70,4 +70,4 @@ class RunTimes:
         if run.stage == "ending":
             self._give_up(run)
         else:
-            run.stop("it exceeded max_run_time")
+            run.time_out()

@@ -20,6 +20,7 @@ _LEVELS: dict[SettleOutcome, int] = {
     "requeued": logging.INFO,
     "retried": logging.WARNING,
     "dead-lettered": logging.ERROR,
+    "expired": logging.ERROR,
     "dropped": logging.WARNING,
     "released": logging.INFO,
     "lost": logging.WARNING,

@@ -14,6 +14,7 @@ import contextlib
 from datetime import timedelta
 from typing import Literal
 
+from dispatcher.settings import DispatcherSettings
 from workqueue.attempt import StillRunsError
 from workqueue.clock import Clock, duration_us
 from workqueue.interface import OwnedInProgressKey
@@ -25,6 +26,7 @@ END_GRACE = timedelta(seconds=30)
 """How long a cancelled callback may take to end before its lease is given up and it counts as a runaway."""
 
 _END_GRACE_US = duration_us(END_GRACE)
+_NEVER_US = 2**63
 
 
 Stage = Literal["to call", "calling", "ending", "settling", "runaway", "unsettled"]
@@ -38,12 +40,15 @@ Stage = Literal["to call", "calling", "ending", "settling", "runaway", "unsettle
 - `unsettled`: the store did not answer in time. The lease is left to lapse.
 """
 
-Why = Literal["it exceeded max_run_time", "its lease was lost", "the dispatcher is stopping"]
+Why = Literal[
+    "it exceeded max_run_time", "the deadline of its key has passed", "its lease was lost", "the dispatcher is stopping"
+]
 """Why the dispatcher asked a callback to end."""
 
-End = Literal["answered", "timed out", "cut short", "lost", "left"]
+End = Literal["answered", "timed out", "expired", "cut short", "lost", "left"]
 """How a run came to its end. Only what `answered` is judged by what the callback returned or raised.
 
+- `timed out`: its run time was over; `expired`: the deadline of its key has passed.
 - `cut short`: it ended because the process is stopping.
 - `lost`: its key is another owner's now.
 - `left`: its lease was given up, or must be because a thread of it runs on.
@@ -54,28 +59,47 @@ class CallbackRun:
     """The run of one callback, as its dispatcher sees it.
 
     `why` is set from `ending` on. `deadline_us` is the end of the run time, and from `ending` on the end of its grace.
+
+    Args:
+        owned: the key.
+        clock: judges how long it runs.
+        settings: those that hold for this key.
+        deadline_us: until when it may run, unless it asks for more.
     """
 
-    __slots__ = ("_cancels", "_clock", "deadline_us", "owned", "stage", "task", "why")
+    __slots__ = ("_cancels", "_clock", "_expires_us", "deadline_us", "owned", "settings", "stage", "task", "why")
 
     task: asyncio.Task[None]
 
-    def __init__(self, owned: OwnedInProgressKey, clock: Clock, deadline_us: int) -> None:
+    def __init__(self, owned: OwnedInProgressKey, clock: Clock, settings: DispatcherSettings, deadline_us: int) -> None:
         self.owned = owned
+        self.settings = settings
         self.stage: Stage = "to call"
         self.why: Why | None = None
         self.deadline_us = deadline_us
         self._clock = clock
+        self._expires_us = _NEVER_US
         self._cancels = 0  # how often we cancelled its task
+
+    def expire_at(self, steady_us: int) -> None:
+        """Let the run end at that time at the latest, however long it may run: then the key itself expires."""
+        self._expires_us = steady_us
+        self.deadline_us = min(self.deadline_us, steady_us)
 
     def extend(self, duration: timedelta) -> None:
         if self.why is None:
-            self.deadline_us = max(self.deadline_us, self._clock.steady_us() + duration_us(duration))
+            asked_us = max(self.deadline_us, self._clock.steady_us() + duration_us(duration))
+            self.deadline_us = min(asked_us, self._expires_us)
 
     def remaining(self) -> timedelta:
         if self.why is not None:
             return timedelta(0)
         return timedelta(microseconds=max(self.deadline_us - self._clock.steady_us(), 0))
+
+    def time_out(self) -> None:
+        """Ask the callback to end, since `deadline_us` has passed."""
+        expired = self.deadline_us >= self._expires_us
+        self.stop("the deadline of its key has passed" if expired else "it exceeded max_run_time")
 
     def stop(self, why: Why) -> None:
         """Ask the callback to end, or not to begin; the first reason stands."""
@@ -124,6 +148,8 @@ class CallbackRun:
             return "lost"
         if self.why == "it exceeded max_run_time":  # even if it answers: it did so only because it was cancelled
             return "timed out"
+        if self.why == "the deadline of its key has passed":
+            return "expired"
         return "cut short" if self._is_cut_short(result) else "answered"
 
     def _is_cut_short(self, result: object) -> bool:

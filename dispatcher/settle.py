@@ -42,7 +42,6 @@ class Settling:
         """What went wrong in the store, for the round to raise or the loop to note; who reads it clears it."""
 
         self._queue = setup.queue
-        self._settings = setup.settings
         self._reports = Reports(setup.metrics.name, setup.errors)
         self._metrics = setup.metrics
         self._clock = setup.clock
@@ -55,9 +54,9 @@ class Settling:
         if self._is_unreached(owned.key, end, result):
             decision = RELEASE
         else:
-            decision = decide(end, result, owned.attempts, self._settings)
+            decision = decide(end, result, owned.attempts, run.settings)
         if decision.keys:
-            decision = await self._store_keys(owned, decision)
+            decision = await self._store_keys(run, decision)
         outcome = await self._apply(run, decision)
         now_us = self._clock.wall_us()
         self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
@@ -83,7 +82,7 @@ class Settling:
         outage = self._outage
         if outage is None:
             return False
-        if end != "answered" and end != "timed out":
+        if end not in ("answered", "timed out", "expired"):
             outage.unanswered()
         elif end == "answered" and isinstance(result, TargetUnavailableError):
             return outage.unavailable(key, result, self._clock.steady_us())
@@ -91,13 +90,13 @@ class Settling:
             outage.reachable(key, self._clock.steady_us())
         return False
 
-    async def _store_keys(self, owned: OwnedInProgressKey, decision: Decision) -> Decision:
+    async def _store_keys(self, run: CallbackRun, decision: Decision) -> Decision:
         """Store the keys that the attempt asked for; only then may it complete, so that none can be forgotten."""
         now_us = self._clock.wall_us()
         try:
             await self._queue.queue_many([(asked.key, _options(asked, now_us)) for asked in decision.keys])
         except Exception as error:  # noqa: BLE001 - fails the attempt as if it had raised this
-            return decide("answered", error, owned.attempts, self._settings)
+            return decide("answered", error, run.owned.attempts, run.settings)
         return decision
 
     async def _apply(self, run: CallbackRun, decision: Decision) -> SettleOutcome:
@@ -138,7 +137,7 @@ def _verb(owned: OwnedInProgressKey, decision: Decision) -> Awaitable[bool]:
             return owned.requeue(delay=decision.delay, floor=decision.floor)
         case "retried":
             return owned.requeue(backoff=decision.delay)
-        case "dead-lettered":
+        case "dead-lettered" | "expired":
             return owned.dead_letter(decision.failure.error if decision.failure else "")
         case _:
             return owned.release()

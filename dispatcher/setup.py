@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dispatcher.callback import AsyncCallback, Callback
 from dispatcher.error_events import ErrorEvents
+from dispatcher.limits import KeyLimits, LimitingCallback
 from dispatcher.settings import DispatcherSettings
 from workqueue.attempt import as_async
 from workqueue.clock import Clock
@@ -19,7 +20,7 @@ __all__ = ["Setup"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A queue, what to call for its keys, how, whom to tell of failures, where to count, and who keeps the leases."""
+    """A queue, what to call for its keys and how, where to report and count, who keeps the leases and limits keys."""
 
     queue: FullQueue
     callback: AsyncCallback
@@ -28,6 +29,7 @@ class Setup:
     metrics: DispatchMetrics
     clock: Clock
     renewer: LeaseRenewer | None = None
+    limits: KeyLimits | None = None
 
     @classmethod
     def of(
@@ -44,4 +46,6 @@ class Setup:
         metrics = metrics or DispatchMetrics.of(full)
         if errors is not None:
             metrics.events = errors.results
-        return cls(full, as_async(callback), settings, errors, metrics, equipment.clock, equipment.renewer)
+        clock, renewer = equipment.clock, equipment.renewer
+        limits = KeyLimits(callback, settings, clock) if isinstance(callback, LimitingCallback) else None
+        return cls(full, as_async(callback), settings, errors, metrics, clock, renewer, limits)

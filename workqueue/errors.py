@@ -125,8 +125,8 @@ class NonRetriableError(WorkQueueError):
             self.__cause__ = cause
 
 
-class ExpiredError(WorkQueueError):
-    """The key's deadline has passed, so it is not tried any more."""
+class ExpiredError(NonRetriableError):
+    """The key's deadline has passed, so it is not tried any more: it is dead-lettered as `expired`."""
 
 
 class InfrastructureError(WorkQueueError):

@@ -188,8 +188,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "go",
         "Attempts by how they ended: completed, requeued (as asked), retried (failed, queued again with a backoff), "
-        "dead-lettered, dropped (non-retriable), released (handed back unspent), lost (lease gone), "
-        "unsettled (the store failed).",
+        "dead-lettered, expired (dead-lettered past its deadline), dropped (non-retriable), released (handed back "
+        "unspent), lost (lease gone), unsettled (the store failed).",
         ("outcome",),
     ),
     Metric(

@@ -35,9 +35,12 @@ __all__ = [
     "priority_class",
 ]
 
-SettleOutcome = Literal["completed", "requeued", "retried", "dead-lettered", "dropped", "released", "lost", "unsettled"]
+SettleOutcome = Literal[
+    "completed", "requeued", "retried", "dead-lettered", "expired", "dropped", "released", "lost", "unsettled"
+]
 """How an attempt ended. `requeued`: the callback asked for it; `retried`: it failed and is queued again with a backoff;
-`dropped`: it failed as non-retriable; `lost`: the lease was gone; `unsettled`: the store failed, the lease will lapse.
+`expired`: it failed past its deadline and is dead-lettered; `dropped`: it failed as non-retriable; `lost`: the lease
+was gone; `unsettled`: the store failed, the lease will lapse.
 """
 
 RoundResult = Literal["ok", "failed"]
@@ -249,7 +252,7 @@ class DispatchMetrics:
         self.outcomes[outcome] += 1
         if outcome != "completed":
             self.uncompleted.observe(took_us)
-            if outcome == "dead-lettered":
+            if outcome == "dead-lettered" or outcome == "expired":
                 entry = _entry(owned)
                 self.work[priority_class(entry.priority)].dead_lettered.observe(now_us - entry.first_queued_us)
             return

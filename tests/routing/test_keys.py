@@ -192,10 +192,10 @@ def test_a_router_says_the_limits_of_a_key_and_those_in_its_meta_win() -> None:
     router = KeyRouter()
     router.route("email", max_retry=5, max_run_time=MINUTE)(returning(lambda: RequeueAfter(MINUTE)))
 
-    assert router.limits("email/1", {}) == Limits(max_retry=5, max_run_time=MINUTE)
-    assert router.limits("email/1", {"max-retry": "7"}).max_retry == 7
-    assert router.limits("email/1", {"max-retry": "seven"}).max_retry == 5
-    assert router.limits("other/1", {}) == Limits()
+    assert router.limits_of_key("email/1", {}) == Limits(max_retry=5, max_run_time=MINUTE)
+    assert router.limits_of_key("email/1", {"max-retry": "7"}).max_retry == 7
+    assert router.limits_of_key("email/1", {"max-retry": "seven"}).max_retry == 5
+    assert router.limits_of_key("other/1", {}) == Limits()
 
 
 @scenario

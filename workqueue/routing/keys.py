@@ -14,7 +14,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async
 from workqueue.backoff import Backoff
 from workqueue.clock import Clock, SystemClock, from_us
-from workqueue.errors import ExpiredError, InvalidOptionsError
+from workqueue.errors import ExpiredError, InvalidOptionsError, NonRetriableError
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.routing.errors import NoRouteError
 from workqueue.routing.limits import NO_LIMITS, Limits, limits_of
@@ -96,7 +96,7 @@ class KeyRouter:
         self._routes.change(lambda route: replace(route, wrapped=_around(self._middleware, route.own)))
         return middleware
 
-    def limits(self, key: str, meta: Mapping[str, str]) -> Limits:
+    def limits_of_key(self, key: str, meta: Mapping[str, str]) -> Limits:
         """What holds for the attempts of this key; never raises, since a dispatcher asks while it starts or settles."""
         route = self._routes.find(type_of(key, meta))
         try:
@@ -110,14 +110,18 @@ class KeyRouter:
         Raises:
             NoRouteError: there is none; the key is tried again, since a deploy may bring it.
             ExpiredError: the key's deadline has passed.
+            NonRetriableError: its attempts are used up, the last one by a crash, which stores judge by the dispatcher's
+                own `max_retry`.
         """
         route = self._routes.find(name := type_of(key, attempt.meta))
         if route is None:
             raise NoRouteError(f"no route takes keys of type {name!r}; there are {', '.join(self._routes) or 'none'}")
-        deadline = limits_of(route.limits, attempt.meta).deadline
-        if deadline is None:
+        limits = limits_of(route.limits, attempt.meta)
+        if limits.max_retry and attempt.attempts > limits.max_retry:
+            raise NonRetriableError(f"the process that ran the last of {limits.max_retry} attempts died")
+        if limits.deadline is None:
             return await route.wrapped(key, attempt)
-        return await self._before(deadline, route, key, attempt)
+        return await self._before(limits.deadline, route, key, attempt)
 
     async def _before(self, deadline: datetime, route: _Route, key: str, attempt: Attempt) -> Any:
         """Call the callback unless it is too late; what fails and is too late to be tried again has expired too."""
