@@ -14,6 +14,7 @@ BENCHMARKS = (
     ("benchmarks.grpc_dispatch",),
     ("benchmarks.sqlite",),
     ("benchmarks.metrics",),
+    ("benchmarks.routing",),
     ("benchmarks.size",),
 )
 

@@ -120,7 +120,7 @@ def _structured(message: Message) -> JsonView:
 
 
 def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
-    str(raw, "utf-8")  # which msgspec does not check in what it leaves undecoded
+    raw.isascii() or str(raw, "utf-8")  # which msgspec does not check in what it leaves undecoded
     return _top_level(raw)
 
 

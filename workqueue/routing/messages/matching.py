@@ -37,8 +37,8 @@ class Matching(Generic[_T]):
 
     def find(self, view: View) -> _T | None:
         """The first source whose discriminator says yes."""
-        for number in self._asked(view) if self._by_field else self._always:
-            says, source = self._sources[number]
+        asked = map(self._sources.__getitem__, self._asked(view)) if self._by_field else self._sources
+        for says, source in asked:
             if says(view):
                 return source
         return None

@@ -57,8 +57,8 @@ class Router:
         self._clock = clock or SystemClock()
         self._handlers: Routes[Handler] = Routes()
         self._names: set[str] = set()
-        # Neighbours that have one inspector are kept together.
-        self._runs: list[tuple[Inspector, Matching[_Taker]]] = []
+        # Neighbours that have one inspector are kept together, with the number of the first run that has the same one.
+        self._runs: list[tuple[Inspector, int | None, Matching[_Taker]]] = []
         self._unknown = Chain(self._hooks)
         self.add(*sources)
 
@@ -73,8 +73,9 @@ class Router:
                 raise DuplicateRouteError(f"a source {source.name!r} is registered already")
             self._names.add(source.name)
             if not self._runs or self._runs[-1][0] is not source.inspector:
-                self._runs.append((source.inspector, Matching()))
-            self._runs[-1][1].add(source.when, _Taker(source, self._hooks))
+                first = next((n for n, run in enumerate(self._runs) if run[0] is source.inspector), None)
+                self._runs.append((source.inspector, first, Matching()))
+            self._runs[-1][2].add(source.when, _Taker(source, self._hooks))
 
     def group(self, inspector: Inspector, *sources: Source) -> None:
         """Register sources whose messages `inspector` looks into; otherwise as `add`."""
@@ -188,14 +189,19 @@ class Router:
 
     def _find(self, message: Message, unread: list[Exception]) -> tuple[_Taker, View] | None:
         """The first source that takes the message; `unread` is filled with why inspectors did not read it."""
-        views: dict[int, View | None] = {}
-        for inspector, takers in self._runs:
-            number = id(inspector)
-            if number not in views:
-                views[number] = _inspected(inspector, message, unread)
-            view = views[number]
+        views: list[View | None] = []
+        for inspector, first, takers in self._runs:
+            if first is not None:
+                view = views[first]
+            else:
+                try:
+                    view = inspector(message)
+                except Exception as error:  # noqa: BLE001 - the message has another format; if none fits, this is shown
+                    unread.append(error)
+                    view = None
+            views.append(view)
             taker = None if view is None else takers.find(view)
-            if view is not None and taker is not None:
+            if taker is not None and view is not None:
                 return taker, view
         return None
 
@@ -223,11 +229,3 @@ async def _fail(replier: Replier, context: Context, error: Exception) -> None:
     except Exception as unanswered:
         log.exception("who waits for a message could not be told that it failed", extra={"key": context.key})
         error.add_note(f"who waits for it could not be told: {type(unanswered).__name__}: {unanswered}")
-
-
-def _inspected(inspector: Inspector, message: Message, unread: list[Exception]) -> View | None:
-    try:
-        return inspector(message)
-    except Exception as error:  # noqa: BLE001 - the message has another format; NoSourceError says so if none fits
-        unread.append(error)
-        return None
