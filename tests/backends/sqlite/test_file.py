@@ -15,8 +15,10 @@ import pytest
 from tests.support.dispatching import scenario, until
 from tests.support.sqlite import eligible, lease, locked, python, shell, sqlite_queue
 from workqueue import InvalidOptionsError, Options, StoreUnavailableError, open_queue
-from workqueue.backends.sqlite import schema
-from workqueue.backends.sqlite.schema import LAYOUT, QueueFile, connect, open_queue_file
+from workqueue.backends.sqlite import opening
+from workqueue.backends.sqlite.file import QueueFile
+from workqueue.backends.sqlite.opening import connect, open_queue_file
+from workqueue.backends.sqlite.schema import LAYOUT
 from workqueue.errors import InvalidSettingError, StoreUnusableError
 
 UNPRIVILEGED = """
@@ -211,7 +213,7 @@ def test_a_file_that_another_process_makes_while_it_is_looked_at_is_a_queue_like
         connection.set_trace_callback(traced)
         return connection
 
-    monkeypatch.setattr(schema, "connect", connect_late)
+    monkeypatch.setattr(opening, "connect", connect_late)
     connection, queue = open_queue_file(file)
     connection.close()
 

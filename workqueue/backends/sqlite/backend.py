@@ -16,26 +16,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
-from urllib.parse import unquote
 
 from workqueue.backends.sqlite import leasing
+from workqueue.backends.sqlite.boot import boot_id
+from workqueue.backends.sqlite.file import QueueFile, file_of
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
+from workqueue.backends.sqlite.opening import open_queue_file
 from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.reads import Reads, View
-from workqueue.backends.sqlite.schema import PATIENCE, QueueFile, boot_id, open_queue_file
 from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
 from workqueue.backends.sqlite.waiting import Waiting
 from workqueue.backends.sqlite.writer import GroupCommit
-from workqueue.backends.url import QueueURL, duration
+from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.errors import (
-    InvalidSettingError,
     KeyNotFoundError,
     QueueClosedError,
     StartLostError,
@@ -89,12 +89,12 @@ class SqliteQueue:
         self.metrics = QueueMetrics(file.name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
         self.equipment = Equipment(file.name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
-        boot = _FAKE_BOOT if clock else boot_id()
-        self._identity = Identity(self.owner, boot, lease.duration_us)
+        self._lease_us = lease.duration_us
+        self._boot = _FAKE_BOOT if clock else file.boot
         self._file = file
         self._queue = 0
         self._closed = True
-        self._reads = Reads(file, lambda connection: View(connection, self._queue, boot, self.clock, self))
+        self._reads = Reads(file, self._view)
         self._waiting = Waiting(self._reads, self.clock, lease.duration)
         self._writer = GroupCommit(file, self._open_store, self._waiting.tell)
 
@@ -113,8 +113,17 @@ class SqliteQueue:
             await self._reads.close()
 
     def _open_store(self) -> Store:
+        identity = Identity(self.owner, self._known_boot(), self._lease_us)
         connection, self._queue = open_queue_file(self._file)
-        return Store(connection, self._queue, self._identity, self.clock)
+        return Store(connection, self._queue, identity, self.clock)
+
+    def _view(self, connection: sqlite3.Connection) -> View:
+        return View(connection, self._queue, self._known_boot(), self.clock, self)
+
+    def _known_boot(self) -> int:
+        if self._boot is None:
+            self._boot = boot_id()
+        return self._boot
 
     # enqueue
 
@@ -318,34 +327,8 @@ def _seen(released: asyncio.Future[bool]) -> None:
 
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> SqliteQueue:
-    """`sqlite:///relative.db`, `sqlite:////absolute.db`.
-
-    Settings `name`, `lease`, `renew`, `max_payload`, `synchronous` (`full` or `normal`) and `busy_timeout` (how long a
-    call waits for the file's lock, default 5s).
-    """
-    file = QueueFile(
-        _path(url),
-        url.name(),
-        url.take("busy_timeout", duration, PATIENCE),
-        url.take("synchronous", _synchronous, True),
-    )
+    """The queue at a `sqlite://` URL: the settings of `file_of`, `lease`, `renew` and `max_payload`."""
+    file = file_of(url)
     queue = SqliteQueue(file, clock=clock, owner=owner, lease=url.lease_times(), max_payload=url.max_payload())
     url.finish()
     return queue
-
-
-def _path(url: QueueURL) -> str:
-    parts = url.parts
-    path = unquote(parts.path[1:])
-    if parts.netloc or parts.fragment or not path or path == ":memory:":
-        raise InvalidSettingError(
-            f"{parts.geturl()!r} names no file: write sqlite:///relative.db or sqlite:////absolute/path.db, "
-            "'#' and '?' in a name as %23 and %3F; for a queue in memory use memory://"
-        )
-    return os.path.abspath(path)
-
-
-def _synchronous(text: str) -> bool:
-    if text not in ("full", "normal"):
-        raise ValueError("it takes full or normal")
-    return text == "full"

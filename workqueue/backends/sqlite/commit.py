@@ -9,7 +9,6 @@ The thread waits for the file's lock by itself instead of leaving that to SQLite
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -17,9 +16,10 @@ from functools import partial
 
 from workqueue.backends.sqlite.calls import Call, Outbox
 from workqueue.backends.sqlite.errors import is_busy, translated
-from workqueue.backends.sqlite.schema import QueueFile
+from workqueue.backends.sqlite.file import QueueFile
+from workqueue.backends.sqlite.guard import Guard
 from workqueue.backends.sqlite.store import Change, Store
-from workqueue.errors import StoreUnusableError
+from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
 __all__ = ["Commits"]
 
@@ -42,7 +42,7 @@ class Commits:
         self._connection = store.connection
         self._outbox = outbox
         self._on_change = on_change
-        self._inode = os.stat(file.path).st_ino
+        self._guard = Guard(file)
         self._synced: bool | None = None
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class Commits:
                 return calls
             self._answer(calls, error)
         else:
-            self._answer(calls, None, self._store.changed)
+            self._answer(calls, self._lost_log(), self._store.changed)
         return ()
 
     def _begin(self, batch: Sequence[Call]) -> Sequence[Call]:
@@ -76,7 +76,7 @@ class Commits:
         nap = _FIRST_NAP
         while calls := [call for call in batch if call.is_wanted()]:
             try:
-                self._check_file()
+                self._guard.check()
                 self._synchronise(any(call.durable for call in calls))
                 self._connection.execute("BEGIN IMMEDIATE")
             except Exception as error:  # noqa: BLE001 - the callers get it
@@ -104,14 +104,15 @@ class Commits:
             self._connection.executescript(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
             self._synced = wanted
 
-    def _check_file(self) -> None:
-        """Refuse to write to a file that was deleted: SQLite would go on, and keys would vanish at the next start."""
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self._file.path).st_ino == self._inode:
-                return
-        raise StoreUnusableError(
-            f"{self._file.path} was moved, deleted or replaced while the queue was open; restart this process"
-        )
+    def _lost_log(self) -> StoreUnusableError | None:
+        """The error for a commit that went into a log which was deleted meanwhile."""
+        try:
+            self._guard.check()
+        except StoreUnavailableError:  # what cannot be looked at now need not be gone; the next commit looks again
+            return None
+        except StoreUnusableError as error:
+            return error
+        return None
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 
 from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.errors import translated
+from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.leasing import SETTINGS, Standing, standing_of
+from workqueue.backends.sqlite.opening import connect
 from workqueue.backends.sqlite.parameters import bound
-from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN, QueueFile, connect
+from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import Clock
 from workqueue.handles import Dead, HandleStore, Observed, Queued
 from workqueue.interface import Counts

@@ -19,8 +19,8 @@ from typing import Any
 from workqueue.backends.sqlite.calls import Call, LoopCall, Outbox, ThreadCall
 from workqueue.backends.sqlite.commit import Commits
 from workqueue.backends.sqlite.errors import translated
+from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.lookout import Lookout
-from workqueue.backends.sqlite.schema import QueueFile
 from workqueue.backends.sqlite.store import Change, Step, Store
 from workqueue.errors import QueueClosedError, StoreUnavailableError
 

@@ -1,0 +1,81 @@
+"""Stage 2: which file a SQLite queue is in, and how it is written: what a `sqlite://` URL says."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import unquote
+
+from workqueue.backends.sqlite.boot import boot_id_of
+from workqueue.backends.url import QueueURL, duration
+from workqueue.errors import InvalidSettingError
+
+__all__ = ["QueueFile", "file_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFile:
+    """Where a queue is and how it is written.
+
+    Args:
+        path: the file, absolute.
+        name: the queue within it.
+        patience: how long a call waits for the file's lock.
+        fsync: whether enqueues and settles are answered only once they are on disk.
+        mode: who may read and write the file, its log and its shared memory, if it has yet to be made.
+        boot: the id of this boot; None = the one that the kernel names.
+    """
+
+    path: str
+    name: str = "default"
+    patience: timedelta = timedelta(seconds=5)
+    fsync: bool = True
+    mode: int = 0o600
+    boot: int | None = None
+
+    def sides(self) -> tuple[str, str]:
+        """The log and the shared memory, which SQLite keeps beside the file itself, wherever a link to it is."""
+        real = os.path.realpath(self.path)
+        return f"{real}-wal", f"{real}-shm"
+
+
+def file_of(url: QueueURL) -> QueueFile:
+    """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`.
+
+    Takes the settings `name`, `synchronous` (`full` or `normal`), `busy_timeout` (how long a call waits for the file's
+    lock, default 5s), `mode` (the rights of a new file, default 0600) and `boot_id` (where the kernel's is hidden).
+    """
+    default = QueueFile(_path(url))
+    return QueueFile(
+        path=default.path,
+        name=url.name(),
+        patience=url.take("busy_timeout", duration, default.patience),
+        fsync=url.take("synchronous", _synchronous, default.fsync),
+        mode=url.take("mode", _mode, default.mode),
+        boot=url.take("boot_id", boot_id_of, default.boot),
+    )
+
+
+def _path(url: QueueURL) -> str:
+    parts = url.parts
+    path = unquote(parts.path[1:])
+    if parts.netloc or parts.fragment or not path or path == ":memory:" or "\0" in path:
+        raise InvalidSettingError(
+            f"{parts.geturl()!r} names no file: write sqlite:///relative.db or sqlite:////absolute/path.db, "
+            "'#' and '?' in a name as %23 and %3F; for a queue in memory use memory://"
+        )
+    return os.path.abspath(path)
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("0?[67][0-7]{2}", text):
+        raise ValueError("it takes octal rights with which the owner may read and write, such as 0600 or 0660")
+    return int(text, 8)
+
+
+def _synchronous(text: str) -> bool:
+    if text not in ("full", "normal"):
+        raise ValueError("it takes full or normal")
+    return text == "full"

@@ -1,0 +1,205 @@
+"""Stage 2: how a queue file is made and opened, and what is checked before anything is written to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+from typing import TypeVar
+
+from workqueue.backends.sqlite.errors import is_busy, translated
+from workqueue.backends.sqlite.file import QueueFile
+from workqueue.backends.sqlite.guard import Connection, refuse_inherited
+from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, READABLE, STATEMENTS
+from workqueue.errors import StoreUnusableError
+
+__all__ = ["OLDEST_SQLITE", "connect", "open_queue_file"]
+
+log = logging.getLogger(__name__)
+
+OLDEST_SQLITE = (3, 34, 0)  # the first with every JSON and upsert feature used here; the one in RHEL 9
+
+# What a large backlog costs is its index of keys: each key is on a page of its own. Between two checkpoints such a page
+# is written back once, however often it changed, and the cache holds the index of some millions of keys. Both are upper
+# limits: a queue of a thousand keys needs a few hundred KiB.
+_CHECKPOINT_PAGES = 16_000
+_CACHE_KIB = 128 * 1024
+# More than that many pages, so that the log is written over and over instead of being cut and grown again.
+_WAL_KEPT_BYTES = 128 * 1024 * 1024
+
+_T = TypeVar("_T")
+
+
+def connect(file: QueueFile) -> Connection:
+    """A connection for the calling thread, with what every connection of ours sets.
+
+    Raises:
+        StoreUnusableError: this process was forked while its parent had the file open.
+    """
+    refuse_inherited(file.path)
+    patience = file.patience.total_seconds()
+    connection = Connection(file.path, timeout=patience, isolation_level=None, cached_statements=256)
+    connection.row_factory = sqlite3.Row
+    # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:  # a file that is no database says so at the first statement
+        connection.close()
+        raise
+    return connection
+
+
+def open_queue_file(file: QueueFile) -> tuple[Connection, int]:
+    """The writer's connection to `file`, which is made if it does not exist, and the id of its queue.
+
+    Raises:
+        StoreUnusableError: the file is something else, from a newer release, or may not be written; see the message.
+        StoreUnavailableError: it stayed locked for `patience`.
+    """
+    _check_library()
+    _make(file)
+    try:
+        connection = connect(file)
+        try:
+            _patiently(lambda: _prepare(connection, file.path), file.patience)
+            queue = _patiently(lambda: _queue_id(connection, file.name), file.patience)
+            connection.execute("PRAGMA busy_timeout = 0")  # the writer waits by itself, to answer each call in its time
+            _check_writable(connection)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise translated(error, file.path) from error
+    return connection, queue
+
+
+def _check_library() -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise StoreUnusableError(f"this Python has SQLite {sqlite3.sqlite_version}; sqlite:// needs {oldest} or newer")
+
+
+def _make(file: QueueFile) -> None:
+    """Make the file if there is none. SQLite gives its log and its shared memory the same rights."""
+    try:
+        made = os.open(os.path.realpath(file.path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, file.mode)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreUnusableError(
+            f"{file.path} cannot be made ({error.strerror}); see that this user may do so"
+        ) from error
+    try:
+        os.fchmod(made, file.mode)  # the umask may have taken some of it away
+    finally:
+        os.close(made)
+
+
+def _patiently(step: Callable[[], _T], patience: timedelta) -> _T:
+    """Run `step` again while the file is locked: switching to WAL does not go through SQLite's own busy timeout."""
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
+        try:
+            return step()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _prepare(connection: Connection, path: str) -> None:
+    if _is_empty(connection, path):
+        _create(connection, path)
+    mode = _pragma(connection, "journal_mode = WAL")
+    if mode != "wal":
+        raise StoreUnusableError(
+            f"{path}: this file system cannot hold a write-ahead log; put the file on a local disk"
+        )
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+    connection.execute("PRAGMA secure_delete = OFF")  # some distributions zero every freed page by default
+    connection.execute("PRAGMA fullfsync = ON")  # on macOS a plain fsync leaves the data in the drive's cache
+    connection.execute("PRAGMA checkpoint_fullfsync = ON")
+
+
+def _is_empty(connection: Connection, path: str) -> bool:
+    """Whether the tables have yet to be made.
+
+    Raises:
+        StoreUnusableError: the file is no queue, or one that this release does not know.
+    """
+    # Tables first: another process may make them, and the number with them, between two of these reads.
+    if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return True
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        raise StoreUnusableError(f"{path} is the database of another program; give the queue a file of its own")
+    layout = _pragma(connection, "user_version")
+    if layout not in READABLE:
+        raise StoreUnusableError(
+            f"{path} has layout {layout}, this release works layout {READABLE[-1]}; run a newer release on it"
+        )
+    return False
+
+
+def _create(connection: Connection, path: str) -> None:
+    """Make the tables, in one transaction, so that nobody ever sees half of them."""
+    _pragma(connection, "journal_mode = WAL")
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            if _is_empty(connection, path):  # another process may have been faster
+                for statement in STATEMENTS:
+                    cursor.execute(statement)
+                cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                cursor.execute(f"PRAGMA user_version = {LAYOUT}")
+        except BaseException:
+            cursor.execute("ROLLBACK")
+            raise
+        cursor.execute("COMMIT")
+    _sync_directory(path)
+
+
+def _sync_directory(path: str) -> None:
+    """Make the file's name durable, not only its content."""
+    try:
+        directory = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        log.warning(
+            "the directory of %s cannot be synced (%s): a power cut in the next seconds may take the new file along",
+            path,
+            error.strerror,
+        )
+
+
+def _queue_id(connection: Connection, name: str) -> int:
+    found = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
+    if found is None:  # looked up first, so that an existing queue can be opened while the file is locked
+        connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
+        found = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
+    return int(found[0])
+
+
+def _check_writable(connection: Connection) -> None:
+    """Find out now rather than at the first enqueue; a file that is locked is fine."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")  # on a read-only file this only begins to read
+        connection.execute("UPDATE queues SET paused = paused")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if not is_busy(error):
+            raise
+
+
+def _pragma(connection: Connection, setting: str) -> object:
+    row = connection.execute(f"PRAGMA {setting}").fetchone()
+    return row[0] if row else None
