@@ -275,8 +275,8 @@ SHARED = [
         "the owner of a key that was taken is not told by its renewal",
         "leases: an owner whose key was taken is told by its next renewal",
         "workqueue.lease:LeaseRenewer._renew_all",
-        "elif lease.token in self._held:",
-        "elif False:",
+        "if lease.token in self._held:",
+        "if False:",
     ),
     everywhere(
         "the backoff hook is not asked",

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from gcloud.aio.auth import token as google
 
 from tests.fakes.gcs.faults import Fault
 from tests.fakes.gcs.public import PublicEmulator
@@ -225,143 +220,6 @@ def test_a_store_that_is_down_does_not_keep_a_process_from_starting() -> None:
                 await queue.queue("a")
 
     asyncio.run(scenario())
-
-
-# credentials
-
-
-class Tokens:
-    """Hands out one token after the other."""
-
-    def __init__(self, *tokens: str) -> None:
-        self.tokens = list(tokens)
-
-    async def get(self) -> str:
-        return self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
-
-
-def test_every_request_carries_a_token_renewals_included(server: GcsServer) -> None:
-    server.tokens.required = "secret"
-
-    async def scenario() -> None:
-        own = GCSSettings("wq", endpoint=server.url)
-        async with GCSQueue(own, tokens=Tokens("secret")) as queue:
-            await queue.queue("a")
-            (owned,) = await start_all(queue)
-            await asyncio.to_thread(queue.renewer.tick, queue.clock.steady_us() + 6_000_000)
-            assert not owned.lost.is_set()
-            await owned.complete()
-
-    asyncio.run(scenario())
-
-
-def test_credentials_that_are_not_accepted_are_told(server: GcsServer) -> None:
-    server.tokens.required = "secret"
-
-    async def scenario() -> None:
-        async with GCSQueue(GCSSettings("wq", endpoint=server.url), tokens=Tokens("other")):
-            raise AssertionError("opened")
-
-    with pytest.raises(StoreUnusableError, match="credentials are not accepted"):
-        asyncio.run(scenario())
-
-
-def service_account(server: GcsServer, folder: Path) -> Path:
-    """A key file whose token service is the emulator's."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    text = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    account = {"type": "service_account", "client_email": "sa@example.test", "private_key": text, "project_id": "p"}
-    path = folder / "key.json"
-    path.write_text(json.dumps(account | {"private_key_id": "1", "token_uri": f"{server.url}/token"}))
-    return path
-
-
-def external_account(server: GcsServer, folder: Path) -> Path:
-    """Workload identity: a token of somebody else's in a file, exchanged at the emulator's STS."""
-    (folder / "subject").write_text("their token")
-    account = {
-        "type": "external_account",
-        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/p",
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": f"{server.url}/v1/token",
-        "credential_source": {"file": str(folder / "subject")},
-    }
-    path = folder / "key.json"
-    path.write_text(json.dumps(account))
-    return path
-
-
-def impersonated(server: GcsServer, folder: Path) -> Path:
-    """Workload identity that acts as a service account."""
-    path = external_account(server, folder)
-    account = json.loads(path.read_text())
-    uri = f"{server.url}/v1/projects/-/serviceAccounts/other@example.test:generateAccessToken"
-    path.write_text(json.dumps(account | {"service_account_impersonation_url": uri}))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("credentials", "flows"),
-    [(service_account, ["oauth"]), (external_account, ["sts"]), (impersonated, ["sts", "impersonation"])],
-)
-def test_the_ambient_credentials_open_the_bucket(
-    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flows: list[str]
-) -> None:
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials(server, tmp_path)))
-    server.tokens.required = ""
-
-    async def scenario() -> None:
-        async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
-            await queue.queue("a")
-
-    asyncio.run(scenario())
-    assert [grant.flow for grant in server.tokens.granted] == flows
-
-
-def metadata_server(server: GcsServer, folder: Path) -> Path:
-    """A machine of Google's, whose metadata server is the emulator's; it has no key file."""
-    return folder / "none"
-
-
-@pytest.mark.parametrize(
-    ("credentials", "flow"), [(service_account, "oauth"), (external_account, "sts"), (metadata_server, "metadata")]
-)
-@pytest.mark.parametrize("impersonate", ["", "other@example.test"])
-def test_a_service_account_named_in_the_url_is_acted_as(
-    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flow: str, impersonate: str
-) -> None:
-    path = credentials(server, tmp_path)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    if path.exists():
-        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
-    account = "/v1/projects/-/serviceAccounts/{service_account}:generateAccessToken"  # addresses that no setting moves
-    monkeypatch.setattr(google, "GCLOUD_ENDPOINT_GENERATE_ACCESS_TOKEN", server.url + account)
-    monkeypatch.setattr(google, "GCE_ENDPOINT_TOKEN", f"{server.url}/computeMetadata/v1/instance/token")
-    server.tokens.required = ""
-    url = f"gs://wq?endpoint={server.url}" + (f"&impersonate={impersonate}" if impersonate else "")
-
-    async def scenario() -> None:
-        async with open_queue(url) as queue:
-            await queue.queue("a")
-
-    asyncio.run(scenario())
-    flows = [(grant.flow, grant.subject) for grant in server.tokens.granted]
-    assert [each for each, _ in flows] == [flow] + ["impersonation"] * bool(impersonate)
-    assert flows[-1][1] == impersonate or not impersonate
-
-
-def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
-
-    async def scenario() -> None:
-        async with open_queue("gs://bucket"):
-            raise AssertionError("opened")
-
-    with pytest.raises(StoreUnusableError, match=r"credentials cannot be read.*none\.json"):
-        asyncio.run(scenario())
 
 
 # buckets that break a queue, or bill it

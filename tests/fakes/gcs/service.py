@@ -60,9 +60,19 @@ class Service:
     def carry_out(self, call: Call, body: bytes) -> Reply:
         """Process a request, from preconditions to the answer, atomically; a refusal is an answer too."""
         try:
+            self._check_billing(call)
             return self._methods[call.operation](call, body)
         except ApiError as refusal:
             return refuse(refusal, media=call.params.get("alt") == "media")
+
+    def _check_billing(self, call: Call) -> None:
+        """Of a bucket whose requesters pay, refuse who does not say which project pays."""
+        if call.operation == "buckets.insert" or "userProject" in call.params:
+            return
+        if self._store.requesters_pay(call.bucket):
+            raise ApiError(
+                HTTPStatus.BAD_REQUEST, "required", "Bucket is requester pays bucket but no user project provided."
+            )
 
     def _json(self, call: Call, document: dict[str, Any]) -> Reply:
         fields = call.params.get("fields")

@@ -264,6 +264,12 @@ class Store:
             found.objects.update(fresh)
             return len(fresh)
 
+    def requesters_pay(self, bucket: str) -> bool:
+        """Whether requests to a bucket are billed to whoever sends them."""
+        with self._lock:
+            found = self._buckets.get(bucket)
+            return found is not None and bool(found.fields.get("billing", {}).get("requesterPays"))
+
     def find(self, bucket: str, name: str) -> StoredObject | None:
         """The live object, or None; counts as no request."""
         with self._lock:

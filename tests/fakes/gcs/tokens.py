@@ -42,11 +42,13 @@ class TokenDesk:
     Attributes:
         required: None to let everybody in; a text to accept that token beside those issued; empty for those alone.
         granted: every token handed out, oldest first.
+        failures: statuses that the next questions are answered with, first come first.
     """
 
     def __init__(self, clock: ServerClock) -> None:
         self.required: str | None = None
         self.granted: list[Grant] = []
+        self.failures: list[int] = []
         self._clock = clock
         self._valid: set[str] = set()
 
@@ -74,6 +76,8 @@ class TokenDesk:
         Raises:
             ApiError: 404 for any other path; 401 for an impersonation without a token.
         """
+        if self.failures:
+            raise ApiError(self.failures.pop(0), "backendError", "The token service has a bad moment.")
         if path.startswith(METADATA) or path == "/":
             return self._metadata(path, headers)
         if method != "POST":

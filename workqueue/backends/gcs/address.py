@@ -30,6 +30,7 @@ _BEYOND_NAMES = frozenset("\0\r\n")
 _LONGEST_FOLDER = len("in-progress/")
 _MOST_PREFIX_BYTES = 500  # which leaves keys as many
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9._-]{0,220}[a-z0-9])?")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
 _ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+")
 _MAX_OWNER_BYTES = 255
 
@@ -44,6 +45,7 @@ class GCSSettings:
         endpoint: the server, such as `https://storage.googleapis.com`.
         anonymous: send no credentials (an emulator).
         impersonate: the service account to act as, an e-mail address; empty = the ambient one.
+        user_project: the project that pays for the requests, where the bucket's owner does not; empty = the owner's.
         refresh: how old the kept listing of queued keys may become; 0 = a short one is made anew for every lease step.
         keep: at most this many queued keys are kept in memory; the rest are seen at the next refresh.
         spread: several dispatchers of one bucket each prefer other keys, so that they do not race for the same head;
@@ -59,6 +61,7 @@ class GCSSettings:
     endpoint: str = _PUBLIC
     anonymous: bool = False
     impersonate: str = ""
+    user_project: str = ""
     refresh: timedelta = DEFAULT_REFRESH
     keep: int = 500_000
     spread: bool = True
@@ -80,15 +83,16 @@ class GCSSettings:
         emulator = environment.get(_EMULATOR, "")
         endpoint = url.take("endpoint", _endpoint, _endpoint(emulator) if emulator else _PUBLIC)
         return cls(
-            bucket,
-            _prefix(url),
-            endpoint,
-            url.take("anonymous", switch, bool(emulator) and endpoint == _endpoint(emulator)),
-            url.take("impersonate", _account, ""),
-            url.take("refresh", _refresh, DEFAULT_REFRESH),
-            url.take("keep", _count, 500_000),
-            url.take("spread", switch, True),
-            url.take("exact", switch, False),
+            bucket=bucket,
+            prefix=_prefix(url),
+            endpoint=endpoint,
+            anonymous=url.take("anonymous", switch, bool(emulator) and endpoint == _endpoint(emulator)),
+            impersonate=url.take("impersonate", _account, ""),
+            user_project=url.take("user_project", _project, ""),
+            refresh=url.take("refresh", _refresh, DEFAULT_REFRESH),
+            keep=url.take("keep", _count, 500_000),
+            spread=url.take("spread", switch, True),
+            exact=url.take("exact", switch, False),
         )
 
 
@@ -227,6 +231,12 @@ def _refresh(text: str) -> timedelta:
 def _account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
         raise ValueError("it takes the e-mail address of a service account")
+    return text
+
+
+def _project(text: str) -> str:
+    if not _PROJECT.fullmatch(text):
+        raise ValueError("it takes the id or the number of a project")
     return text
 
 

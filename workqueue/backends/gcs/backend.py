@@ -15,8 +15,8 @@ from datetime import timedelta
 from typing import Self
 
 from workqueue.backends.gcs.address import DEFAULT_LEASE, GCSSettings, check_owner, may_exist
+from workqueue.backends.gcs.api.credentials import TokenSource
 from workqueue.backends.gcs.api.objects import Stored
-from workqueue.backends.gcs.api.requests import Tokens
 from workqueue.backends.gcs.bucket import Bucket, Identity
 from workqueue.backends.gcs.handles import Handles
 from workqueue.backends.gcs.leasing import Leasing
@@ -72,7 +72,7 @@ class GCSQueue:
         owner: str = "",
         lease: LeaseTimes = DEFAULT_LEASE,
         max_payload: int = MAX_PAYLOAD_BYTES,
-        tokens: Tokens | None = None,
+        tokens: TokenSource | None = None,
     ) -> None:
         self.name = name
         self.owner = check_owner(owner)

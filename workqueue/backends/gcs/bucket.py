@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from workqueue.backends.gcs.address import GCSSettings, Place
+from workqueue.backends.gcs.api.credentials import TokenSource
 from workqueue.backends.gcs.api.objects import Objects
-from workqueue.backends.gcs.api.requests import HTTP, NotAllowedError, Tokens
+from workqueue.backends.gcs.api.requests import HTTP, NotAllowedError
 from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.backends.gcs.limits import StoredSettings
 from workqueue.backends.gcs.listing.listing import Listing
@@ -50,7 +51,7 @@ class Bucket:
         clock: Clock | None,
         identity: Identity,
         news: Callable[[], None],
-        tokens: Tokens | None = None,
+        tokens: TokenSource | None = None,
     ) -> None:
         self.settings = settings
         self.identity = identity

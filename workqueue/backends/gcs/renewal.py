@@ -76,7 +76,6 @@ class Renewal:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="gcs-renewal", daemon=True)
             self._thread.start()
-            asyncio.run_coroutine_threadsafe(self._http.open(), self._loop).result()
         return asyncio.run_coroutine_threadsafe(step, self._loop).result()
 
     @staticmethod
@@ -88,6 +87,10 @@ class Renewal:
 
     async def _renew_all(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         due = cast(Sequence[GCSLease], leases)
+        try:
+            await self._http.open()
+        except StoreError as error:  # a key file that is being replaced, say: it may be there at the next try
+            return Renewed((), trouble=str(error))
         stamp = lease_stamp(self._time.now_us() + self._lease_us)
         answers = await asyncio.gather(*(self._renew(lease, stamp, timeout) for lease in due), return_exceptions=True)
         answered = list(zip(due, answers, strict=True))

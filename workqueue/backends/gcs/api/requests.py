@@ -8,40 +8,34 @@ tokens show the caller whether it did.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import random
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from workqueue.backends.gcs.address import GCSSettings
+from workqueue.backends.gcs.api.credentials import Credentials, TokenSource, ambient
 from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError
 
-__all__ = ["HTTP", "SCOPE", "Answer", "NotAllowedError", "RefusedError", "Tokens"]
+__all__ = ["HTTP", "Answer", "NotAllowedError", "RefusedError"]
 
 log = logging.getLogger(__name__)
 
-SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-_SCOPE_TO_ACT_AS_ANOTHER = "https://www.googleapis.com/auth/cloud-platform"  # who may only use storage may not do that
-
-_THROTTLED = HTTPStatus.TOO_MANY_REQUESTS
-_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_NOT_SENT, _NOT_ANSWERED = -1, 0  # in place of a status
+_BAD = HTTPStatus.BAD_REQUEST
+_BUSY = frozenset({_NOT_SENT, _NOT_ANSWERED, 408, 429, 500, 502, 503, 504})
 _JUDGED_BY_CALLER = frozenset({404, 412})
 _LIMIT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
 _DELETE_TRIES = 10
 _LONGEST_PAUSE_SECONDS = 30.0
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=10)
-
-
-class Tokens(Protocol):
-    """Where bearer tokens come from; `gcloud.aio.auth.Token` is one."""
-
-    async def get(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +52,31 @@ class Answer:
     @property
     def ok(self) -> bool:
         return self.status < HTTPStatus.MULTIPLE_CHOICES
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What came of sending a request once; `bearer` is the token that it carried."""
+
+    status: int
+    body: bytes = b""
+    why: str = ""
+    bearer: str = ""
+
+    @property
+    def is_throttled(self) -> bool:
+        return self.status == HTTPStatus.TOO_MANY_REQUESTS
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may be answered otherwise; some limits come as 403, with a reason that says so."""
+        is_limit = self.status == HTTPStatus.FORBIDDEN and _LIMIT_REASONS & _reasons(self.body)
+        return self.status in _BUSY or bool(is_limit)
+
+    @property
+    def may_be_done(self) -> bool:
+        """Whether the request may have been processed: what is throttled is refused, anything else may have been."""
+        return self.status != _NOT_SENT and not self.is_throttled
 
 
 class RefusedError(StoreUnusableError):
@@ -81,26 +100,29 @@ class HTTP:
         tokens: where bearer tokens come from; None = the ambient credentials, unless `settings.anonymous`.
     """
 
-    def __init__(self, settings: GCSSettings, time: StoreTime, tokens: Tokens | None = None) -> None:
+    def __init__(self, settings: GCSSettings, time: StoreTime, tokens: TokenSource | None = None) -> None:
         self._settings = settings
         self._time = time
         self._tokens = tokens
+        self._credentials: Credentials | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make ready; nothing is sent yet.
+        """Make ready, unless it is; nothing is sent yet.
 
         Raises:
             StoreUnusableError: there are no usable credentials.
         """
+        if self._session is not None:
+            return
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._settings.connections),
             timeout=_TIMEOUT,
             middlewares=(_send_once,),
         )
         try:
-            if self._tokens is None and not self._settings.anonymous:
-                self._tokens = _ambient(self._settings.impersonate, session)
+            if not self._settings.anonymous:
+                self._credentials = Credentials(self._tokens or ambient(self._settings.impersonate, session))
         except BaseException:
             await session.close()
             raise
@@ -108,6 +130,8 @@ class HTTP:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._credentials is not None:
+            self._credentials.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -128,58 +152,61 @@ class HTTP:
             StoreUnusableError: an operator must act; the message says what the server said.
             QueueClosedError: `close` was called meanwhile.
         """
-        resent, tried = False, 0
-        while True:
-            tried += 1
-            try:
-                status, answer = await self._send(method, path, body, content_type)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                status, answer, why = 0, b"", f"{type(error).__name__}: {error}"
-            else:
-                if status not in _BUSY and not _is_limit(status, answer):
-                    return self._judged(status, answer, resent)
-                why = f"{status} {_message(answer)}"
-            most = max(_DELETE_TRIES, self._settings.tries) if method == "DELETE" and status == _THROTTLED else 0
-            if tried >= max(most, self._settings.tries):
-                raise StoreUnavailableError(f"Cloud Storage did not do it in {tried} tries: {why}")
-            resent = resent or status != _THROTTLED  # throttled means refused; anything else may have been done
-            log.debug("%s %s: %s, trying again", method, path, why)
+        if self._settings.user_project:
+            path += f"{'&' if '?' in path else '?'}userProject={quote(self._settings.user_project, safe='')}"
+        resent, is_new = False, False
+        for number in itertools.count(1):
+            tried = await self._try(method, path, body, content_type)
+            if tried.status == HTTPStatus.UNAUTHORIZED and self._credentials is not None and not is_new:
+                self._credentials.drop(tried.bearer)  # it was revoked, or is older than it was said to become
+                is_new = True
+                continue
+            if not tried.may_pass:
+                return self._judged(tried, resent)
+            most = max(_DELETE_TRIES, self._settings.tries) if method == "DELETE" and tried.is_throttled else 0
+            if number >= max(most, self._settings.tries):
+                raise StoreUnavailableError(f"Cloud Storage did not do it in {number} tries: {tried.why}")
+            resent = resent or tried.may_be_done
+            log.debug("%s %s: %s, trying again", method, path, tried.why)
             # Real time, whatever clock the queue was given: it paces the network and decides nothing.
-            await asyncio.sleep(_pause(self._settings.first_pause, tried))
+            await asyncio.sleep(_pause(self._settings.first_pause, number))
+        raise AssertionError("unreachable")
 
-    async def _send(self, method: str, path: str, body: bytes | None, content_type: str) -> tuple[int, bytes]:
+    async def _try(self, method: str, path: str, body: bytes | None, content_type: str) -> _Tried:
+        """Send a request once."""
         if self._session is None or self._session.closed:
             raise QueueClosedError
         headers = {"Content-Type": content_type} if body is not None else {}
-        if self._tokens is not None and not self._settings.anonymous:
-            headers["Authorization"] = f"Bearer {await self._token()}"
+        bearer = ""
+        if self._credentials is not None:
+            try:
+                bearer = await self._credentials.bearer()
+            except StoreUnavailableError as error:
+                return _Tried(_NOT_SENT, why=str(error))
+            headers["Authorization"] = f"Bearer {bearer}"
         sent_us = self._time.steady_us()
         url = URL(self._settings.endpoint + path, encoded=True)
-        async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
-            self._time.heard(response.headers.get("Date", ""), sent_us, self._time.steady_us())
-            return response.status, await response.read()
-
-    async def _token(self) -> str:
-        assert self._tokens is not None
         try:
-            token = await self._tokens.get()
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
-            raise StoreUnavailableError(f"no token from Google's token service: {_line(error)}") from error
-        except Exception as error:
-            raise StoreUnusableError(f"Google's token service refuses the credentials: {_line(error)}") from error
-        return token or ""
+            async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
+                self._time.heard(answer.headers.get("Date", ""), sent_us, self._time.steady_us())
+                status, said = answer.status, await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return _Tried(_NOT_ANSWERED, why=f"{type(error).__name__}: {error}")
+        return _Tried(status, said, f"{status} {_message(said)}" if status >= _BAD else "", bearer)
 
-    def _judged(self, status: int, body: bytes, resent: bool) -> Answer:
-        answer = Answer(status, body, resent)
-        if answer.ok or status in _JUDGED_BY_CALLER:
+    def _judged(self, tried: _Tried, resent: bool) -> Answer:
+        answer = Answer(tried.status, tried.body, resent)
+        if answer.ok or tried.status in _JUDGED_BY_CALLER:
             return answer
-        said = _message(body)
-        bucket = f"gs://{self._settings.bucket}"
-        if status == HTTPStatus.UNAUTHORIZED:
+        bucket, said = f"gs://{self._settings.bucket}", _message(tried.body)
+        if tried.status == HTTPStatus.UNAUTHORIZED:
             raise StoreUnusableError(f"{bucket}: the credentials are not accepted: {said}")
-        if status == HTTPStatus.FORBIDDEN:
+        if tried.status == HTTPStatus.FORBIDDEN:
             raise NotAllowedError(f"{bucket}: not allowed: {said}")
-        raise RefusedError(f"{bucket}: Cloud Storage answered {status}: {said}")
+        if tried.status == HTTPStatus.BAD_REQUEST and "required" in _reasons(tried.body):  # we leave out nothing else
+            raise StoreUnusableError(f"{bucket}: {said} Add user_project=PROJECT to the gs:// URL")
+        kind = RefusedError if _reasons(tried.body) else StoreUnusableError
+        raise kind(f"{bucket}: Cloud Storage answered {tried.status}: {said}")
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -188,17 +215,6 @@ async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise _UnansweredError(_line(error)) from error
-
-
-def _ambient(impersonate: str, session: aiohttp.ClientSession) -> Tokens:
-    from gcloud.aio.auth import Token  # half a second that an emulator does not need
-
-    scope = _SCOPE_TO_ACT_AS_ANOTHER if impersonate else SCOPE
-    try:
-        tokens: Tokens = Token(session=session, scopes=[scope], target_principal=impersonate or None)
-    except Exception as error:
-        raise StoreUnusableError(f"the credentials cannot be read: {_line(error)}") from error
-    return tokens
 
 
 def _pause(first: float, tried: int) -> float:
@@ -219,10 +235,10 @@ def _message(body: bytes) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _is_limit(status: int, body: bytes) -> bool:
-    """Whether a 403 means a limit, as its reason says, and no missing permission."""
-    errors = _error(body).get("errors") if status == HTTPStatus.FORBIDDEN else None
-    return bool(errors) and isinstance(errors, list) and any(item.get("reason") in _LIMIT_REASONS for item in errors)
+def _reasons(body: bytes) -> set[str]:
+    """Why Cloud Storage refuses a request, in its words; none where it was not Cloud Storage that answered."""
+    errors = _error(body).get("errors")
+    return {str(item.get("reason")) for item in errors if isinstance(item, dict)} if isinstance(errors, list) else set()
 
 
 def _line(error: BaseException) -> str:
