@@ -63,9 +63,12 @@ class ServiceCallback:
         )
         seconds = min(max(attempt.remaining().total_seconds(), _LEAST_SECONDS), _MOST_SECONDS)
         try:
-            return outcome_of(await process(request, timeout=seconds))
+            answer = await process(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
             raise _failure(error, channel, reached=reached) from None
+        if answer is None:  # what gRPC makes of an answer that cannot be read
+            raise TargetError("this is no reconciler: its answer cannot be read")
+        return outcome_of(answer)
 
     async def __aenter__(self) -> Self:
         return self

@@ -54,25 +54,28 @@ def test_a_server_that_asks_for_certificates_and_tokens_answers_plaintext_probes
         assert [status(port, path) for path in ("/metrics", "/", "/push", "/healthz/x")] == [404] * 4
 
 
-async def readiness(ready: bool) -> int:
-    async with http_server(watching(Exposition(), lambda: ready), "127.0.0.1", 0) as port:
+async def readiness(trouble: str) -> int:
+    async def why_unready() -> str:
+        return trouble
+
+    async with http_server(watching(Exposition(), why_unready), "127.0.0.1", 0) as port:
         return await asyncio.to_thread(status, port, "/readyz")
 
 
 def test_who_is_not_ready_says_so() -> None:
-    assert [asyncio.run(readiness(ready)) for ready in (True, False)] == [200, 503]
+    assert [asyncio.run(readiness(trouble)) for trouble in ("", "draining")] == [200, 503]
 
 
-async def stages_of_a_receiver() -> list[bool]:
+async def stages_of_a_receiver() -> list[str]:
     async with open_queue("memory://") as queue:
         server = receive(queue, port=0)
-        ready = [server.ready]
+        troubles = [await server.why_unready()]
         async with server:
-            ready.append(server.ready)
+            troubles.append(await server.why_unready())
             server.stop()
-            ready.append(server.ready)
-    return ready
+            troubles.append(await server.why_unready())
+    return troubles
 
 
 def test_a_grpc_server_is_ready_from_its_start_until_it_is_told_to_stop() -> None:
-    assert asyncio.run(stages_of_a_receiver()) == [False, True, False]
+    assert asyncio.run(stages_of_a_receiver()) == ["starting", "", "draining"]

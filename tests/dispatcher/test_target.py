@@ -12,10 +12,13 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as Any_
+from google.rpc.status_pb2 import Status
 
 import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, ServiceCallback, service_callback
 from tests.support.dispatching import Recorder, dead_letters, memory, scenario, state, states, until
+from tests.support.grpc import nonsense
 from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
 from workqueue import RequeueNotBefore as NotBefore
 from workqueue.attempt import Attempt
@@ -206,6 +209,37 @@ async def test_an_error_status_fails_the_attempt(code: grpc.StatusCode, infrastr
 
     assert errors.events[0].failure.infrastructure is infrastructure
     assert (await dead_letters(queue))["a"].endswith(f"{code.name}: no luck")
+
+
+@pytest.mark.parametrize("length", [10, 9_000, 1_000_000])
+@scenario
+async def test_a_final_error_of_a_go_reconciler_is_final_however_long_and_keeps_text_and_reason(length: int) -> None:
+    queue, recorder = memory(), Recorder()
+    await queue.queue("a")
+    text, details = "boom" * length, Any_()
+    details.Pack(pb.NoRetryDetails(message="malformed"))
+
+    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
+        status = Status(code=2, message=text, details=[details]).SerializeToString()
+        await context.abort(grpc.StatusCode.UNKNOWN, text, (("grpc-status-details-bin", status),))
+        raise AssertionError
+
+    async with reconciler(process) as (_, callback):
+        await dispatcher.handle(queue, callback=callback, errors=recorder)
+
+    failure = recorder.events[0].failure
+    assert (failure.action, failure.reason) == ("dropped", "malformed")
+    assert failure.error.startswith("NonRetriableError: boomboom")
+
+
+@scenario
+async def test_an_answer_that_cannot_be_read_fails_the_attempt_and_says_so() -> None:
+    queue = memory()
+    await queue.queue("a")
+    async with nonsense() as address, service_callback(address) as callback:
+        await dispatcher.handle(queue, callback=callback, max_retry=1)
+
+    assert await dead_letters(queue) == {"a": "TargetError: this is no reconciler: its answer cannot be read"}
 
 
 @scenario

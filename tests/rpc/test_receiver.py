@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from tests.support.grpc import ONCE, QUICK, FailingQueue, client_of, on_loop, received, refused, stub_of
-from workqueue import InvalidKeyError, InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
+from tests.support.grpc import ONCE, QUICK, FailingQueue, client_of, nonsense, on_loop, received, refused, stub_of
+from workqueue import InvalidKeyError, InvalidOptionsError, KeyNotFoundError, KeyState, KeyStatus, Options
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import (
     InvalidSettingError,
@@ -124,7 +124,7 @@ async def test_the_receivers_limits_are_told_as_invalid_options() -> None:
 
 @on_loop
 async def test_a_request_too_large_to_look_at_is_an_error_that_is_not_retried() -> None:
-    async with received(MemoryQueue(max_payload=10**9), QUICK) as client:
+    async with received(MemoryQueue(), QUICK) as client:
         with pytest.raises(StoreError, match="RESOURCE_EXHAUSTED"):
             await client.queue("k", Options(payload=b"x" * (5 * 1024 * 1024)))
 
@@ -221,8 +221,35 @@ async def test_a_receiver_that_hangs_is_given_up_after_a_while() -> None:
 
     retries = Retries(patience=timedelta(seconds=0.2), attempt=timedelta(seconds=0.1))
     async with received(HangingQueue(), retries) as client:
-        with pytest.raises(StoreUnavailableError, match="DEADLINE_EXCEEDED"):
+        with pytest.raises(StoreUnavailableError, match=r"DEADLINE_EXCEEDED|the store has not answered for"):
             await client.queue("k")
+
+
+@pytest.mark.parametrize("method", ["Process", "GetKeyState"])
+@on_loop
+async def test_a_receiver_whose_store_hangs_says_so_before_its_caller_gives_up(method: str) -> None:
+    class HangingQueue(MemoryQueue):
+        async def queue(self, key: str, options: Options = Options()) -> None:
+            await asyncio.Event().wait()
+
+        async def get(self, key: str) -> KeyState:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    request = pb.ProcessRequest(key="k") if method == "Process" else pb.GetKeyStateRequest(key="k")
+    async with receive(HangingQueue(), port=0) as server, stub_of(server) as stub:
+        error = await refused(getattr(stub, method)(request, timeout=2))
+
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.details() == "the store has not answered for 1.8 s"
+
+
+@on_loop
+async def test_an_answer_that_cannot_be_read_is_an_error() -> None:
+    async with nonsense() as address, connect(address, retries=ONCE) as client:
+        for call in (client.queue("k"), client.get("k"), client.queue_many([("k", Options())])):
+            with pytest.raises(StoreUnusableError, match="is no receiver: its answer cannot be read"):
+                await call
 
 
 @on_loop

@@ -243,4 +243,4 @@ async def test_an_unexpected_error_leaves_its_traceback_in_the_log(caplog: pytes
 
     (record,) = [record for record in caplog.records if record.name == "workqueue.rpc.reconciler"]
     assert record.exc_info is not None
-    assert (record.getMessage(), vars(record)["key"]) == ("attempt failed: ValueError: bad value", "k")
+    assert (record.getMessage(), vars(record)["key"]) == ("key 'k' failed: ValueError: bad value", "k")

@@ -20,6 +20,7 @@ from workqueue.rpc.client import Client, Retries, connect
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import GrpcServer
+from workqueue.rpc.wire import SERVICE
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
@@ -100,6 +101,25 @@ def client_of(
     retries: Retries = ONCE,
 ) -> Client:
     return connect(f"{scheme}://127.0.0.1:{server.port}", security=security, retries=retries)
+
+
+@asynccontextmanager
+async def nonsense() -> AsyncIterator[str]:
+    """The address of a server that answers every call of ours with bytes that are no message."""
+
+    async def answer(request: bytes, context: Any) -> bytes:
+        return b"\xff\xff\xff"
+
+    method = grpc.unary_unary_rpc_method_handler(answer)
+    server = grpc.aio.server()
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"Process": method, "GetKeyState": method})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
 
 
 async def refused(call: Awaitable[object]) -> grpc.aio.AioRpcError:

@@ -12,13 +12,14 @@ from typing import Generic, TypeVar
 
 from workqueue.errors import InvalidSettingError
 
-__all__ = ["Followed", "open_files_allowed"]
+__all__ = ["Followed", "open_files_allowed", "raise_open_files"]
 
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Stamp = tuple[tuple[int, int, int, int], ...]
 
+_ENOUGH_FILES = 65_536
 _SETTLED_NS = 2_000_000_000  # a file changed twice within one tick of its file system looks as if it changed once
 
 
@@ -86,3 +87,15 @@ def open_files_allowed() -> int:
         return 512
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1_000_000
+
+
+def raise_open_files() -> None:
+    """Allow this process as many open files as it may ask for, as Go programs do; at most 65,536."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

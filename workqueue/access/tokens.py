@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -79,13 +79,15 @@ class ListedTokens:
         await self._accepted.current().verify(token)
 
 
-def bearer_token(authorization: str | None) -> str:
-    """The token in an `Authorization` header.
+def bearer_token(authorizations: Sequence[str]) -> str:
+    """The token in the `Authorization` header of a call or request.
 
     Raises:
-        TokenRefusedError: there is no header, or it is of another kind.
+        TokenRefusedError: there is no header, or it is of another kind, or there are several.
     """
-    kind, _, token = (authorization or "").partition(" ")
+    if len(authorizations) > 1:  # a proxy may have looked at another one than we would
+        raise TokenRefusedError("more than one authorization header: send one")
+    kind, _, token = "".join(authorizations).partition(" ")
     if kind.lower() != "bearer" or not token.strip():
         raise TokenRefusedError("no bearer token: send the header 'authorization: Bearer TOKEN'")
     return token.strip()

@@ -53,7 +53,8 @@ class SourceFlags:
 class Always:
     """Ready from the start."""
 
-    ready = True
+    async def why_unready(self) -> str:
+        return ""
 
 
 @asynccontextmanager

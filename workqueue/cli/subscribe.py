@@ -144,6 +144,16 @@ async def _subscribe(events: KeyFlags, place: Client | FullQueue, source: Source
             await asyncio.Event().wait()
 
 
+class _Answered:
+    """Ready: the last request for messages was answered."""
+
+    def __init__(self, source: SQSSource) -> None:
+        self._source = source
+
+    async def why_unready(self) -> str:
+        return "" if self._source.ready else "messages cannot be received; the log says why"
+
+
 async def _take(messages: SQSFlags, url: str, place: Client | FullQueue, source: SourceFlags, port: int) -> None:
     from workqueue.signals import until_signalled
 
@@ -152,7 +162,7 @@ async def _take(messages: SQSFlags, url: str, place: Client | FullQueue, source:
         messages.taken(url, queue) as taken,
         showing(queue, source.listen, port, sources=[taken.metrics]) as follow,
     ):
-        follow(taken)
+        follow(_Answered(taken))
         log.info("taking messages of %s", url.partition("?")[0])
         with until_signalled(taken.end, taken.hurry):
             await taken.run()

@@ -159,8 +159,7 @@ class _Following:
         self._elector = elector
         self.source: KubernetesSource | None = None
 
-    @property
-    def ready(self) -> bool:
+    async def why_unready(self) -> str:
         if self._elector is not None and not self._elector.leading:
-            return True
-        return self.source is not None and self.source.ready
+            return ""
+        return "" if self.source is not None and self.source.ready else "the objects are not listed yet"

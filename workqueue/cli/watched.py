@@ -20,8 +20,8 @@ __all__ = ["Ready", "watched"]
 class Ready(Protocol):
     """Who knows whether a program welcomes work."""
 
-    @property
-    def ready(self) -> bool: ...
+    async def why_unready(self) -> str:
+        """Why it does not, in words that any stranger may read; '' if it does."""
 
 
 @asynccontextmanager
@@ -31,7 +31,7 @@ async def watched(
     others: Sequence[BaseRoute] = (),
     sources: Sequence[SampleSource] = (),
 ) -> AsyncIterator[Callable[[Ready], None]]:
-    """Serve metrics and probes until the block ends; ready is who was given to what this yields, while it is.
+    """Serve metrics and probes until the block ends; it is ready while the one is who is given to what this yields.
 
     `others` are served on the same port; `sources` count beside the queues.
     """
@@ -42,6 +42,10 @@ async def watched(
 
     exposition = Exposition(identity(os.environ), metrics, others=[REGISTRY], sources=sources)
     followed: list[Ready] = []
-    app = watching(exposition, lambda: any(each.ready for each in followed), others)
+
+    async def why_unready() -> str:
+        return await followed[0].why_unready() if followed else "starting"
+
+    app = watching(exposition, why_unready, others)
     async with front.opened(app, "health and metrics"):
         yield followed.append

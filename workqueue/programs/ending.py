@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from workqueue.access.files import raise_open_files
 from workqueue.errors import (
     InvalidKeyError,
     InvalidOptionsError,
@@ -28,6 +29,7 @@ from workqueue.errors import (
     WorkQueueError,
 )
 from workqueue.programs.logs import configure_logging
+from workqueue.shown import visible
 from workqueue.signals import until_signalled
 
 __all__ = [
@@ -120,15 +122,16 @@ def _leaves(group: ExceptionGroup[WorkQueueError]) -> Iterator[WorkQueueError]:
 
 
 def _complain(name: str, message: str, code: int) -> int:
-    typer.echo(f"{name}: {' '.join(message.split())}", err=True)
+    typer.echo(f"{name}: {visible(' '.join(message.split()))}", err=True)
     return code
 
 
 def run_server(work: Coroutine[Any, Any, None]) -> None:
-    """Run a server until it ends, on uvloop where there is one.
+    """Run a server until it ends, on uvloop where there is one, with as many open files as it may have.
 
     `work` is cancelled by a signal that comes in before it has keys in hand: while a store cannot be reached, say.
     """
+    raise_open_files()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_signalled(work))
 

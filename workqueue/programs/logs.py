@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
+from typing import Any
 
-__all__ = ["JSONFormatter", "configure_logging"]
+from workqueue.shown import visible
+
+__all__ = ["JSONFormatter", "TextFormatter", "configure_logging"]
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 # What every record has; whatever else is on one came in through `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class TextFormatter(logging.Formatter):
+    """One record as one line, its traceback indented below it.
+
+    Keys and errors come from anywhere. Whatever could begin a line, move a cursor or hide its neighbours is escaped.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(f"  | {visible(line)}" for line in super().formatException(ei).splitlines())
 
 
 class JSONFormatter(logging.Formatter):
@@ -32,7 +50,9 @@ class JSONFormatter(logging.Formatter):
 def configure_logging(level: str, style: str) -> None:
     """Send log records of `level` (debug … critical) and above to stderr; `style` is `text` or `json`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JSONFormatter() if style == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JSONFormatter() if style == "json" else TextFormatter(_TEXT))
     # Which process it serves from is no news here; what it warns of is.
     logging.getLogger("uvicorn").setLevel("DEBUG" if level == "debug" else "WARNING")
+    # It writes past logging, in a format of its own, whatever strangers do to a port; what we are asked, errors say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

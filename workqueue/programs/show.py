@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 import typer
 
 from workqueue.interface import DeadLetteredKey, KeyState, KeyStatus, ObservedInProgressKey, QueuedKey, UnreadableKey
+from workqueue.shown import visible
 from workqueue.throttle import Configuration
 
 __all__ = [
@@ -40,7 +40,6 @@ STATUS = {
     KeyStatus.DEAD_LETTER: "dead-lettered",
 }
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CUT = 120  # errors can be long; `get` and --json show them whole
 
 
@@ -89,11 +88,6 @@ def _fold(rows: Sequence[Sequence[str]], *, header: bool) -> None:
     for row in rows[1:] if header else rows:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
-
-
-def visible(text: str) -> str:
-    """`text` with control characters and lone surrogates escaped, as in a Python literal."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def _cell(value: object) -> str:

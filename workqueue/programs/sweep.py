@@ -41,7 +41,7 @@ class Report:
         else:
             show.note(f"{verb} {len(self.done)}")
             for key, reason in self.failed.items():
-                typer.echo(f"{show.visible(key)}: {reason}", err=True)
+                typer.echo(f"{show.visible(key)}: {show.visible(reason)}", err=True)
         if self.error is not None:
             raise self.error
         return FAILED if self.failed else 0

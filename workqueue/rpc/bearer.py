@@ -1,56 +1,15 @@
-"""Bearer tokens of gRPC calls: a server checks them before it reads the request, a client adds its own."""
+"""The bearer token that a gRPC client adds to its calls; `entrance` is where servers check one."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-from workqueue.access.tokens import (
-    TokenCheckUnavailableError,
-    TokenRefusedError,
-    TokenSource,
-    TokenVerifier,
-    bearer_token,
-)
+from workqueue.access.tokens import TokenSource
 
-__all__ = ["AddToken", "RequireToken"]
-
-_HEALTH = "/grpc.health.v1.Health/"  # probes have no tokens, and see nothing that a connection does not show
-
-
-class RequireToken(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
-    """Answers UNAUTHENTICATED, or UNAVAILABLE where tokens cannot be checked, unless a valid token comes with the call.
-
-    Health checks need none.
-    """
-
-    def __init__(self, verifier: TokenVerifier) -> None:
-        self._verifier = verifier
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        if handler_call_details.method.startswith(_HEALTH):
-            return await continuation(handler_call_details)
-        headers = {name: str(value) for name, value in handler_call_details.invocation_metadata}
-        try:
-            await self._verifier.verify(bearer_token(headers.get("authorization")))
-        except TokenRefusedError as error:
-            return _answer(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except TokenCheckUnavailableError as error:
-            return _answer(grpc.StatusCode.UNAVAILABLE, str(error))
-        return await continuation(handler_call_details)
-
-
-def _answer(code: grpc.StatusCode, text: str) -> grpc.RpcMethodHandler[Any, Any]:
-    async def abort(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        await context.abort(code, text)
-
-    return grpc.unary_unary_rpc_method_handler(abort)
+__all__ = ["AddToken"]
 
 
 class AddToken(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # generic in its stubs only

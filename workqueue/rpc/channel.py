@@ -20,12 +20,10 @@ from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.bearer import AddToken
 from workqueue.rpc.credentials import channel_credentials
+from workqueue.rpc.limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from workqueue.rpc.renewal import RenewedChannel
 
-__all__ = ["MAX_MESSAGE_BYTES", "Address", "Diagnosis", "Probe", "diagnose", "open_channel"]
-
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""The largest message accepted: sixteen times the largest payload, and a few thousand keys to queue."""
+__all__ = ["Address", "Diagnosis", "Probe", "diagnose", "open_channel"]
 
 _SCHEMES = {"grpc": (False, None), "grpcs": (True, None), "http": (False, 80), "https": (True, 443)}
 _ALLOWED = "grpc://host:port, grpcs://host:port (TLS), http://host or https://host"
@@ -42,8 +40,9 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     # A peer that vanished without a word is noticed. Go servers allow a ping every five minutes, not more often.
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # Room for an error's text, which is in the trailers twice and may be escaped.
-    ("grpc.max_metadata_size", 16 * 1024),
+    # Room for whatever text a Go reconciler puts into its trailers, where it is twice and may be escaped.
+    ("grpc.max_metadata_size", MAX_HEADER_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
 )
 
 

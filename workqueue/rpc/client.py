@@ -159,7 +159,10 @@ class Client:
         give_up_us = self.clock.steady_us() + duration_us(self._retries.patience)
         for pause in self._retries.pauses():
             try:
-                return await ask(self._retries.attempt.total_seconds())
+                answer = await ask(self._retries.attempt.total_seconds())
+                if answer is None:  # what gRPC makes of an answer that cannot be read
+                    raise StoreUnusableError(f"{self.address} is no receiver: its answer cannot be read")
+                return answer
             except grpc.aio.AioRpcError as error:
                 failed = await self._explain(error)
             except StoreUnavailableError as error:  # no token

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -11,11 +14,13 @@ import grpc
 from workqueue.access.security import ServerSecurity
 from workqueue.clock import Clock
 from workqueue.equipment import Equipment
-from workqueue.errors import WorkQueueError
+from workqueue.errors import StoreUnavailableError, WorkQueueError
 from workqueue.interface import WorkQueue
 from workqueue.options import MAX_META_BYTES
+from workqueue.rpc.limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.readiness import StoreReadiness
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import Refusal, of_enqueue
 from workqueue.rpc.wire import options_of, state_message_of
@@ -28,6 +33,9 @@ _STORED = pb.ProcessResponse()
 _TRACE = "traceparent"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, version 00
 _TRACE_BYTES = len(_TRACE) + 55
+
+_PATIENCE_SECONDS = 30.0
+_IN_TIME = 0.9  # of the time that the caller has left
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -50,7 +58,9 @@ def receive(
     Raises:
         InvalidSettingError: host, port and security do not go together.
     """
-    return GrpcServer(Receiver(queue), Listen(host, port, security or ServerSecurity()))
+    limits = receiver_limits(Equipment.of(queue).max_payload)
+    listen = Listen(host, port, security or ServerSecurity(), limits)
+    return GrpcServer(Receiver(queue), listen, why_unready=StoreReadiness(queue).why_unready)
 
 
 class Receiver(WorkqueueServiceServicer):
@@ -71,7 +81,8 @@ class Receiver(WorkqueueServiceServicer):
         """Enqueue the request's key."""
         take_over_trace(request, context)
         try:
-            await self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
+            async with _in_time(context):
+                await self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
         except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
             await _abort(context, error)
         return _STORED
@@ -79,9 +90,22 @@ class Receiver(WorkqueueServiceServicer):
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is."""
         try:
-            return state_message_of(await self._queue.get(request.key))
+            async with _in_time(context):
+                return state_message_of(await self._queue.get(request.key))
         except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
             await _abort(context, error)
+
+
+@asynccontextmanager
+async def _in_time(context: _Context) -> AsyncIterator[None]:
+    """End what takes so long that its caller would have given up, while the caller still learns why."""
+    left: float | None = context.time_remaining()  # None: the caller set no deadline
+    seconds = _PATIENCE_SECONDS if left is None else max(left, 0.0) * _IN_TIME
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise StoreUnavailableError(f"the store has not answered for {seconds:.1f} s") from error
 
 
 async def _abort(context: _Context, error: Exception) -> NoReturn:

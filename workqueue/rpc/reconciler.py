@@ -16,6 +16,7 @@ from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.lease import Lost
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.rpc.drain import Drain, DrainTimes
+from workqueue.rpc.limits import RECONCILER_LIMITS
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen
@@ -56,7 +57,7 @@ def serve(
         InvalidSettingError: host, port and security do not go together.
     """
     reconciler = Reconciler(callback, times or DrainTimes())
-    listen = Listen(host, port, security or ServerSecurity())
+    listen = Listen(host, port, security or ServerSecurity(), RECONCILER_LIMITS)
     return GrpcServer(reconciler, listen, drain=reconciler.drain)
 
 
@@ -97,7 +98,7 @@ def _log(key: str, error: BaseException) -> None:
     """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
     meant = isinstance(error, NonRetriableError | InfrastructureError)
     text = cut(describe(error), MAX_TEXT_BYTES)
-    log.warning("attempt failed: %s", text, extra={"key": key}, exc_info=None if meant else error)
+    log.warning("key %r failed: %s", key, text, extra={"key": key}, exc_info=None if meant else error)
 
 
 class RemoteAttempt:

@@ -1,24 +1,26 @@
-"""Stages 1, 5: the one shape in which every gRPC role is served: it listens, tells its health, and drains on exit."""
+"""The one shape in which every gRPC role is served: it listens, answers health checks, and drains on exit."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from workqueue.access.addresses import addresses_of, join_host_port, listening_sockets
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.errors import InvalidSettingError
-from workqueue.rpc.bearer import RequireToken
-from workqueue.rpc.channel import MAX_MESSAGE_BYTES
 from workqueue.rpc.credentials import server_credentials
+from workqueue.rpc.entrance import Entrance
+from workqueue.rpc.health import Health
+from workqueue.rpc.limits import GrpcLimits
 from workqueue.rpc.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE
 from workqueue.signals import Drains, until_signalled
@@ -28,20 +30,15 @@ __all__ = ["WORKQUEUE", "GrpcServer", "Listen", "Service"]
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5.0
-_MAX_HEADER_BYTES = 16 * 1024
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     # Otherwise a second server on the same port starts happily, and each gets half of the calls.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_metadata_size", _MAX_HEADER_BYTES),
-    ("grpc.absolute_max_metadata_size", _MAX_HEADER_BYTES),
     # A caller that vanished without a word is noticed within 80 s, and its callbacks are cancelled.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    # Behind a plain TCP balancer a connection lasts for ever on one replica; this spreads callers over new ones.
-    ("grpc.max_connection_age_ms", 600_000),
 )
 
 
@@ -53,7 +50,7 @@ class Listen:
         host: an address or a name; another than loopback needs TLS or `security.insecure`.
         port: 0 for any free one.
         security: certificate, tokens.
-        max_message_bytes: the largest request accepted.
+        limits: what callers may cost.
 
     Raises:
         InvalidSettingError: as `check_listen`.
@@ -62,7 +59,7 @@ class Listen:
     host: str = "127.0.0.1"
     port: int = 8080
     security: ServerSecurity = field(default_factory=ServerSecurity)
-    max_message_bytes: int = MAX_MESSAGE_BYTES
+    limits: GrpcLimits = field(default_factory=GrpcLimits)
 
     def __post_init__(self) -> None:
         check_listen(self.host, self.port, self.security)
@@ -85,9 +82,10 @@ class GrpcServer:
     Args:
         servicer: the role: receiver, reconciler, router or scaler.
         listen: where and how.
-        drain: drained on exit while calls are still answered; health says NOT_SERVING by then.
-        interceptors: run after the token check, for metrics and tracing.
+        drain: drained on exit while calls are still answered; the service is not ready by then.
+        interceptors: run after the entrance, for metrics and tracing.
         service: of which service it is a role.
+        why_unready: why calls are not welcome, '' if they are; what is behind the servicer knows, such as its store.
     """
 
     def __init__(
@@ -98,6 +96,7 @@ class GrpcServer:
         drain: Drains | None = None,
         interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
         service: Service = WORKQUEUE,
+        why_unready: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.listen = listen
         self.port = listen.port
@@ -105,7 +104,8 @@ class GrpcServer:
         self._drain = drain
         self._interceptors = interceptors
         self._service = service
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs lack aio
+        self._behind = why_unready
+        self._health = Health(service.name, self.why_unready)
         self._stopping = asyncio.Event()
         self._started = False
         self._until_left = contextlib.ExitStack()
@@ -114,43 +114,38 @@ class GrpcServer:
     async def __aenter__(self) -> Self:
         self._server = self._build()
         self.port = _bind(self._server, self.listen)
-        await self.set_serving(True)
         await self._server.start()
         self._started = True
         log.info("listening on %s", join_host_port(self.listen.host, self.port))
         return self
 
     def _build(self) -> grpc.aio.Server:
-        tokens = self.listen.security.tokens
+        entrance = Entrance(self.listen.security.tokens, self.listen.limits)
         server = grpc.aio.server(
-            interceptors=(*([RequireToken(tokens)] if tokens else ()), *self._interceptors),
-            options=(*_OPTIONS, ("grpc.max_receive_message_length", self.listen.max_message_bytes)),
+            interceptors=(entrance, *self._interceptors), options=(*_OPTIONS, *self.listen.limits.options())
         )
         self._service.add(self._servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((self._service.name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((self._service.name, HEALTH, reflection.SERVICE_NAME), server)
         return server
 
     async def __aexit__(self, *exc_info: object) -> None:
         with self._until_left:  # a second signal must not end the process while it drains
             self.stop()
-            await self._health.enter_graceful_shutdown()
+            self._health.changed()
             try:
                 if self._drain is not None:
                     await self._drain.drain()
             finally:
                 await self._server.stop(_GRACE_SECONDS)
 
-    async def set_serving(self, serving: bool) -> None:
-        """What health checks are told: `serving` or not, for instance because the store cannot be reached."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", self._service.name):
-            await self._health.set(name, status)
-
-    @property
-    def ready(self) -> bool:
-        """Whether calls are welcome: it has started, and nobody has told it to stop."""
-        return self._started and not self._stopping.is_set()
+    async def why_unready(self) -> str:
+        """Why calls are not welcome: it has not started, it drains, or its store does not work; '' if they are."""
+        if not self._started:
+            return "starting"
+        if self._stopping.is_set():
+            return "draining"
+        return await self._behind() if self._behind is not None else ""
 
     def stop(self) -> None:
         """Let `wait` return. Nothing is drained before the block is left."""

@@ -37,6 +37,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", covariant=True)
 _TIMEOUT_SECONDS = 30.0
+_IN_TIME = 0.9  # of the time that the caller has left, so that it learns which shard it was
 
 
 def fnv1a_32(data: bytes) -> int:
@@ -164,8 +165,9 @@ class Router(WorkqueueServiceServicer):
 
 async def _forward(shard: Shard, method: _Method[_T], request: object, context: _Context) -> _T:
     left: float | None = context.time_remaining()  # None: the caller set no deadline
+    seconds = _TIMEOUT_SECONDS if left is None else min(left * _IN_TIME, _TIMEOUT_SECONDS)
     try:
-        return await method(request, timeout=_TIMEOUT_SECONDS if left is None else min(left, _TIMEOUT_SECONDS))
+        return await method(request, timeout=seconds)
     except grpc.aio.AioRpcError as error:
         refusal = of_shard(shard.name, error)
         await context.abort(refusal.code, refusal.text)

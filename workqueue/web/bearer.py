@@ -17,6 +17,8 @@ from workqueue.errors import WorkQueueError
 
 __all__ = ["BearerTokens", "guarded"]
 
+_AUTHORIZATION = b"authorization"
+
 
 class BearerTokens:
     """ASGI middleware: answers 401, or 503 where tokens cannot be checked, unless a valid token comes with a request.
@@ -38,16 +40,22 @@ class BearerTokens:
         self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope.get("path") in self._open_paths:
+        if scope["type"] == "lifespan" or _path_within(scope) in self._open_paths:
             return await self._app(scope, receive, send)
-        headers = {name.lower(): value for name, value in scope.get("headers", ())}
+        shown = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name.lower() == _AUTHORIZATION]
         try:
-            await self._verifier.verify(bearer_token(headers.get(b"authorization", b"").decode("latin-1")))
+            await self._verifier.verify(bearer_token(shown))
         except TokenRefusedError as error:
             return await _refuse(scope, send, 401, error)
         except TokenCheckUnavailableError as error:
             return await _refuse(scope, send, 503, error)
         return await self._app(scope, receive, send)
+
+
+def _path_within(scope: Scope) -> str:
+    """The path that the app sees: without the one that it is mounted at, if any."""
+    path, mounted_at = str(scope.get("path", "")), str(scope.get("root_path", ""))
+    return path[len(mounted_at) :] if path.startswith(mounted_at + "/") else path
 
 
 async def _refuse(scope: Scope, send: Send, status: int, error: WorkQueueError) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,19 +14,24 @@ from workqueue.telemetry.exposition import Exposition
 __all__ = ["watching"]
 
 
+async def _nothing() -> str:
+    return ""
+
+
 def watching(
-    exposition: Exposition, ready: Callable[[], bool] = lambda: True, others: Sequence[BaseRoute] = ()
+    exposition: Exposition, why_unready: Callable[[], Awaitable[str]] = _nothing, others: Sequence[BaseRoute] = ()
 ) -> Starlette:
     """`/metrics`, `/healthz` and `/readyz` of a program whose work is elsewhere: over gRPC, say.
 
     Args:
         exposition: answers `/metrics`.
-        ready: whether the program welcomes calls.
+        why_unready: why the program does not welcome calls, '' if it does.
         others: what else the program serves over HTTP.
     """
 
     async def readiness(request: Request) -> Response:
-        return PlainTextResponse("ok\n") if ready() else PlainTextResponse("draining\n", 503)
+        trouble = await why_unready()
+        return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
 
     routes = [Route("/metrics", exposition.scraped), Route("/healthz", _healthy), Route("/readyz", readiness)]
     return Starlette(routes=[*routes, *others])

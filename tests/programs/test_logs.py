@@ -1,0 +1,94 @@
+"""Log lines that nobody can forge: whatever an error says, a record is one line, and a traceback is indented."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import Server, serving, workqueue
+from tests.support.tls import Authority
+from workqueue.programs.logs import JSONFormatter, TextFormatter
+
+FORGED = "no luck\n2026-11-27 00:00:00,000 ERROR   dispatcher.loop: forged\x1b[2J\u202e"
+
+
+def record(message: str, error: BaseException | None = None) -> logging.LogRecord:
+    info = None if error is None else (type(error), error, error.__traceback__)
+    return logging.LogRecord("a.logger", logging.ERROR, __file__, 1, "it failed: %s", (message,), info)
+
+
+def raised(text: str) -> ValueError:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        return error
+
+
+def test_an_error_text_begins_no_line_of_its_own_and_moves_no_cursor() -> None:
+    line = TextFormatter("%(levelname)s %(name)s: %(message)s").format(record(FORGED))
+
+    assert line == "ERROR a.logger: it failed: " + FORGED.replace("\n", r"\n").replace("\x1b", r"\x1b").replace(
+        "\u202e", r"\u202e"
+    )
+
+
+def test_every_line_of_a_traceback_is_indented_and_harmless() -> None:
+    first, *rest = TextFormatter("%(message)s").format(record("see below", raised(FORGED))).split("\n")
+
+    assert first == "it failed: see below"
+    assert all(line.startswith("  | ") and line.isprintable() for line in rest)
+    assert any("ValueError: no luck" in line for line in rest)
+
+
+@pytest.mark.parametrize("text", [FORGED, "\ud800", "\u2028"], ids=["forged", "surrogate", "separator"])
+def test_a_json_record_is_one_line_whatever_it_says(text: str) -> None:
+    line = JSONFormatter().format(record(text, raised(text)))
+
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line)["message"] == f"it failed: {text}"
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Server]:
+    pair = Authority(tmp_path).issue("127.0.0.1")
+    tls = ["--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)]
+    ports = ["--grpc-port", "0", "--http-port", "0"]
+    with serving("workqueue.cli", "receive", "--queue", f"sqlite:///{tmp_path}/q.db", *ports, *tls) as it:
+        yield it
+
+
+def shout(port: int) -> None:
+    """Everything that is no handshake of ours."""
+    for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", os.urandom(300)):
+        with socket.create_connection(("127.0.0.1", port), 10) as connection, suppress(OSError):
+            connection.sendall(noise)
+    with socket.create_connection(("127.0.0.1", port), 10) as connection, suppress(OSError):
+        ssl.create_default_context().wrap_socket(connection, server_hostname="127.0.0.1").close()
+
+
+def test_strangers_who_fail_at_tls_leave_the_log_of_both_ports_json(receiver: Server) -> None:
+    http, grpc = receiver.port("health and metrics on"), receiver.port("listening on")
+
+    shout(http)
+    shout(grpc)
+
+    receiver.tell()
+    assert receiver.ended() == 0
+    messages = [json.loads(line)["message"] for line in receiver.lines]
+    assert len(messages) == 3, messages
+
+
+def test_what_a_receiver_says_cannot_move_the_cursor_of_who_asks(tmp_path: Path) -> None:
+    ended = workqueue("get", "k", "--queue", f"sqlite:///{tmp_path}/\x1b[2J\u202e/no.db")
+
+    assert ended.code != 0
+    assert ended.err.rstrip("\n").isprintable()
