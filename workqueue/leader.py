@@ -35,8 +35,8 @@ class ElectionTimes:
     """How long a leader may be silent, in whole seconds where others read it.
 
     Args:
-        lease: the others take over when they have seen no renewal for so long.
-        deadline: the leader stops its work when its last renewal was sent so long ago. What is between this and
+        lease: the others take over when they have seen no renewal for this time.
+        deadline: the leader stops its work when its last renewal was sent this long ago. What is between this and
             `lease` is the time that the work has to stop.
         retry: how often the lease is renewed, and looked at by the others.
 

@@ -34,8 +34,8 @@ class ListingFlags:
     )
     command: Annotated[str | None, Flag("or a command that writes every key, one a line")] = None
     period: Annotated[timedelta, Flag("every key once in this time", takes=DURATION)] = timedelta(days=1)
-    every: Annotated[timedelta, Flag("list so often; --period is a multiple of it", takes=DURATION)] = timedelta(
-        minutes=10
+    every: Annotated[timedelta, Flag("list once in this time; --period is a multiple of it", takes=DURATION)] = (
+        timedelta(minutes=10)
     )
     priority: Annotated[int, Flag("of the keys; an event about a key raises it", takes=PRIORITY)] = -100
     once: Annotated[bool, Flag("do the present slot and exit: for a cron job that runs once per --every")] = False

@@ -1,4 +1,4 @@
-"""The command that tells KEDA how many dispatchers a queue can use: scaler."""
+"""The command that answers KEDA how many dispatchers a queue can use: scaler."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["ScaleFlags", "scaler"]
 
 @dataclass(frozen=True, slots=True)
 class ScaleFlags:
-    """Which queues to tell the size of."""
+    """Which queues to count."""
 
     queues: Annotated[
         tuple[tuple[str, str], ...],
@@ -52,7 +52,7 @@ class ScaleFlags:
 
 @with_flags
 def scaler(scaled: ScaleFlags, where: QueueFlags, listen: ListenFlags, ports: PortFlags, logs: LogFlags) -> None:
-    """Tell KEDA how many dispatchers a queue can use.
+    """Answer KEDA how many dispatchers a queue can use.
 
     An external scaler over gRPC (trigger type external or external-push). The metric is eligible keys and keys in
     progress, at most the stored limit; the metadata 'keysPerReplica' say how many one replica is for.

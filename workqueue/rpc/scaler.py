@@ -49,7 +49,7 @@ def scale(
     security: ServerSecurity | None = None,
     clock: Clock | None = None,
 ) -> GrpcServer:
-    """A server that tells KEDA the sizes of `queues`; enter it, then `wait()`.
+    """A server that answers KEDA with the sizes of `queues`; enter it, then `wait()`.
 
     Args:
         queues: by the name that the metadata of a trigger give in `queue`; with one queue they need not.
@@ -62,7 +62,7 @@ def scale(
         InvalidSettingError: host, port and security do not go together, or there is no queue.
     """
     if not queues:
-        raise InvalidSettingError("a scaler needs a queue to tell the size of")
+        raise InvalidSettingError("a scaler needs a queue to count")
     service = Service("externalscaler.ExternalScaler", add_ExternalScalerServicer_to_server)
     servicer = Scaler(queues, clock or SystemClock())
     return GrpcServer(servicer, Listen(host, port, security or ServerSecurity()), service=service)
@@ -144,7 +144,7 @@ class Scaler(ExternalScalerServicer):
         wanted = await self._wanted(request, context)
         try:
             return await self._queues[wanted.name].size()
-        except StoreError as error:  # KEDA has a fallback for a scaler that cannot tell
+        except StoreError as error:  # KEDA has a fallback for a scaler without an answer
             return await context.abort(grpc.StatusCode.UNAVAILABLE, f"queue {wanted.name}: {error}")
 
     async def _wanted(self, request: pb.ScaledObjectRef, context: _Context) -> _Wanted:

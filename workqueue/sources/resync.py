@@ -84,7 +84,7 @@ class ResyncTimes:
 
     Args:
         period: every key is enqueued once in it.
-        every: the keys are listed so often, and each time those are enqueued whose turn has come. `period` is a whole
+        every: the keys are listed once in this time, and those are enqueued whose turn has come. `period` is a whole
             multiple of it.
 
     Raises:

@@ -31,7 +31,7 @@ class _Known:
 
 
 class Replica:
-    """The objects of one watch as the API server last told of them, and which keys a difference concerns."""
+    """The objects of one watch as the API server last sent them, and which keys a difference concerns."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch

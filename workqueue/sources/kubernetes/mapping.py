@@ -67,7 +67,7 @@ def annotation(name: str, *, namespaced: bool = True) -> KeysOf:
 
 
 def prefixed(prefix: str, keys_of: KeysOf = itself) -> KeysOf:
-    """The keys of another mapping with a prefix, to tell kinds apart that share a queue."""
+    """The keys of another mapping with a prefix, for kinds that share a queue."""
     return lambda object_: [prefix + key for key in keys_of(object_)]
 
 
