@@ -136,7 +136,7 @@ def _verb(owned: OwnedInProgressKey, decision: Decision) -> Awaitable[bool]:
         case "requeued":
             return owned.requeue(delay=decision.delay, floor=decision.floor)
         case "retried":
-            return owned.requeue(backoff=decision.delay)
+            return owned.requeue(backoff=decision.delay, error=decision.failure.error if decision.failure else "")
         case "dead-lettered" | "expired":
             return owned.dead_letter(decision.failure.error if decision.failure else "")
         case _:

@@ -15,9 +15,21 @@ from workqueue.clock import from_us
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyState, KeyStatus, RecoveredOrphan
 from workqueue.lease import Lease, LeaseRenewer, Lost
-from workqueue.rules import DeadLetter, Entry, Requeue
+from workqueue.rules import DeadLetter, Entry, Requeue, last_error, without_error
 
-__all__ = ["Dead", "HandleStore", "Observed", "Owned", "Queued", "Unreadable", "fenced", "recovered_orphan", "state_of"]
+__all__ = [
+    "UNSEEN",
+    "Dead",
+    "HandleStore",
+    "LeaseTimesSeen",
+    "Observed",
+    "Owned",
+    "Queued",
+    "Unreadable",
+    "fenced",
+    "recovered_orphan",
+    "state_of",
+]
 
 _T = TypeVar("_T")
 _Applied = Coroutine[Any, Any, bool]
@@ -39,6 +51,21 @@ class HandleStore(Protocol):
     async def dead_letter_observed(self, observed: Observed, error: str) -> bool: ...
     async def redrive(self, dead: Dead) -> bool: ...
     async def drop_dead(self, dead: Dead) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimesSeen:
+    """When an attempt in progress was started and when its lease lapses: wall microseconds, 0 = not known."""
+
+    began_us: int = 0
+    expires_us: int = 0
+
+
+UNSEEN = LeaseTimesSeen()
+
+
+def _moment(us: int) -> datetime | None:
+    return from_us(us) if us else None
 
 
 class _Listed:
@@ -68,7 +95,11 @@ class _Listed:
 
     @property
     def meta(self) -> Mapping[str, str]:
-        return self.entry.meta
+        return without_error(self.entry.meta)
+
+    @property
+    def last_error(self) -> str:
+        return last_error(self.entry.meta)
 
     @property
     def queued_time(self) -> datetime:
@@ -126,11 +157,16 @@ class Owned(_Listed):
         return self._store.complete(self)
 
     async def requeue(
-        self, *, delay: timedelta | None = None, backoff: timedelta | None = None, floor: bool = False
+        self,
+        *,
+        delay: timedelta | None = None,
+        backoff: timedelta | None = None,
+        floor: bool = False,
+        error: str = "",
     ) -> bool:
         if backoff == timedelta(0):  # an orphan has waited for its lease to lapse; what runs on would spin
             raise InvalidOptionsError("a backoff is more than zero")
-        return await self._store.requeue(self, Requeue(delay, backoff, floor))
+        return await self._store.requeue(self, Requeue(delay, backoff, floor, _readable(error)))
 
     def dead_letter(self, error: str) -> _Applied:
         return self._store.dead_letter(self, _readable(error))
@@ -145,13 +181,30 @@ class Owned(_Listed):
 class Observed(_Listed):
     """An `ObservedInProgressKey`. `version` proves that the lease is the one that was observed."""
 
-    __slots__ = ("orphaned", "owner", "version")
+    __slots__ = ("lease", "orphaned", "owner", "version")
 
-    def __init__(self, store: HandleStore, entry: Entry, owner: str, orphaned: bool, version: Any = None) -> None:
+    def __init__(
+        self,
+        store: HandleStore,
+        entry: Entry,
+        owner: str,
+        orphaned: bool,
+        version: Any = None,
+        lease: LeaseTimesSeen = UNSEEN,
+    ) -> None:
         super().__init__(store, entry)
         self.owner = owner
         self.orphaned = orphaned
         self.version = version
+        self.lease = lease
+
+    @property
+    def attempt_began(self) -> datetime | None:
+        return _moment(self.lease.began_us)
+
+    @property
+    def lease_expires(self) -> datetime | None:
+        return _moment(self.lease.expires_us)
 
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
         return await self._store.requeue_observed(self, Requeue(backoff=backoff))
@@ -245,29 +298,41 @@ def recovered_orphan(orphan: Entry, owner: str, *, dead_lettered: bool) -> Recov
     )
 
 
-def state_of(queued: Entry | None, in_progress: Entry | None, owner: str, dead: DeadLetter | None) -> KeyState | None:
+def state_of(
+    queued: Entry | None,
+    in_progress: Entry | None,
+    owner: str,
+    dead: DeadLetter | None,
+    lease: LeaseTimesSeen = UNSEEN,
+) -> KeyState | None:
     """What `get` answers of a key found in these places: in progress over queued over dead-lettered; None = nowhere."""
     if in_progress is not None:
-        return _state(in_progress, KeyStatus.IN_PROGRESS, owner=owner)
+        return _state(in_progress, KeyStatus.IN_PROGRESS, dead, owner=owner, lease=lease)
     if queued is not None:
-        return _state(queued, KeyStatus.QUEUED)
-    return _state(dead.entry, KeyStatus.DEAD_LETTER, letter=dead) if dead is not None else None
+        return _state(queued, KeyStatus.QUEUED, dead)
+    return _state(dead.entry, KeyStatus.DEAD_LETTER, dead) if dead is not None else None
 
 
-def _state(entry: Entry, status: KeyStatus, *, owner: str = "", letter: DeadLetter | None = None) -> KeyState:
+def _state(
+    entry: Entry, status: KeyStatus, letter: DeadLetter | None, *, owner: str = "", lease: LeaseTimesSeen = UNSEEN
+) -> KeyState:
+    story_began = status is KeyStatus.DEAD_LETTER
     return KeyState(
-        entry.key,
-        status,
-        entry.priority,
-        entry.attempts,
-        from_us(entry.first_queued_us if letter else entry.queued_us),
-        from_us(entry.not_before_us) if entry.not_before_us else None,
-        entry.floor,
-        owner,
-        letter.error if letter else "",
-        from_us(letter.failed_us) if letter else None,
-        entry.payload,
-        entry.meta,
+        key=entry.key,
+        status=status,
+        priority=entry.priority,
+        attempts=entry.attempts,
+        queued_time=from_us(entry.first_queued_us if story_began else entry.queued_us),
+        not_before=_moment(entry.not_before_us),
+        floor=entry.floor,
+        owner=owner,
+        error=letter.error if letter else "",
+        failed_time=from_us(letter.failed_us) if letter else None,
+        payload=entry.payload,
+        meta=without_error(entry.meta),
+        last_error=last_error(entry.meta),
+        attempt_began=_moment(lease.began_us),
+        lease_expires=_moment(lease.expires_us),
     )
 
 

@@ -58,7 +58,12 @@ class KeyStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What is known of one key; a key in several places is reported in progress over queued over dead-lettered."""
+    """What is known of one key; a key in several places is reported in progress over queued over dead-lettered.
+
+    `error` and `failed_time` are those of its dead letter, wherever else it is. `last_error` says why its last attempt
+    failed, at most 512 bytes of it, until it completes or its attempts return to 0. Of a key in progress,
+    `attempt_began` and `lease_expires` say since when, and until when unless its lease is renewed.
+    """
 
     key: str
     status: KeyStatus
@@ -72,6 +77,9 @@ class KeyState:
     failed_time: datetime | None = None
     payload: bytes | None = None
     meta: Mapping[str, str] = field(default_factory=no_meta)
+    last_error: str = ""
+    attempt_began: datetime | None = None
+    lease_expires: datetime | None = None
 
 
 class QueuedKey(Protocol):
@@ -93,6 +101,9 @@ class QueuedKey(Protocol):
     def payload(self) -> bytes | None: ...
     @property
     def meta(self) -> Mapping[str, str]: ...
+    @property
+    def last_error(self) -> str:
+        """Why its last attempt failed; '' = none did since its attempts were 0."""
 
     async def start(self) -> OwnedInProgressKey:
         """Take the lease of this key: one attempt more, not-before and floor cleared.
@@ -135,7 +146,12 @@ class OwnedInProgressKey(Protocol):
         """The key is done: it leaves in-progress, a dead letter of it goes too, a twin stays queued."""
 
     async def requeue(
-        self, *, delay: timedelta | None = None, backoff: timedelta | None = None, floor: bool = False
+        self,
+        *,
+        delay: timedelta | None = None,
+        backoff: timedelta | None = None,
+        floor: bool = False,
+        error: str = "",
     ) -> bool:
         """Back to the queue, merged with a twin if there is one; the arguments are those of `rules.Requeue`.
 
@@ -180,6 +196,18 @@ class ObservedInProgressKey(Protocol):
     @property
     def first_queued_time(self) -> datetime:
         """When this key's present story began: its first enqueue since it last completed."""
+
+    @property
+    def last_error(self) -> str:
+        """Why an attempt before this one failed; '' = none did."""
+
+    @property
+    def attempt_began(self) -> datetime | None:
+        """When this attempt was started; None where the store does not say."""
+
+    @property
+    def lease_expires(self) -> datetime | None:
+        """When its lease lapses unless it is renewed; None where the store does not say."""
 
     async def requeue(self, *, backoff: timedelta | None = None) -> bool:
         """Take the key from its owner and queue it again, attempts kept, merged with a twin.

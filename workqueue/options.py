@@ -11,6 +11,7 @@ from types import MappingProxyType
 from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
 
 __all__ = [
+    "LAST_ERROR",
     "MAX_META_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_PRIORITY",
@@ -24,6 +25,9 @@ __all__ = [
 MAX_PRIORITY = 2**53 - 1
 MAX_META_BYTES = 1024
 MAX_PAYLOAD_BYTES = 256 * 1024
+
+LAST_ERROR = "last-error"
+"""The name in a stored meta under which a queued key's last error travels: the queue's own, and never shown as meta."""
 
 NO_META: Mapping[str, str] = MappingProxyType({})
 
@@ -45,7 +49,7 @@ class Options:
         not_before: an aware datetime; the key is not started before it.
         not_before_floor: later enqueues without a floor cannot pull `not_before` forward; needs `not_before`.
         payload: bytes kept with the key, at most 256 KiB unless the queue says otherwise.
-        meta: names of letters, digits, `.`, `_`, `-` with short text values, 1 KiB in all.
+        meta: names of letters, digits, `.`, `_`, `-` with short text values, 1 KiB in all; `last-error` is taken.
 
     Raises:
         InvalidOptionsError: a value is out of range; nothing was stored.
@@ -111,6 +115,8 @@ def _check_meta(meta: Mapping[str, str]) -> None:
             raise InvalidOptionsError(
                 f"the meta name {name!r} has characters other than letters, digits, '.', '_', '-'"
             )
+        if name == LAST_ERROR:
+            raise InvalidOptionsError(f"the meta name {name!r} is the queue's own")
         try:
             size += len(name) + len(value.encode())
         except UnicodeEncodeError:

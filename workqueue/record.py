@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from workqueue.clock import Clock
 from workqueue.errors import KeyNotFoundError, StartLostError
-from workqueue.handles import Dead, Observed, Owned, Queued, fenced, state_of
+from workqueue.handles import UNSEEN, Dead, LeaseTimesSeen, Observed, Owned, Queued, fenced, state_of
 from workqueue.interface import KeyState, Snapshot
 from workqueue.lease import Lease, LeaseRenewer
 from workqueue.rules import (
@@ -35,11 +35,12 @@ __all__ = ["NOWHERE", "Change", "Held", "Record", "RecordHandles", "enqueuing", 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The entry of a key in progress, and its lease as the store sees it: `expires_us` by the store's steady clock."""
+    """The entry of a key in progress, and its lease as the store sees it, from and until when by its steady clock."""
 
     entry: Entry
     token: str
     owner: str
+    began_us: int
     expires_us: int
 
 
@@ -129,14 +130,20 @@ class RecordHandles:
         Raises:
             KeyNotFoundError: it is nowhere.
         """
-        running, owner = (record.held.entry, record.held.owner) if record.held else (None, "")
-        state = state_of(record.queued, running, owner, record.dead)
+        held = record.held
+        running, owner, seen = (held.entry, held.owner, self._seen(held)) if held else (None, "", UNSEEN)
+        state = state_of(record.queued, running, owner, record.dead, seen)
         if state is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")
         return state
 
     def _observed(self, held: Held) -> Observed:
-        return Observed(self, held.entry, held.owner, held.expires_us <= self._clock.steady_us(), held)
+        orphaned = held.expires_us <= self._clock.steady_us()
+        return Observed(self, held.entry, held.owner, orphaned, held, self._seen(held))
+
+    def _seen(self, held: Held) -> LeaseTimesSeen:
+        steady_is_behind_us = self._clock.wall_us() - self._clock.steady_us()
+        return LeaseTimesSeen(held.began_us + steady_is_behind_us, held.expires_us + steady_is_behind_us)
 
     async def _dead(self, letters: Iterable[DeadLetter]) -> AsyncIterator[Dead]:
         for letter in letters:
@@ -147,7 +154,7 @@ class RecordHandles:
     async def start(self, queued: Queued) -> Owned:
         now_us, sent_us = self._clock.wall_us(), self._clock.steady_us()
         lease = Lease(queued.key, uuid.uuid4().hex)
-        held = Held(started(queued.entry), lease.token, self._owner, sent_us + self._lease_us)
+        held = Held(started(queued.entry), lease.token, self._owner, sent_us, sent_us + self._lease_us)
 
         def change(record: Record) -> Record | None:
             unchanged = record.queued == queued.entry and _eligible(record, now_us)

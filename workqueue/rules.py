@@ -13,15 +13,18 @@ from datetime import timedelta
 from workqueue.backoff import bare_requeue_delay
 from workqueue.clock import LATEST_US, duration_us, to_us
 from workqueue.errors import InvalidOptionsError
-from workqueue.options import NO_META, Options, no_meta
+from workqueue.options import LAST_ERROR, NO_META, Options, no_meta
+from workqueue.shown import cut
 
 __all__ = [
     "BARE",
+    "MAX_LAST_ERROR_BYTES",
     "DeadLetter",
     "Entry",
     "Requeue",
     "dead_lettered",
     "enqueued",
+    "last_error",
     "merge_incoming",
     "merge_into_twin",
     "redriven",
@@ -29,6 +32,8 @@ __all__ = [
     "requeued",
     "spared",
     "started",
+    "with_error",
+    "without_error",
 ]
 
 
@@ -68,6 +73,7 @@ class Requeue:
         delay: not before now + delay, attempts back to 0; more than zero.
         backoff: not before now + backoff, attempts kept, whatever the priority; zero = at once.
         floor: the delay cannot be undercut by enqueues; goes with `delay` only.
+        error: why the attempt failed; kept with the queued key, cut to 512 bytes, until its attempts return to 0.
 
     Raises:
         InvalidOptionsError: both are given, one is out of range, or a floor has no delay.
@@ -76,6 +82,7 @@ class Requeue:
     delay: timedelta | None = None
     backoff: timedelta | None = None
     floor: bool = False
+    error: str = ""
 
     def __post_init__(self) -> None:
         if self.delay is not None and self.backoff is not None:
@@ -89,6 +96,9 @@ class Requeue:
 
 
 BARE = Requeue()
+
+MAX_LAST_ERROR_BYTES = 512
+"""How much of an error a queued key carries, in UTF-8."""
 
 
 def enqueued(key: str, options: Options, now_us: int) -> Entry:
@@ -112,6 +122,21 @@ def merge_into_twin(twin: Entry, returning: Entry, *, release: bool = False) -> 
     return _merge(twin, returning, newer=twin, older=returning, queued_us=queued_us)
 
 
+def last_error(meta: Mapping[str, str]) -> str:
+    """The last error of a queued key, from its stored meta; '' = it has not failed since its attempts were 0."""
+    return meta.get(LAST_ERROR, "")
+
+
+def with_error(meta: Mapping[str, str], error: str) -> Mapping[str, str]:
+    """The stored meta of a key that failed with `error`; an empty one leaves what it says."""
+    return {**meta, LAST_ERROR: cut(error, MAX_LAST_ERROR_BYTES)} if error else meta
+
+
+def without_error(meta: Mapping[str, str]) -> Mapping[str, str]:
+    """The stored meta without the queue's own part: what a producer said."""
+    return {name: value for name, value in meta.items() if name != LAST_ERROR} if LAST_ERROR in meta else meta
+
+
 def started(entry: Entry) -> Entry:
     """The entry in progress: one attempt more, not-before and floor cleared."""
     e = entry
@@ -129,6 +154,7 @@ def requeued(entry: Entry, how: Requeue, now_us: int) -> Entry:
         queued_us=now_us,
         not_before_us=min(now_us + duration_us(wait), LATEST_US) if wait else 0,
         floor=how.floor,
+        meta=without_error(entry.meta) if how.delay else with_error(entry.meta, how.error),
     )
 
 
@@ -139,18 +165,18 @@ def released(entry: Entry) -> Entry:
 
 def dead_lettered(entry: Entry, error: str, now_us: int) -> DeadLetter:
     """The record of a key given up now."""
-    return DeadLetter(entry, error, now_us)
+    return DeadLetter(replace(entry, meta=without_error(entry.meta)), error, now_us)
 
 
 def spared(twin: Entry) -> Entry:
     """The twin of a key given up now: attempts 0. The dead letter is the record of the failures; the event is new."""
-    return replace(twin, attempts=0)
+    return replace(twin, attempts=0, meta=without_error(twin.meta))
 
 
 def redriven(letter: DeadLetter, queued: Entry | None, now_us: int) -> Entry:
     """The queued entry after a re-drive: attempts 0; an entry already queued keeps its place and its payload wins."""
     back = replace(letter.entry, attempts=0, queued_us=now_us, first_queued_us=now_us, not_before_us=0, floor=False)
-    return back if queued is None else replace(merge_into_twin(queued, back), attempts=0)
+    return back if queued is None else spared(merge_into_twin(queued, back))
 
 
 def _merge(existing: Entry, incoming: Entry, *, newer: Entry, older: Entry, queued_us: int) -> Entry:

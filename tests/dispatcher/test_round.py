@@ -54,6 +54,19 @@ async def test_a_round_calls_each_key_once_and_completes_it() -> None:
 
 
 @scenario
+async def test_a_key_that_waits_for_its_next_attempt_says_why_the_last_one_failed() -> None:
+    queue = memory()
+    await queue.queue("a")
+
+    async def fail(key: str, attempt: Attempt) -> None:
+        raise RuntimeError("the disk is full")
+
+    await dispatcher.handle(queue, callback=fail)
+
+    assert (await queue.get("a")).last_error == "RuntimeError: the disk is full"
+
+
+@scenario
 async def test_a_callback_is_told_all_about_its_attempt() -> None:
     queue = memory()
     seen: list[tuple[object, ...]] = []

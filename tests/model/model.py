@@ -199,15 +199,16 @@ class Model:
         }
 
     def state(self, key: str) -> tuple[str, ...] | None:
-        """Place, owner and error of a key, then its facts."""
+        """Place and owner of a key, the error of its dead letter wherever else it is, then its facts."""
+        letter = self.dead.get(key)
+        error = letter.error if letter is not None else ""
         if key in self.running:
             held = self.running[key]
-            return ("IN_PROGRESS", held.owner, "", *_facts(held.entry))
+            return ("IN_PROGRESS", held.owner, error, *_facts(held.entry))
         if key in self.queued:
-            return ("QUEUED", "", "", *_facts(self.queued[key]))
-        if key in self.dead:
-            letter = self.dead[key]
-            return ("DEAD_LETTER", "", letter.error, *_facts(replace(letter.entry, queued=letter.entry.first)))
+            return ("QUEUED", "", error, *_facts(self.queued[key]))
+        if letter is not None:
+            return ("DEAD_LETTER", "", error, *_facts(replace(letter.entry, queued=letter.entry.first)))
         return None
 
     def counts(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ SHARED_FIELDS = {
 OUR_FIELDS = {
     "ProcessRequest": {"payload": 100, "attempts": 101, "meta": 102},
     "QueueKeyRequest": {"payload": 100},
+    "KeyState": {"last_error": 100, "attempt_began": 101, "lease_expires": 102},
 }
 
 # Messages as Go puts them on the wire: fields in the order of their numbers, defaults left out.

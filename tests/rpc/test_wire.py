@@ -153,6 +153,22 @@ def test_a_state_travels_in_unix_seconds_with_its_not_before_rounded_up() -> Non
     assert key_state_of(message).not_before == NOW + timedelta(seconds=2)
 
 
+def test_a_state_says_why_the_key_failed_and_since_when_it_runs() -> None:
+    expires = NOW + timedelta(milliseconds=1500)
+    state = KeyState("k", KeyStatus.IN_PROGRESS, last_error="boom", attempt_began=NOW, lease_expires=expires)
+
+    found = key_state_of(state_message_of(state))
+
+    assert (found.last_error, found.attempt_began) == ("boom", NOW)
+    assert found.lease_expires == NOW + timedelta(seconds=2)
+
+
+def test_a_state_of_a_dead_letter_says_at_most_512_bytes_of_why() -> None:
+    found = key_state_of(state_message_of(KeyState("k", KeyStatus.DEAD_LETTER, error="x" * 4000)))
+
+    assert found.last_error == "x" * 509 + "…"
+
+
 @pytest.mark.parametrize("not_before", [0, -1, -62_135_596_800])
 def test_a_time_that_is_not_positive_is_none(not_before: int) -> None:
     assert key_state_of(pb.KeyState(key="k", not_before_time=not_before)).not_before is None

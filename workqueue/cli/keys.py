@@ -181,6 +181,9 @@ def _described(state: KeyState) -> Iterator[tuple[str, object]]:
     yield "not before", state.not_before
     yield "floor", state.floor or None
     yield "owner", state.owner
+    yield "attempt began", state.attempt_began
+    yield "lease expires", state.lease_expires
+    yield "last error", state.last_error
     yield "failed", state.failed_time
     yield "error", state.error
     yield "payload", None if state.payload is None else f"{len(state.payload)} bytes"

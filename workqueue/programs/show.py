@@ -110,12 +110,19 @@ def _rfc3339(value: object) -> str:
 
 def queued(key: QueuedKey) -> dict[str, object]:
     """The JSON of a queued key."""
-    return {**_common(key), "not_before": key.not_before, "floor": key.floor}
+    return {**_common(key), "not_before": key.not_before, "floor": key.floor, "last_error": key.last_error}
 
 
 def observed(key: ObservedInProgressKey) -> dict[str, object]:
     """The JSON of a key in progress."""
-    return {**_common(key), "owner": key.owner, "orphaned": key.orphaned}
+    return {
+        **_common(key),
+        "owner": key.owner,
+        "orphaned": key.orphaned,
+        "attempt_began": key.attempt_began,
+        "lease_expires": key.lease_expires,
+        "last_error": key.last_error,
+    }
 
 
 def dead_letter(key: DeadLetteredKey) -> dict[str, object]:
@@ -145,6 +152,9 @@ def state(found: KeyState) -> dict[str, object]:
         "owner": found.owner,
         "failed_time": found.failed_time,
         "error": found.error,
+        "last_error": found.last_error,
+        "attempt_began": found.attempt_began,
+        "lease_expires": found.lease_expires,
         "payload_base64": base64.b64encode(found.payload).decode() if found.payload is not None else None,
         "meta": dict(found.meta),
     }

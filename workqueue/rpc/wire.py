@@ -14,6 +14,8 @@ from workqueue.interface import KeyState, KeyStatus
 from workqueue.options import NO_META, Options
 from workqueue.outcomes import Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rules import MAX_LAST_ERROR_BYTES
+from workqueue.shown import cut
 
 __all__ = [
     "MAX_DELAY_SECONDS",
@@ -145,18 +147,24 @@ def state_message_of(state: KeyState) -> pb.KeyState:
         attempts=min(state.attempts, 2**31 - 1),
         queued_time=int(state.queued_time.timestamp()) if state.queued_time else 0,
         not_before_time=math.ceil(state.not_before.timestamp()) if state.not_before else 0,
+        last_error=cut(state.last_error or state.error, MAX_LAST_ERROR_BYTES),
+        attempt_began=int(state.attempt_began.timestamp()) if state.attempt_began else 0,
+        lease_expires=math.ceil(state.lease_expires.timestamp()) if state.lease_expires else 0,
     )
 
 
 def key_state_of(message: pb.KeyState) -> KeyState:
     """An answer as a key's state; any time <= 0 is none, since a Go receiver sends its zero time for none."""
     return KeyState(
-        message.key,
-        _status(message.status),
-        message.priority,
-        message.attempts,
-        _unix(message.queued_time),
-        _unix(message.not_before_time),
+        key=message.key,
+        status=_status(message.status),
+        priority=message.priority,
+        attempts=message.attempts,
+        queued_time=_unix(message.queued_time),
+        not_before=_unix(message.not_before_time),
+        last_error=message.last_error,
+        attempt_began=_unix(message.attempt_began),
+        lease_expires=_unix(message.lease_expires),
     )
 
 

@@ -20,6 +20,7 @@ from tests.support.gcs import bucket_queue, emulator, start_all
 from workqueue.backends.gcs.metadata import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
+    Stamps,
     changes,
     dead_letter_metadata,
     entry_of,
@@ -157,7 +158,7 @@ def test_names_of_others_are_carried_along() -> None:
     entry = entry_of({"colour": "red", "priority": "00000001"}, "a", CREATED, 0)
     for metadata in (
         queued_metadata(entry, {"colour": "red"}),
-        in_progress_metadata(entry, {"colour": "red"}, "t", "", "s"),
+        in_progress_metadata(entry, {"colour": "red"}, "t", "", Stamps("s", "b")),
         dead_letter_metadata(DeadLetter(entry, "e", NOON), {"colour": "red"}),
     ):
         assert metadata["colour"] == "red"

@@ -31,7 +31,7 @@ from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.errors import KeyNotFoundError, QueueClosedError
-from workqueue.handles import Queued, Unreadable, state_of
+from workqueue.handles import UNSEEN, Queued, Unreadable, state_of
 from workqueue.interface import Counts, Found, KeyState, KeyStatus, Leased, LeaseRequest, Snapshot
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
@@ -165,7 +165,8 @@ class GCSQueue:
         observed = [self._handles.observed(key, seen) for key, seen in listing.running.keys.items()]
         queued = await self._handles.queued(taken)
         aside = [self._handles.unreadable(odd) for odd in listing.aside.all()[:_MOST_SHOWN]]
-        return Snapshot(observed, queued, await self._handles.queued(twins), self._handles.all_dead(), aside)
+        letters = self._handles.all_dead(self.clock.wall_us())
+        return Snapshot(observed, queued, await self._handles.queued(twins), letters, aside)
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
@@ -197,6 +198,7 @@ class GCSQueue:
             _candidate(key, running).entry if running is not None else None,
             running.metadata.get("owner", "") if running is not None else "",
             letter_of(letter.metadata, key, letter.created_us, letter.size) if letter is not None else None,
+            self._handles.lease_seen(Seen.of(running)) if running is not None else UNSEEN,
         )
         found = running or waiting or letter
         if state is None or found is None:

@@ -19,13 +19,13 @@ from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.listing.aside import Odd
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.listing.running import Seen
-from workqueue.backends.gcs.metadata import PRESENT, entry_of, letter_of
+from workqueue.backends.gcs.metadata import PRESENT, Stamps, began_us, entry_of, letter_of, time_text
 from workqueue.backends.gcs.moves import Placed, Returning
 from workqueue.backends.gcs.renewal import GCSLease
 from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.sharing.slots import Permit
 from workqueue.errors import QueueClosedError, StartLostError
-from workqueue.handles import Dead, Observed, Owned, Queued, Unreadable, fenced
+from workqueue.handles import Dead, LeaseTimesSeen, Observed, Owned, Queued, Unreadable, fenced
 from workqueue.lease import LeaseRenewer
 from workqueue.rules import Entry, Requeue, dead_lettered, released, requeued
 
@@ -120,7 +120,13 @@ class Handles:
         stored = seen.stored
         entry = entry_of(stored.metadata, key, stored.created_us, stored.size)
         lapsed = seen.expires_us <= self._bucket.time.now_us()
-        return Observed(self, entry, stored.metadata.get("owner", ""), lapsed, seen)
+        return Observed(self, entry, stored.metadata.get("owner", ""), lapsed, seen, self.lease_seen(seen))
+
+    def lease_seen(self, seen: Seen) -> LeaseTimesSeen:
+        """When its attempt began and its lease lapses, on the wall clock."""
+        began = began_us(seen.stored.metadata, seen.stored.created_us)
+        store_is_behind_us = self._bucket.clock.wall_us() - self._bucket.time.now_us()
+        return LeaseTimesSeen(began, seen.expires_us + store_is_behind_us)
 
     async def dead(self, letters: Sequence[tuple[str, Stored]]) -> list[Dead]:
         """Handles of dead letters."""
@@ -130,11 +136,15 @@ class Handles:
         rows = zip(found, entries, letters, strict=True)
         return [Dead(self, replace(letter, entry=entry), stored) for letter, entry, (_, stored) in rows]
 
-    async def all_dead(self) -> AsyncIterator[Dead]:
-        """Handles of every dead letter, read page by page."""
+    async def all_dead(self, until_us: int) -> AsyncIterator[Dead]:
+        """Handles of the dead letters from before `until_us`, read page by page.
+
+        A key that is re-driven and fails again is not met twice.
+        """
         async for page in self._bucket.listing.dead_letters():
-            for letter in await self.dead(page):
-                yield letter
+            for dead in await self.dead(page):
+                if dead.letter.failed_us <= until_us:
+                    yield dead
 
     def unreadable(self, odd: Odd) -> Unreadable:
         """The handle of what is set aside."""
@@ -186,7 +196,8 @@ class Handles:
             StoreUnavailableError: it is unknown whether it was started: it must be left to its lease.
         """
         bucket, key = self._bucket, candidate.key
-        begun = await bucket.moves.start(candidate, permit.token, bucket.identity.owner, permit.lapses)
+        stamps = Stamps(expires=permit.lapses, began=time_text(bucket.clock.wall_us()))
+        begun = await bucket.moves.start(candidate, permit.token, bucket.identity.owner, stamps)
         if begun is None:
             return None
         lease = GCSLease(key, permit.token, Pin(bucket.place.in_progress + key, begun.stored.generation), permit.slot)

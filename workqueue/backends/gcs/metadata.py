@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from workqueue.clock import LATEST_US, from_us, to_us
@@ -28,7 +29,9 @@ __all__ = [
     "LOWEST_PRIORITY",
     "NO_TIME",
     "PRESENT",
+    "Stamps",
     "attempts_of",
+    "began_us",
     "changes",
     "check_priority",
     "dead_letter_metadata",
@@ -61,7 +64,10 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _SHARED = frozenset(
     ("priority", "attempts", "not-before", "not-before-floor", "lease-expiration", "last-attempted", "failed-time")
 )
-_KNOWN = _SHARED | {"owner", "lease-token", "lease-stamp", "error", "queued-time", "first-queued-time", "payload"}
+_OURS = frozenset(
+    ("lease-token", "lease-stamp", "attempt-began", "error", "queued-time", "first-queued-time", "payload")
+)
+_KNOWN = _SHARED | _OURS | {"owner"}
 _META = "meta-"
 _MOST_ATTEMPTS = 2**31 - 1  # what the wire can say; times a backoff it is still a duration
 _MAX_VALUE_BYTES = 4096
@@ -145,6 +151,11 @@ def _times(metadata: Mapping[str, str], created_us: int) -> tuple[int, int]:
     return queued_us, first_us
 
 
+def began_us(metadata: Mapping[str, str], created_us: int) -> int:
+    """When the attempt in progress began; of one that Go started, when its object was made."""
+    return parse_time(metadata.get("attempt-began", "")) or created_us
+
+
 def _priority(text: str) -> int:
     return min(max(_number(text), -MAX_PRIORITY), MAX_PRIORITY)
 
@@ -159,6 +170,13 @@ def _meta(metadata: Mapping[str, str]) -> Mapping[str, str]:
 
 
 # writing
+
+
+class Stamps(NamedTuple):
+    """What an object in progress says of its lease: when it lapses, and when the attempt began."""
+
+    expires: str
+    began: str
 
 
 def check_priority(priority: int) -> None:
@@ -191,9 +209,12 @@ def queued_metadata(entry: Entry, base: Mapping[str, str], attempted_us: int = 0
     return metadata
 
 
-def in_progress_metadata(entry: Entry, base: Mapping[str, str], token: str, owner: str, stamp: str) -> dict[str, str]:
-    """The metadata of an object in progress; `stamp` says when its lease lapses."""
-    metadata = _of_entry(entry, base) | {"not-before": NO_TIME} | lease_metadata(token, stamp)
+def in_progress_metadata(
+    entry: Entry, base: Mapping[str, str], token: str, owner: str, lease: Stamps
+) -> dict[str, str]:
+    """The metadata of an object in progress."""
+    metadata = _of_entry(entry, base) | {"not-before": NO_TIME, "attempt-began": lease.began}
+    metadata |= lease_metadata(token, lease.expires)
     if owner or "owner" in base:
         metadata["owner"] = owner
     return metadata

@@ -17,6 +17,7 @@ from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.metadata import (
     PRESENT,
+    Stamps,
     changes,
     dead_letter_metadata,
     entry_of,
@@ -118,7 +119,7 @@ class Moves:
 
     # out of the queue
 
-    async def start(self, candidate: Candidate, token: str, owner: str, stamp: str) -> Begun | None:
+    async def start(self, candidate: Candidate, token: str, owner: str, lease: Stamps) -> Begun | None:
         """Take a key into progress under `token`; None if another was faster, or the entry changed since it was read.
 
         Raises:
@@ -128,7 +129,7 @@ class Moves:
         entry = started(candidate.entry)
         source = Pin(self._queued(candidate.key), *candidate.version)
         target = self._in_progress(candidate.key)
-        metadata = in_progress_metadata(entry, candidate.stored.metadata, token, owner, stamp)
+        metadata = in_progress_metadata(entry, candidate.stored.metadata, token, owner, lease)
         copied = await self._objects.copy(source, target, metadata)
         made = copied.made or (await self._with_token(target, token) if copied.resent else None)
         if made is None:

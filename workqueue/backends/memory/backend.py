@@ -120,14 +120,14 @@ class MemoryQueue:
             [self._observed(held) for held in store.in_progress.values()],
             [Queued(self, entry) for entry in store.ready.first(limit)],
             [Queued(self, store.queued[key]) for key in store.in_progress if key in store.queued],
-            self._dead_letters(),
+            self._dead_letters(self.clock.wall_us()),
         )
         self.metrics.enumerated(self.clock.steady_us() - asked_us)
         return snapshot
 
     def _observed(self, held: Held) -> Observed:
         orphaned = held.expires_us <= self.clock.steady_us()
-        return Observed(self, held.entry, held.owner, orphaned, (held, held.expires_us))
+        return Observed(self, held.entry, held.owner, orphaned, (held, held.expires_us), held.seen(self.clock))
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
@@ -144,10 +144,11 @@ class MemoryQueue:
         self._check_open()
         return [Queued(self, entry) for entry in self._store.delayed(limit, self.clock.wall_us())]
 
-    async def _dead_letters(self) -> AsyncIterator[Dead]:
+    async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
+        """The dead letters from before `until_us`: a key that is re-driven and fails again is not met twice."""
         for key in list(self._store.dead):
             letter = self._store.dead.get(key)
-            if letter is not None:
+            if letter is not None and letter.failed_us <= until_us:
                 yield Dead(self, letter)
 
     async def get(self, key: str) -> KeyState:
@@ -202,7 +203,7 @@ class MemoryQueue:
 
     def _start(self, entry: Entry, now_us: int, sent_us: int) -> Owned:
         lease = Lease(entry.key, f"{self._incarnation}-{next(self._tokens)}")
-        running = self._store.start(entry, lease.token, self.owner, sent_us + self._lease_us)
+        running = self._store.start(entry, lease.token, self.owner, sent_us, sent_us + self._lease_us)
         self.renewer.hold(lease, sent_us)
         self.metrics.started(entry, now_us)
         return Owned(self, running, lease)

@@ -15,7 +15,7 @@ from itertools import count
 from workqueue.backends.memory.ready import ReadyIndex
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock
-from workqueue.handles import state_of
+from workqueue.handles import LeaseTimesSeen, state_of
 from workqueue.interface import Counts, KeyState
 from workqueue.lease import Lease
 from workqueue.options import Options
@@ -42,15 +42,21 @@ _SWEEP_AT = 1024
 
 
 class Held:
-    """One key in progress: its entry and its lease as the store sees it. `expires_us` is steady time."""
+    """One key in progress: its entry and its lease as the store sees it, from and until when in steady time."""
 
-    __slots__ = ("entry", "expires_us", "owner", "token")
+    __slots__ = ("began_us", "entry", "expires_us", "owner", "token")
 
-    def __init__(self, entry: Entry, token: str, owner: str, expires_us: int) -> None:
+    def __init__(self, entry: Entry, token: str, owner: str, began_us: int, expires_us: int) -> None:
         self.entry = entry
         self.token = token
         self.owner = owner
+        self.began_us = began_us
         self.expires_us = expires_us
+
+    def seen(self, clock: Clock) -> LeaseTimesSeen:
+        """Its times on the wall clock, as that stands now."""
+        steady_is_behind_us = clock.wall_us() - clock.steady_us()
+        return LeaseTimesSeen(self.began_us + steady_is_behind_us, self.expires_us + steady_is_behind_us)
 
 
 class MemoryStore:
@@ -158,14 +164,14 @@ class MemoryStore:
         key = entry.key
         return self.queued.get(key) is entry and key not in self.in_progress and key not in self._delayed
 
-    def start(self, entry: Entry, token: str, owner: str, expires_us: int) -> Entry:
+    def start(self, entry: Entry, token: str, owner: str, began_us: int, expires_us: int) -> Entry:
         """Move an entry that is neither delayed nor a twin, and that `ready` gave up, to in progress."""
         key = entry.key
         del self.queued[key]
         if entry.attempts:
             self._forget_attempts(entry.attempts)
         running = started(entry)
-        self.in_progress[key] = Held(running, token, owner, expires_us)
+        self.in_progress[key] = Held(running, token, owner, began_us, expires_us)
         if expires_us < self._lapse_check_us:
             self._lapse_check_us = expires_us
         return running
@@ -303,8 +309,10 @@ class MemoryStore:
     def state(self, key: str) -> KeyState | None:
         """Where `key` is: in progress over queued over dead-lettered; None = nowhere."""
         held = self.in_progress.get(key)
-        running, owner = (held.entry, held.owner) if held is not None else (None, "")
-        return state_of(self.queued.get(key), running, owner, self.dead.get(key))
+        queued, dead = self.queued.get(key), self.dead.get(key)
+        if held is None:
+            return state_of(queued, None, "", dead)
+        return state_of(queued, held.entry, held.owner, dead, held.seen(self._clock))
 
     def delayed(self, limit: int, now_us: int) -> list[Entry]:
         """The next entries to come due, soonest first."""

@@ -33,7 +33,8 @@ from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
-from workqueue.rules import Requeue
+from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
+from workqueue.shown import cut
 from workqueue.throttle import Configuration
 
 __all__ = ["RedisQueue", "open_url"]
@@ -270,7 +271,8 @@ class RedisQueue:
 def _requeue_verb(how: Requeue) -> bytes:
     if how.delay is not None:
         return b"r%s%d" % (b"f" if how.floor else b"d", duration_us(how.delay))
-    return b"ro%d" % duration_us(how.backoff) if how.backoff is not None else b"rb0"
+    verb = b"ro%d" % duration_us(how.backoff) if how.backoff is not None else b"rb0"
+    return b"%s %s" % (verb, cut(how.error, MAX_LAST_ERROR_BYTES).encode()) if how.error else verb
 
 
 def _dead_letter_verb(error: str) -> bytes:

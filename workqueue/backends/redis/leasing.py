@@ -22,7 +22,7 @@ from workqueue.metrics import QueueMetrics
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import started
 
-__all__ = ["Leasing"]
+__all__ = ["Leasing", "began_us"]
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class Leasing:
 
     def _token_prefix(self) -> str:
         self._requests += 1
-        return f"{self._turns.incarnation}.{self._requests}."
+        return f"{self._turns.incarnation}.{self._requests}.{self._clock.wall_us():x}."
 
     async def start(self, queued: Queued) -> Owned:
         """Start one listed key.
@@ -177,6 +177,15 @@ class _Step:
         self.recovered = recovered
         self.started = started_
         self.waiting = waiting  # orphans whose wait must be known before anything is done: key, attempts
+
+
+def began_us(token: str) -> int:
+    """When the attempt of this token began, by the wall clock of the process that started it; 0 = it does not say."""
+    parts = token.split(".")
+    try:
+        return int(parts[2], 16) if len(parts) == 4 else 0
+    except ValueError:
+        return 0
 
 
 def _started_in(reply: Reply, prefix: str) -> Iterator[_Begun]:

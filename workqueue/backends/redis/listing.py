@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from workqueue.backends.redis.aside import Aside
+from workqueue.backends.redis.leasing import began_us
 from workqueue.backends.redis.records import (
     UNREADABLE,
     key_bytes,
@@ -17,12 +18,13 @@ from workqueue.backends.redis.records import (
 )
 from workqueue.backends.redis.turns import Turns
 from workqueue.errors import KeyNotFoundError
-from workqueue.handles import Dead, HandleStore, Observed, Queued, state_of
+from workqueue.handles import Dead, HandleStore, LeaseTimesSeen, Observed, Queued, state_of
 from workqueue.interface import Counts, Found, KeyState, KeyStatus, Snapshot, UnreadableKey
 from workqueue.rules import started
 
 __all__ = ["Listing"]
 
+_Now = tuple[int, int]  # wall and steady time of the server
 _Bad = tuple[bytes, KeyStatus, bytes]
 _PAGE = 200  # payloads included, a page stays below what a client and a server like to hold in memory
 
@@ -44,33 +46,35 @@ class Listing:
         cursor: bytes | str = "0"
         while True:
             wanted = min(limit - len(queued), _PAGE)
-            again, steady_us, next_cursor, rows, eligible, kept = await self._turns.call(
+            again, wall_us, steady_us, next_cursor, rows, eligible, kept = await self._turns.call(
                 "snapshot", cursor, len(queued), max(wanted, 0)
             )
             if again:
                 continue
             bad: list[_Bad] = []
             for i in range(0, len(rows), 4):
-                self._note_running(rows[i : i + 4], steady_us, running, twins, bad)
+                self._note_running(rows[i : i + 4], (wall_us, steady_us), running, twins, bad)
             for i in range(0, len(eligible), 3):
                 self._note_queued(eligible[i : i + 3], queued, bad)
             aside += self._aside.listed(kept)
             aside += [key for each in bad if (key := await self._aside.put(*each)) is not None]
             cursor = "" if next_cursor == b"0" else next_cursor
             if not cursor and (len(queued) >= limit or len(eligible) < 3 * wanted):
-                return Snapshot([*running.values()], [*queued.values()], [*twins.values()], self._dead_letters(), aside)
+                return Snapshot(
+                    [*running.values()], [*queued.values()], [*twins.values()], self._dead_letters(wall_us), aside
+                )
 
     def _note_running(
         self,
         row: Sequence[Any],
-        steady_us: int,
+        now: _Now,
         running: dict[bytes, Observed],
         twins: dict[bytes, Queued],
         bad: list[_Bad],
     ) -> None:
         raw, packed, expiry, twin = row
         try:
-            running[raw] = self._observed(raw, packed, expiry, steady_us)
+            running[raw] = self._observed(raw, packed, expiry, now)
         except UNREADABLE:
             bad.append((raw, KeyStatus.IN_PROGRESS, packed))
         if twin is not None:
@@ -82,9 +86,10 @@ class Listing:
         except UNREADABLE:
             bad.append((row[0], KeyStatus.QUEUED, row[2]))
 
-    def _observed(self, raw: bytes, packed: bytes, expiry: bytes, steady_us: int) -> Observed:
+    def _observed(self, raw: bytes, packed: bytes, expiry: bytes, now: _Now) -> Observed:
         token, owner, entry = unpack_running(key_text(raw), packed)
-        return Observed(self._store, started(entry), owner, int(float(expiry)) <= steady_us, (token, expiry))
+        orphaned = int(float(expiry)) <= now[1]
+        return Observed(self._store, started(entry), owner, orphaned, (token, expiry), _seen(token, expiry, now))
 
     def _dead(self, raw: bytes, letter: bytes) -> Dead:
         return Dead(self._store, unpack_dead(key_text(raw), letter), letter)
@@ -92,10 +97,11 @@ class Listing:
     def _queued(self, raw: bytes, queued_us: bytes, record: bytes | None) -> Queued:
         return Queued(self._store, unpack_queued(key_text(raw), int(float(queued_us)), record), record)
 
-    async def _dead_letters(self) -> AsyncIterator[Dead]:
+    async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
+        """The dead letters from before `until_us`: a key that is re-driven and fails again is not met twice."""
         after: bytes | str = "-inf"
         while True:
-            after, rows = await self._turns.call("letters", after, _PAGE)
+            after, rows = await self._turns.call("letters", after, _PAGE, until_us)
             for i in range(0, len(rows), 2):
                 try:
                     letter = self._dead(rows[i], rows[i + 1])
@@ -110,12 +116,12 @@ class Listing:
         """See `SearchableQueue.find`."""
         raw = key_bytes(key)
         while True:
-            record, queued_us, running, expiry, letter, steady_us, aside = await self._turns.call("get", raw)
+            record, queued_us, running, expiry, letter, wall_us, steady_us, aside = await self._turns.call("get", raw)
             if not await self._set_aside(raw, record, running, letter):
                 break
         return Found(
             None if record is None and queued_us is None else self._queued(raw, queued_us or b"0", record),
-            None if running is None else self._observed(raw, running, expiry or b"0", steady_us),
+            None if running is None else self._observed(raw, running, expiry or b"0", (wall_us, steady_us)),
             None if letter is None else self._dead(raw, letter),
             None if aside is None else self._aside.one(raw, aside),
         )
@@ -134,16 +140,17 @@ class Listing:
         """See `WorkQueue.get`."""
         raw = key_bytes(key)
         while True:
-            record, queued_us, running, _, letter, _, aside = await self._turns.call("get", raw)
+            record, queued_us, running, expiry, letter, wall_us, steady_us, aside = await self._turns.call("get", raw)
             if not await self._set_aside(raw, record, running, letter):
                 break
         is_queued = record is not None or queued_us is not None
-        _, owner, entry = unpack_running(key, running) if running is not None else ("", "", None)
+        token, owner, entry = unpack_running(key, running) if running is not None else ("", "", None)
         state = state_of(
             unpack_queued(key, int(float(queued_us or 0)), record) if is_queued else None,
             started(entry) if entry is not None else None,
             owner,
             unpack_dead(key, letter) if letter is not None else None,
+            _seen(token, expiry or b"0", (wall_us, steady_us)),
         )
         if state is None and aside is not None:
             return KeyState(key, KeyStatus.UNKNOWN, error=self._aside.one(raw, aside).reason)
@@ -191,3 +198,8 @@ def _reads(read: Callable[[str, bytes], object], packed: bytes) -> bool:
     except UNREADABLE:
         return False
     return True
+
+
+def _seen(token: str, expiry: bytes, now: _Now) -> LeaseTimesSeen:
+    wall_us, steady_us = now
+    return LeaseTimesSeen(began_us(token), int(float(expiry)) - steady_us + wall_us)

@@ -42,7 +42,7 @@ from workqueue.errors import (
     StoreUnavailableError,
     WorkQueueError,
 )
-from workqueue.handles import Dead, Observed, Owned, Queued, fenced, state_of
+from workqueue.handles import UNSEEN, Dead, Observed, Owned, Queued, fenced, state_of
 from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
@@ -158,14 +158,16 @@ class SqliteQueue:
         asked_us = self.clock.steady_us()
         running, eligible, twins = await self._look(lambda view: (view.running(), view.eligible(limit), view.twins()))
         self.metrics.enumerated(self.clock.steady_us() - asked_us)
-        return Snapshot(running, eligible, twins, self._dead_letters())
+        return Snapshot(running, eligible, twins, self._dead_letters(self.clock.wall_us()))
 
-    async def _dead_letters(self) -> AsyncIterator[Dead]:
-        page = await self._look(lambda view: view.dead(0, _LETTERS_A_PAGE))
+    async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
+        """The dead letters from before `until_us`: a key that is re-driven and fails again is not met twice."""
+        after, page = 0, True
         while page:
-            for _, letter in page:
+            listed = await self._look(partial(View.dead, after=after, limit=_LETTERS_A_PAGE, until_us=until_us))
+            for after, letter in listed:  # noqa: B007 - where the next page begins
                 yield letter
-            page = await self._look(partial(View.dead, after=page[-1][0], limit=_LETTERS_A_PAGE))
+            page = bool(listed)
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
@@ -175,6 +177,7 @@ class SqliteQueue:
             running.entry if running else None,
             running.owner if running else "",
             dead.letter if dead else None,
+            running.lease if running else UNSEEN,
         )
         if state is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")

@@ -79,9 +79,9 @@ WHERE id = ? AND stamp = ? AND (place = {READY} OR place = {DELAYED} AND not_bef
 # Takes a JSON object {row id: token}. The row moves as it stands, payload included, without passing through Python.
 _START = """
 INSERT OR ROLLBACK INTO in_progress
-  (token, queue, key, priority, attempts, queued_us, first_queued_us, payload, meta, owner, boot, expires_us)
+  (token, queue, key, priority, attempts, queued_us, first_queued_us, payload, meta, owner, boot, expires_us, began_us)
 SELECT j.value, q.queue, q.key, q.priority, max(CAST(q.attempts AS INTEGER), 0) + 1, q.queued_us, q.first_queued_us,
-  q.payload, q.meta, :owner, :boot, :expires_us
+  q.payload, q.meta, :owner, :boot, :expires_us, :began_us
 FROM json_each(:tokens) AS j CROSS JOIN queued AS q ON q.id = CAST(j.key AS INTEGER)
 """
 _STARTED = "DELETE FROM queued WHERE id IN (SELECT CAST(key AS INTEGER) FROM json_each(?))"
@@ -202,6 +202,7 @@ def _start(store: Store, listed: list[rows.QueuedRow]) -> list[Start]:
     tokens = as_json({row.id: start.token for row, start in zip(listed, starts, strict=True)}).decode()
     who = store.identity
     lease = {"tokens": tokens, "owner": who.owner, "boot": who.boot, "expires_us": now_us + who.lease_us}
+    lease["began_us"] = store.clock.wall_us()
     with store.noticing_disorder():
         store.connection.execute(_START, lease)
     store.connection.execute(_STARTED, (tokens,))

@@ -116,6 +116,7 @@ def _patiently(step: Callable[[], _T], patience: timedelta) -> _T:
 def _prepare(connection: Connection, path: str) -> None:
     if _is_empty(connection, path):
         _create(connection, path)
+    _complete(connection)
     mode = _pragma(connection, "journal_mode = WAL")
     if mode != "wal":
         raise StoreUnusableError(
@@ -145,6 +146,13 @@ def _is_empty(connection: Connection, path: str) -> bool:
             f"{path} has layout {layout}, this release works layout {READABLE[-1]}; run a newer release on it"
         )
     return False
+
+
+def _complete(connection: Connection) -> None:
+    """Add the column that files of before the first release lack."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(in_progress)")}
+    if "began_us" not in columns:
+        connection.execute("ALTER TABLE in_progress ADD COLUMN began_us INTEGER NOT NULL DEFAULT 0")
 
 
 def _create(connection: Connection, path: str) -> None:

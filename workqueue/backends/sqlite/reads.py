@@ -21,8 +21,8 @@ from workqueue.backends.sqlite.leasing import SETTINGS, Standing, standing_of
 from workqueue.backends.sqlite.opening import connect
 from workqueue.backends.sqlite.parameters import bound
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
-from workqueue.clock import Clock
-from workqueue.handles import Dead, HandleStore, Observed, Queued
+from workqueue.clock import LATEST_US, Clock
+from workqueue.handles import Dead, HandleStore, LeaseTimesSeen, Observed, Queued
 from workqueue.interface import Counts
 from workqueue.throttle import Configuration
 
@@ -58,7 +58,8 @@ _LIST_TWINS = (
 )
 _LIST_DEAD = f"""
 SELECT json_group_array({rows.DEAD}) FROM (
-  SELECT * FROM dead INDEXED BY dead_page WHERE queue = :queue AND id > :after ORDER BY id LIMIT :limit)
+  SELECT * FROM dead INDEXED BY dead_page WHERE queue = :queue AND id > :after
+  AND failed_us <= :until_us ORDER BY id LIMIT :limit)
 """
 _DEAD_PAYLOADS = """
 SELECT id, CAST(payload AS BLOB) FROM dead WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
@@ -159,9 +160,9 @@ class View:
         """The next `limit` keys to come due, soonest first."""
         return self._queued(self._list_queued(_LIST_DELAYED, limit=limit, now_us=self._clock.wall_us()))
 
-    def dead(self, after: int, limit: int) -> list[tuple[int, Dead]]:
-        """A page of dead letters, each with the `after` of the one that follows it."""
-        listed = rows.dead_rows(self._list(_LIST_DEAD, after=after, limit=limit))
+    def dead(self, after: int, limit: int, until_us: int) -> list[tuple[int, Dead]]:
+        """A page of the dead letters from before `until_us`, each with the `after` of the one that follows it."""
+        listed = rows.dead_rows(self._list(_LIST_DEAD, after=after, limit=limit, until_us=until_us))
         payloads = rows.payloads(self._connection, _DEAD_PAYLOADS, [row.id for row in listed if row.has_payload])
         return [(row.id, self._dead(row, payloads.get(row.id))) for row in listed]
 
@@ -194,7 +195,14 @@ class View:
     def _observed(self, row: rows.RunningRow, payload: bytes | None = None) -> Observed:
         orphaned = row.boot != self._boot or row.expires_us <= self._clock.steady_us()
         entry = rows.entry_of(row, payload)
-        return Observed(self._handles, entry, row.owner or "", orphaned, (row.token, row.expires_us))
+        version, seen = (row.token, row.expires_us), self._seen(row)
+        return Observed(self._handles, entry, row.owner or "", orphaned, version, seen)
+
+    def _seen(self, row: rows.RunningRow) -> LeaseTimesSeen:
+        """When its attempt began and its lease lapses; of another boot's clock nobody knows what it would show now."""
+        steady_is_behind_us = self._clock.wall_us() - self._clock.steady_us()
+        expires_us = row.expires_us + steady_is_behind_us if row.boot == self._boot else 0
+        return LeaseTimesSeen(rows.whole(row.began_us, 0, LATEST_US), expires_us)
 
     def _dead(self, row: rows.DeadRow, payload: bytes | None) -> Dead:
         return Dead(self._handles, rows.letter_of(row, payload), (row.id, row.stamp))

@@ -73,6 +73,7 @@ class RunningRow(NamedTuple):
     owner: str | None
     boot: int
     expires_us: int
+    began_us: Any
 
 
 class DeadRow(NamedTuple):

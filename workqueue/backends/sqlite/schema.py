@@ -42,13 +42,13 @@ CREATE TABLE queued (
 """
 
 # The token is the primary key: who does not know it can neither settle nor renew. `expires_us` counts on the clock of
-# the boot `boot`; a row of another boot is an orphan.
+# the boot `boot`; a row of another boot is an orphan. `began_us` is wall time, for people.
 _IN_PROGRESS = """
 CREATE TABLE in_progress (
   token INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL CHECK (typeof(key) = 'text'),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
   payload BLOB, meta TEXT, owner TEXT NOT NULL, boot INTEGER NOT NULL,
-  expires_us INTEGER NOT NULL CHECK (typeof(expires_us) = 'integer'))
+  expires_us INTEGER NOT NULL CHECK (typeof(expires_us) = 'integer'), began_us INTEGER NOT NULL DEFAULT 0)
 """
 
 _DEAD = """

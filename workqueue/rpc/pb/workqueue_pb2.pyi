@@ -209,6 +209,9 @@ class KeyState(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     QUEUED_TIME_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    ATTEMPT_BEGAN_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRES_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """The key that was asked for."""
     status: Global___KeyState.Status.ValueType
@@ -219,6 +222,12 @@ class KeyState(_message.Message):
     """When the key was first queued, in Unix seconds."""
     not_before_time: _builtins.int
     """When the key may start, in Unix seconds. Zero or less is none."""
+    last_error: _builtins.str
+    """Ours: why its last attempt failed, at most 512 bytes; of a key that was given up, why. Empty if neither."""
+    attempt_began: _builtins.int
+    """Ours: when the running attempt began, in Unix seconds. Zero or less is none."""
+    lease_expires: _builtins.int
+    """Ours: when the lease of the running attempt lapses unless it is renewed, in Unix seconds. Zero or less is none."""
     def __init__(
         self,
         *,
@@ -228,10 +237,13 @@ class KeyState(_message.Message):
         attempts: _builtins.int = ...,
         queued_time: _builtins.int = ...,
         not_before_time: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        attempt_began: _builtins.int = ...,
+        lease_expires: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "key", b"key", "not_before_time", b"not_before_time", "priority", b"priority", "queued_time", b"queued_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_began", b"attempt_began", "attempts", b"attempts", "key", b"key", "last_error", b"last_error", "lease_expires", b"lease_expires", "not_before_time", b"not_before_time", "priority", b"priority", "queued_time", b"queued_time", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ for _, state in ipairs(touched) do
   if is_last then
     give_up(state, entry, ARGV[11])
   else
-    requeue(state, entry, 'o', wait)
+    requeue(state, entry, 'o' .. int(wait))
   end
   append(recovered, 1, state.key, entry.a, owner, entry.p, entry.f, is_last and 1 or 0)
 end

@@ -1,6 +1,6 @@
 -- uses prelude records rules lanes limits wake places
 -- End attempts. Whoever holds the token, and only he, may write; a lease that lapsed but was not recovered still counts.
--- ARGV[5...]  key, token, verb: c complete, l release, d + error = dead-letter, r + how + microseconds = requeue
+-- ARGV[5...]  key, token, verb: c complete, l release, d + error = dead-letter, r + how, see places.lua = requeue
 -- Returns for each: -1 = the lease was lost, nothing changed; else how long until the key is eligible again.
 -- Atomic: the token is checked and the key moved in one step, so that of two settles for one lease one at most is
 -- accepted. Costs O(log n) a key: two bulk reads, and one bulk write for each kind of change.
@@ -18,7 +18,7 @@ local any_dead = call('EXISTS', DEAD) == 1
 local function apply(state, verb)
   local kind, entry = string.sub(verb, 1, 1), end_attempt(state)
   if kind == 'r' then
-    requeue(state, entry, string.sub(verb, 2, 2), tonumber(string.sub(verb, 3)))
+    requeue(state, entry, string.sub(verb, 2))
     return math.max(state.entry.n - wall, 0)
   elseif kind == 'l' then
     local back = released(entry)

@@ -1,7 +1,7 @@
 -- uses prelude records lanes
 -- List keys in progress with their twins, and the next eligible keys; neither payloads nor lists are bounded here, so
 -- the asker pages. ARGV[5] cursor over keys in progress, '' = leave them out  [6] eligible keys to skip  [7] limit
--- Returns: 1 = ask again, keys have to be made eligible first; steady time; next cursor; in progress: key, running,
+-- Returns: 1 = ask again, keys have to be made eligible first; wall time; steady time; next cursor; in progress: key, running,
 -- lease expiry, record of the twin; eligible: key, queued time, record; set aside: key, status and record.
 -- Atomic: one page is the queue at one moment. Costs O(log n + what is returned), and once what came due.
 
@@ -39,10 +39,10 @@ end
 
 local more = promote()
 write_counts()
-if more then return {1, 0, '', {}, {}, {}} end
+if more then return {1, wall, 0, '', {}, {}, {}} end
 
 local running, eligible = {}, {}
 local cursor = ARGV[5] ~= '' and list_running(running) or '0'
 list_eligible(eligible)
 local aside = ARGV[5] == '0' and call('HSCAN', UNREADABLE, 0, 'COUNT', UNREADABLE_AT_ONCE)[2] or {}
-return {0, steady, cursor, running[1] or {}, eligible[1] or {}, aside}
+return {0, wall, steady, cursor, running[1] or {}, eligible[1] or {}, aside}

@@ -1,6 +1,6 @@
 -- uses prelude records rules lanes limits wake places
 -- Take a key from its owner, as it was listed: requeue it or give it up.
--- ARGV[5] key  [6] token  [7] lease expiry as listed  [8] verb: d + error = dead-letter, r + how + microseconds = requeue
+-- ARGV[5] key  [6] token  [7] lease expiry as listed  [8] verb: d + error = dead-letter, r + how, see places.lua = requeue
 -- Returns 1, or 0 when the lease was renewed, changed hands or was settled.
 -- Atomic: a renewal comes before or after, never between the check and the change. Costs O(log n).
 
@@ -17,7 +17,7 @@ local entry = end_attempt(state)
 if string.sub(verb, 1, 1) == 'd' then
   give_up(state, entry, string.sub(verb, 2))
 else
-  requeue(state, entry, string.sub(verb, 2, 2), tonumber(string.sub(verb, 3)))
+  requeue(state, entry, string.sub(verb, 2))
 end
 store()
 wake()

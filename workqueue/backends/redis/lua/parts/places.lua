@@ -71,8 +71,10 @@ local function give_up(state, entry, error)
   if state.entry then put(state, spared(state.entry)) end
 end
 
-local function requeue(state, entry, how, delay)
-  local back = requeued(entry, how, delay)
+-- `how`: see `requeued`, in one text: the letter, the microseconds, a space, and the error
+local function requeue(state, entry, how)
+  local letter, delay, error = string.match(how, '^(.)(%d+) ?(.*)$')
+  local back = requeued(entry, letter, tonumber(delay), error)
   put(state, state.entry and merge_into_twin(state.entry, back) or back)
 end
 

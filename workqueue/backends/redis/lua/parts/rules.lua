@@ -43,6 +43,30 @@ local function merge_rest(newer, older)
   return struct.pack('>I4', #packed) .. packed .. payload
 end
 
+-- The name under which a queued key's last error travels in its meta, as in options.py.
+local LAST_ERROR = 'last-error'
+
+local function with_error(rest, error)
+  if error == '' then return rest end
+  local meta = struct.pack('>BI2', #LAST_ERROR, #error) .. LAST_ERROR .. error
+  return merge_rest(struct.pack('>I4', #meta) .. meta, rest)
+end
+
+local function without_error(rest)
+  if not string.find(rest, LAST_ERROR, 1, true) then return rest end
+  local size, at = struct.unpack('>I4', rest)
+  local names, values, meta = {}, {}, {}
+  unpack_meta(string.sub(rest, at, at + size - 1), names, values)
+  for _, name in ipairs(names) do
+    if name ~= LAST_ERROR then
+      meta[#meta + 1] = struct.pack('>BI2', #name, #values[name]) .. name .. values[name]
+    end
+  end
+  local packed, payload = table.concat(meta), string.sub(rest, at + size)
+  if packed == '' and payload == '' then return '' end
+  return struct.pack('>I4', #packed) .. packed .. payload
+end
+
 local function merge_not_before(existing, incoming)
   if existing.floor and incoming.floor then return math.max(existing.n, incoming.n), true end
   if existing.floor then return existing.n, true end
@@ -75,12 +99,13 @@ local function bare_requeue_delay(e)
   return e.p > 0 and math.min(e.a * BACKOFF_UNIT_US, BACKOFF_CAP_US) or 0
 end
 
--- `how`: b bare, d delay, f delay that is a floor, o backoff; then the microseconds
-local function requeued(e, how, delay)
+-- `how`: b bare, d delay, f delay that is a floor, o backoff; then the microseconds; then why it failed, or ''
+local function requeued(e, how, delay, error)
   local again = how == 'd' or how == 'f'
   if how == 'b' then delay = bare_requeue_delay(e) end
   local n = delay > 0 and math.min(wall + delay, LATEST_US) or 0
-  return {p = e.p, a = again and 0 or e.a, q = wall, f = e.f, n = n, floor = how == 'f', rest = e.rest}
+  local rest = again and without_error(e.rest) or with_error(e.rest, error)
+  return {p = e.p, a = again and 0 or e.a, q = wall, f = e.f, n = n, floor = how == 'f', rest = rest}
 end
 
 local function released(e)
@@ -88,19 +113,19 @@ local function released(e)
 end
 
 local function spared(twin)
-  return {p = twin.p, a = 0, q = twin.q, f = twin.f, n = twin.n, floor = twin.floor, rest = twin.rest}
+  local rest = without_error(twin.rest)
+  return {p = twin.p, a = 0, q = twin.q, f = twin.f, n = twin.n, floor = twin.floor, rest = rest}
 end
 
 local function redriven(e, queued)
   local back = {p = e.p, a = 0, q = wall, f = wall, n = 0, floor = false, rest = e.rest}
   if not queued then return back end
-  local merged = merge_into_twin(queued, back)
-  merged.a = 0
-  return merged
+  return spared(merge_into_twin(queued, back))
 end
 
 local function pack_dead(e, error)
-  return struct.pack('>i8I4', wall, #error) .. error .. pack_entry(e)
+  local entry = {p = e.p, a = e.a, q = e.q, f = e.f, n = e.n, floor = e.floor, rest = without_error(e.rest)}
+  return struct.pack('>i8I4', wall, #error) .. error .. pack_entry(entry)
 end
 
 local function unpack_dead(letter)
