@@ -220,7 +220,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.advance(1)
 
     async def _passed(self, seconds: int) -> None:
-        """Time passes while the loop runs: a renewer lets go of the leases of a loop that stands still for two of them."""
+        """Let time pass while the loop runs: leases of a loop that stands still for two of them are let go."""
         self.case.advance(seconds)
 
     @rule(long=st.booleans())

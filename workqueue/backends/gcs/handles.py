@@ -137,13 +137,14 @@ class Handles:
         return [Dead(self, replace(letter, entry=entry), stored) for letter, entry, (_, stored) in rows]
 
     async def all_dead(self, until_us: int) -> AsyncIterator[Dead]:
-        """Handles of the dead letters from before `until_us`, read page by page.
+        """Handles of all dead letters but those from since `until_us`, read page by page.
 
-        A key that is re-driven and fails again is not met twice.
+        A key that fails again after a re-drive is not met twice. One from the future is from before the clock was set
+        back.
         """
         async for page in self._bucket.listing.dead_letters():
             for dead in await self.dead(page):
-                if dead.letter.failed_us <= until_us:
+                if not until_us < dead.letter.failed_us <= self._bucket.clock.wall_us():
                     yield dead
 
     def unreadable(self, odd: Odd) -> Unreadable:

@@ -145,10 +145,13 @@ class MemoryQueue:
         return [Queued(self, entry) for entry in self._store.delayed(limit, self.clock.wall_us())]
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
-        """The dead letters from before `until_us`: a key that is re-driven and fails again is not met twice."""
+        """All dead letters but those from since `until_us`: a key that fails again after a re-drive is not met twice.
+
+        One from the future is from before the clock was set back.
+        """
         for key in list(self._store.dead):
             letter = self._store.dead.get(key)
-            if letter is not None and letter.failed_us <= until_us:
+            if letter is not None and not until_us < letter.failed_us <= self.clock.wall_us():
                 yield Dead(self, letter)
 
     async def get(self, key: str) -> KeyState:

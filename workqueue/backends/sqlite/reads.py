@@ -59,7 +59,7 @@ _LIST_TWINS = (
 _LIST_DEAD = f"""
 SELECT json_group_array({rows.DEAD}) FROM (
   SELECT * FROM dead INDEXED BY dead_page WHERE queue = :queue AND id > :after
-  AND failed_us <= :until_us ORDER BY id LIMIT :limit)
+  AND NOT (failed_us > :until_us AND failed_us <= :now_us) ORDER BY id LIMIT :limit)
 """
 _DEAD_PAYLOADS = """
 SELECT id, CAST(payload AS BLOB) FROM dead WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
@@ -161,8 +161,12 @@ class View:
         return self._queued(self._list_queued(_LIST_DELAYED, limit=limit, now_us=self._clock.wall_us()))
 
     def dead(self, after: int, limit: int, until_us: int) -> list[tuple[int, Dead]]:
-        """A page of the dead letters from before `until_us`, each with the `after` of the one that follows it."""
-        listed = rows.dead_rows(self._list(_LIST_DEAD, after=after, limit=limit, until_us=until_us))
+        """A page of dead letters but those from since `until_us`, each with the `after` of the one that follows it.
+
+        One from the future is from before the clock was set back.
+        """
+        bounds = {"after": after, "limit": limit, "until_us": until_us, "now_us": self._clock.wall_us()}
+        listed = rows.dead_rows(self._list(_LIST_DEAD, **bounds))
         payloads = rows.payloads(self._connection, _DEAD_PAYLOADS, [row.id for row in listed if row.has_payload])
         return [(row.id, self._dead(row, payloads.get(row.id))) for row in listed]
 
