@@ -98,7 +98,7 @@ class Listing:
         return Queued(self._store, unpack_queued(key_text(raw), int(float(queued_us)), record), record)
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
-        """All dead letters but those from since `until_us`: a key that fails again after a re-drive is not met twice."""
+        """Dead letters but those from since `until_us`: a key that fails again after a re-drive is not met twice."""
         after: bytes | str = "-inf"
         while True:
             after, rows = await self._turns.call("letters", after, _PAGE, until_us)
