@@ -7,6 +7,7 @@ nobody reads) is limited in `connection`, `room` and `limits`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -96,7 +97,16 @@ class _Server(uvicorn.Server):
         return Connection(self._limits, self._room, config=self.config, server_state=self.server_state, app_state={})
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says something: at the end it reports that no task was cancelled, as an error.
+
+    Connections that never finished their handshake make it wait that long.
+    """
+    return not (str(record.msg).startswith("Cancel %s running task") and record.args == (0,))
+
+
 def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
         app,
         lifespan="off",
