@@ -156,13 +156,13 @@ TWINS = [
     bug(
         "a dead-lettered key takes its twin along",
         "dead letters: dead lettering leaves a twin with a new budget",
-        memory(MEMORY + "dead_letter", "self._replace(twin, replace(twin, attempts=0))", "self._take(twin)"),
+        memory(MEMORY + "dead_letter", "self._replace(twin, spared(twin))", "self._take(twin)"),
         sqlite(
             SQL + "Store._bury",
             "self._write(twins, running)",
             "[self.connection.execute('DELETE FROM queued WHERE id = ?', (twin.row_id,)) for twin in twins.values()]",
         ),
-        redis("", "put(state, {p = twin.p, a = 0", "put(state, nil) local _ = ({p = twin.p, a = 0"),
+        redis("", "put(state, spared(state.entry))", "put(state, nil)"),
         record(RECORD + "RecordHandles._given_up", "if record.queued is not None", "if False"),
         gcs(
             MOVES + "_spare_twin",
@@ -247,9 +247,8 @@ ORDER = [
         "ordering: a higher priority starts first",
         memory(READY + "ReadyIndex._file", "self._priorities, -entry", "self._priorities, entry"),
         memory(READY + "ReadyIndex.peek", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
-        memory(READY + "ReadyIndex.peek", "[-heapq.", "[heapq."),
         memory(READY + "ReadyIndex.pop", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
-        memory(READY + "ReadyIndex.pop", "[-heapq.", "[heapq."),
+        memory(READY + "ReadyIndex._forget_first_lane", "[-heapq.", "[heapq."),
         sqlite(SQL_LEASE + "_NEXT", "priority DESC", "priority"),
         redis(
             "",

@@ -187,8 +187,8 @@ REDRIVE = [
         "a re-drive does not refill a key that is queued already",
         "redrive: a redrive refills the budget of a queued key",
         ENTRY + "redriven",
-        ("replace(merge_into_twin(queued, back), attempts=0)", "merge_into_twin(queued, back)"),
-        ("merged.a = 0", ""),
+        ("spared(merge_into_twin(queued, back))", "merge_into_twin(queued, back)"),
+        ("return spared(merge_into_twin(queued, back))", "return merge_into_twin(queued, back)"),
     ),
     rule(
         "a re-drive brings the dead payload back over a newer one",
