@@ -9,10 +9,10 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pi
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-aws test-chart charts lint format proto bench clean
+.PHONY: help setup run test test-quick test-aws test-chart test-kubernetes charts lint format proto bench clean
 
 # Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
-ROOMS := aws chart kubernetes
+ROOMS := aws chart deploy kubernetes
 # The fast half leaves out what takes minutes: planted bugs, kill -9, random lives, and each store in a second set-up.
 QUICK := $(addprefix --ignore=tests/,$(ROOMS) planted kill9 model) -k 'not (sentinel or cluster or exact or failover)'
 
@@ -48,7 +48,15 @@ test-quick: setup ## the fast half of it, in 4 minutes at most; CI runs it on ev
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/ $(QUICK)
 
 test-chart: $(VENV)/installed-chart ## the Helm chart, with Helm's own engine (a wheel of 244 MB)
-	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/chart
+	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/chart tests/deploy
+
+# A network, mounts and processes of its own: Pods get addresses in it, and nothing of it outlives the tests.
+NAMESPACES = unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc env WORKQUEUE_TEST_NAMESPACES=made
+test-kubernetes: $(VENV)/installed-chart ## the chart on a real API server, built once (needs Go, Linux and root)
+	@test "$$(id -u)" = 0 && command -v unshare ip >/dev/null \
+		|| { echo 'test-kubernetes makes network namespaces: it needs Linux, root, unshare and ip (iproute2)' >&2; exit 1; }
+	$(BIN)/python -m tests.kubernetes.binaries
+	$(NAMESPACES) $(OFFLINE) $(BIN)/python -m pytest -p no:xdist tests/kubernetes
 
 test-aws: $(VENV)/installed-aws ## what talks to AWS, against moto's server (some 190 MB)
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/aws

@@ -31,9 +31,9 @@ def values_of(name: str) -> Object:
     return found
 
 
-def render(values: Mapping[str, Any], name: str = "release") -> list[Object]:
-    """Every object of a release called `name` in the namespace `team`."""
-    files = chart().render(dict(values), name=name, namespace="team")
+def render(values: Mapping[str, Any], namespace: str = "team") -> list[Object]:
+    """Every object of a release called `release` in a namespace."""
+    files = chart().render(dict(values), name="release", namespace=namespace)
     texts = (text for path, text in sorted(files.items()) if path.endswith(".yaml"))
     return [found for text in texts for found in yaml.safe_load_all(text) if found]
 

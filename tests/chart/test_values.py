@@ -49,8 +49,8 @@ WRONG: list[tuple[str, Any, str]] = [
 
 # What only the whole of the values shows.
 CONTRADICTIONS: list[tuple[str, Any, str]] = [
-    ("queues.0.dispatcher.settings", {}, "settings.callback or settings.target"),
-    ("queues.0.dispatcher.settings.callback", "a:b", "settings.callback or settings.target"),
+    ("queues.0.dispatcher.settings", {}, "settings.callback, settings.target or settings.command"),
+    ("queues.0.dispatcher.settings.callback", "a:b", "settings.callback, settings.target or settings.command"),
     ("queues.1", QUEUE, "names of queues, hyperqueues and workloads have to differ"),
     ("queues.0.store", {"type": "gcs"}, "store.gcs.bucket says where the queue is"),
     ("queues.0.store", {"type": "redis"}, "url or existingSecret.name says where Redis is"),

@@ -81,8 +81,9 @@ hyperqueue: {command: [workqueue, hyperqueue], grpc: true, http: true, calls: tr
 {{- fail (printf "%s: the name is longer than 52 characters: shorten the queue's, or set fullnameOverride" $workload.object) -}}
 {{- end -}}
 {{- if $workload.program.drains -}}
-{{- if eq (empty $workload.settings.callback) (empty $workload.settings.target) -}}
-{{- fail (printf "%s: settings.callback or settings.target: one of them says what is called" $workload.name) -}}
+{{- $called := pick $workload.settings "callback" "target" "command" -}}
+{{- if ne (len $called) 1 -}}
+{{- fail (printf "%s: settings.callback, settings.target or settings.command: one of them says what is called" $workload.name) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $workload.program.queue (eq $workload.store.type "sqlite") -}}

@@ -1,0 +1,122 @@
+"""For the alerts' tests: Debian's Prometheus and promtool, installed if they are not here, and a server to ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import yaml
+
+from tests.fakes.redis_server import free_port
+
+__all__ = ["Prometheus", "eventually", "program"]
+
+T = TypeVar("T")
+
+
+def program(name: str) -> str:
+    """The path of `prometheus` or `promtool`.
+
+    Raises:
+        RuntimeError: it is not installed, and cannot be installed from here.
+    """
+    found = shutil.which(name)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in ("update", "install --yes --no-install-recommends prometheus"):
+            subprocess.run(["apt-get", "--quiet", *command.split()], env=environment, check=True, capture_output=True)
+        found = shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not on the PATH: install Prometheus (on Debian: apt-get install prometheus)")
+    return found
+
+
+class Prometheus:
+    """A server that scrapes its targets every second and evaluates its rules as often."""
+
+    def __init__(self, folder: Path, rules: str) -> None:
+        self._folder = folder
+        self._targets: dict[str, str] = {}
+        self.port = free_port()
+        (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+        self._write_targets()
+        scrape = {"job_name": "workqueue", "file_sd_configs": [{"files": ["targets.json"], "refresh_interval": "1s"}]}
+        configuration = {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [scrape],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    @contextmanager
+    def running(self) -> Iterator[Prometheus]:
+        """The server, until the block ends."""
+        arguments = [
+            f"--config.file={self._folder}/prometheus.yml",
+            f"--storage.tsdb.path={self._folder}/data",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
+        with (self._folder / "log").open("wb") as log:
+            process = subprocess.Popen([program("prometheus"), *arguments], stdout=log, stderr=log)
+        try:
+            eventually("a Prometheus that answers", lambda: process.poll() is None and self._ready())
+            yield self
+        finally:
+            process.kill()
+            process.wait()
+
+    def scrape(self, name: str, port: int) -> None:
+        """Scrape one process of this machine from now on."""
+        self._targets[name] = f"127.0.0.1:{port}"
+        self._write_targets()
+
+    def _write_targets(self) -> None:
+        groups = [{"targets": [target], "labels": {"process": name}} for name, target in self._targets.items()]
+        (self._folder / "targets.new").write_text(json.dumps(groups), encoding="utf-8")
+        (self._folder / "targets.new").rename(self._folder / "targets.json")
+
+    def _ready(self) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _ask(self, path: str) -> Any:
+        with urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=20) as answer:
+            return json.load(answer)["data"]
+
+    def firing(self) -> set[tuple[str, str]]:
+        """The alerts that fire, each with its queue."""
+        found = self._ask("alerts")["alerts"]
+        return {(it["labels"]["alertname"], it["labels"]["queue_name"]) for it in found if it["state"] == "firing"}
+
+    def query(self, expression: str) -> list[Mapping[str, Any]]:
+        """The instant result of a query."""
+        found: list[Mapping[str, Any]] = self._ask(f"query?query={quote(expression)}")["result"]
+        return found
+
+
+def eventually(what: str, found: Callable[[], T], seconds: float = 100) -> T:
+    """What `found` gives once it is true.
+
+    Raises:
+        AssertionError: it was not within `seconds`.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        it = found()
+        if it:
+            return it
+        assert time.monotonic() < until, f"{what}: not within {seconds} s"
+        time.sleep(0.2)

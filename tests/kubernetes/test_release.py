@@ -1,0 +1,168 @@
+"""A release's life on a real API server: installed, tested, upgraded under load, rolled back, uninstalled."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+from helm_python.errors import HelmError
+
+from tests.kubernetes.cluster_of_tests import Cluster, eventually
+from tests.kubernetes.node.api import Object
+from tests.kubernetes.release import Release, redis_in
+from tests.support.programs import workqueue
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def queue_of(url: str, callback: str = "tests.kubernetes.reconcilers:complete", **dispatcher: object) -> Object:
+    settings = {"callback": callback, "concurrency": 4, "pollPeriod": "1s", "drainTimeout": "10s"}
+    queue = {"name": "q", "dispatcher": {"settings": settings, **dispatcher}}
+    return {"image": {"tag": "here"}, "store": {"redis": {"url": url}, "options": {"lease": "10s"}}, "queues": [queue]}
+
+
+def pods_by_name(cluster: Cluster, namespace: str) -> dict[str, Object]:
+    """The servers' Pods that nobody has told to end."""
+    found = {pod["metadata"]["name"]: pod for pod in cluster.pods(namespace, instance="wq")}
+    ended = ("Succeeded", "Failed")
+    return {
+        name: pod
+        for name, pod in found.items()
+        if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") not in ended
+    }
+
+
+def test_a_release_is_installed_tested_upgraded_rolled_back_and_uninstalled(cluster: Cluster, namespace: str) -> None:
+    release = Release(cluster, namespace)
+    values = queue_of(redis_in(cluster, namespace))
+
+    release.install(values)
+    first = pods_by_name(cluster, namespace)
+    assert "shows metrics" in release.test()
+
+    values["queues"][0]["dispatcher"]["settings"]["concurrency"] = 5
+    release.upgrade(values)
+    release.rollback(1)
+
+    assert [it["status"] for it in release.history()] == ["superseded", "superseded", "deployed"]
+    [dispatcher] = [pod for name, pod in pods_by_name(cluster, namespace).items() if "dispatcher" in name]
+    assert dispatcher["metadata"]["name"] not in first
+    assert "--concurrency=4" in dispatcher["spec"]["containers"][0]["args"]
+
+    release.uninstall()
+    eventually("the end of every Pod", lambda: not pods_by_name(cluster, namespace))
+    kinds = ("/apis/apps/v1/deployments", "/api/v1/services", "/api/v1/serviceaccounts", "/apis/batch/v1/jobs")
+    assert release.objects(*kinds) == []
+
+
+@contextmanager
+def producing(address: str, namespace: str) -> Iterator[list[str]]:
+    """Enqueue one key after another through the receiver's Service; the block gets those that were acknowledged."""
+    taken: list[str] = []
+    ending = threading.Event()
+
+    def produce() -> None:
+        while not ending.is_set():
+            key = f"{namespace}/{len(taken)}"
+            assert workqueue("enqueue", key, "--queue", f"grpc://{address}:8090", "--patience", "30s").code == 0
+            taken.append(key)
+            ending.wait(0.05)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        ending.set()
+        thread.join()
+
+
+def ledger_of(cluster: Cluster, namespace: str) -> list[tuple[int, str]]:
+    """What the callbacks wrote: at which attempt they ran for which key."""
+    address = cluster.call("GET", f"/api/v1/namespaces/{namespace}/services/redis")["spec"]["clusterIP"]
+    with redis.Redis(address) as client:
+        lines = [line.decode().split(" ", 1) for line in client.lrange("ledger", 0, -1)]
+    return [(int(attempt), key) for attempt, key in lines]
+
+
+def test_a_rolling_update_under_load_loses_no_key_and_spends_no_attempt(cluster: Cluster, namespace: str) -> None:
+    release = Release(cluster, namespace)
+    url = redis_in(cluster, namespace)
+    ledger = {"name": "LEDGER_URL", "value": url}
+    values = queue_of(url, "tests.kubernetes.reconcilers:recorded", replicas=2, extraEnv=[ledger])
+    release.install(values)
+    before = pods_by_name(cluster, namespace)
+
+    with producing(release.address("q-receiver"), namespace) as taken:
+        eventually("keys before the update", lambda: len(taken) > 5)
+        release.upgrade(values | {"defaults": {"podAnnotations": {"rolled": "once"}}})
+        under_way = len(taken)
+        eventually("keys after the update", lambda: len(taken) > under_way + 5)
+
+    eventually("the end of every key", lambda: {key for _, key in ledger_of(cluster, namespace)} >= set(taken))
+    written = ledger_of(cluster, namespace)
+    assert not before.keys() & pods_by_name(cluster, namespace).keys()
+    assert Counter(attempt for attempt, _ in written) == {1: len(written)}
+    assert len(written) == len(taken)
+
+
+def test_a_sqlite_queue_keeps_its_keys_over_an_upgrade_and_beyond_the_release(cluster: Cluster, namespace: str) -> None:
+    release = Release(cluster, namespace)
+    values = queue_of("")
+    values["store"] = {"type": "sqlite"}
+    release.install(values)
+    assert "completed helm-test/wq" in release.test()
+    place = ["--queue", f"grpc://{release.address('q-dispatcher')}:8090", "--patience", "60s"]
+    assert workqueue("enqueue", "later", "--delay", "1h", *place).code == 0
+
+    release.upgrade(values | {"defaults": {"podAnnotations": {"rolled": "once"}}})
+
+    assert workqueue("get", "later", *place).code == 0
+    release.uninstall()
+    assert release.objects("/api/v1/persistentvolumeclaims") == ["persistentvolumeclaims/wq-workqueue-q"]
+
+
+def test_an_upgrade_whose_image_does_not_know_the_stores_layout_is_stopped_before_it_begins(
+    cluster: Cluster, namespace: str
+) -> None:
+    release = Release(cluster, namespace)
+    values = queue_of(redis_in(cluster, namespace))
+    release.install(values)
+    before = pods_by_name(cluster, namespace).keys()
+    address = cluster.call("GET", f"/api/v1/namespaces/{namespace}/services/redis")["spec"]["clusterIP"]
+    with redis.Redis(address) as client:
+        client.hset("{wq:q}:meta", "layout", "99")
+
+    with pytest.raises(HelmError, match="pre-upgrade"):
+        release.upgrade(values | {"defaults": {"podAnnotations": {"rolled": "once"}}})
+
+    [check] = [it for it in cluster.kubelet.names(namespace) if "check" in it]
+    assert "layout 99" in cluster.kubelet.log(namespace, check, "check")
+    assert pods_by_name(cluster, namespace).keys() == before
+
+
+def test_a_round_outlives_a_store_that_is_away_and_is_done_when_it_is_back(cluster: Cluster, namespace: str) -> None:
+    release = Release(cluster, namespace)
+    values = queue_of(f"redis://redis.{namespace}.svc:6379", mode="rounds", rounds={"schedule": "0 0 1 1 *"})
+    values["queues"][0]["receiver"] = {"enabled": False}
+    release.install(values)
+    template = cluster.call("GET", f"/apis/batch/v1/namespaces/{namespace}/cronjobs/wq-workqueue-q-dispatcher")
+    path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    metadata = {"name": "round", "namespace": namespace}
+    cluster.call("POST", path, {"metadata": metadata, "spec": template["spec"]["jobTemplate"]["spec"]})
+
+    def exits() -> list[int]:
+        pods = [it for it in cluster.pods(namespace) if it["metadata"]["name"].startswith("round-")]
+        states = [it["status"].get("containerStatuses", [{}])[0].get("state", {}) for it in pods]
+        return [it["terminated"]["exitCode"] for it in states if "terminated" in it]
+
+    eventually("a round without a store", lambda: 75 in exits(), seconds=180)
+    redis_in(cluster, namespace)
+
+    done = lambda: cluster.call("GET", f"{path}/round")["status"].get("succeeded")  # noqa: E731
+    eventually("the round's success", done, seconds=240)
+    assert "failed" not in cluster.call("GET", f"{path}/round")["status"]
