@@ -84,7 +84,7 @@ async def test_objects_that_come_and_go_while_the_queue_is_down_make_the_watch_w
                 server.delete("Pod", name)
                 await asyncio.sleep(0)
             await scene.passing(lambda: gate.refused > 10)
-            assert 1000 < scene.source.waiting < 1500
+            assert 1000 < scene.source.waiting < 2000  # of 4,000: about 1,000 and what one read of the socket brings
             gate.open = True
 
             await scene.passing(lambda: set(gate.keys) >= {f"default/{name}" for name in names})
