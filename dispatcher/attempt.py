@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Self
 
 from dispatcher.blocked import LoopWatch
 from dispatcher.callback import LeasedAttempt
-from dispatcher.outage import Outage
 from dispatcher.overdue import RunTimes
 from dispatcher.running import CallbackRun
 from dispatcher.settle import Settling
@@ -41,7 +40,6 @@ class Attempts:
 
     Args:
         setup: what to call and how.
-        outage: learns of calls that could not be made, where somebody acts on it.
         patient: whether a settle waits for a store that is down, as long as the lease lives.
         on_fatal: called when `fatal` is set.
     """
@@ -50,7 +48,6 @@ class Attempts:
         self,
         setup: Setup,
         *,
-        outage: Outage | None = None,
         patient: bool = False,
         on_fatal: Callable[[], None] | None = None,
     ) -> None:
@@ -63,8 +60,8 @@ class Attempts:
         self._callback = setup.callback
         self._max_run_us = duration_us(setup.settings.max_run_time)
         self._tracer = attempt_tracer(setup.metrics.name)
-        self._outage = outage
-        self._settling = Settling(setup, outage, patient=patient)
+        self._outage = setup.outage
+        self._settling = Settling(setup, patient=patient)
         self._runs: dict[OwnedInProgressKey, CallbackRun] = {}
         shortest = setup.settings.max_run_time if setup.limits is None else _LIMITED
         self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
@@ -88,10 +85,26 @@ class Attempts:
         self._settling.errors.clear()
         return taken
 
-    def start(self, started: Iterable[OwnedInProgressKey]) -> None:
-        """Call the callback for each key."""
+    @property
+    def unreached(self) -> int:
+        """How many keys were released because the target could not be called for them."""
+        return self._settling.unreached
+
+    async def begin(self, started: Sequence[OwnedInProgressKey]) -> None:
+        """Call the callback for each key, or while the target is down for one of them; the others are handed back."""
+        if not self._outage.is_on():
+            self._start(started)
+            return
+        now_us = self._clock.steady_us()
+        probe = self._outage.probe_of([owned.key for owned in started], now_us)
+        if probe is not None:
+            self._outage.begins(probe, now_us)
+            self._start([owned for owned in started if owned.key == probe])
+        await self.release([owned for owned in started if owned.key != probe])
+
+    def _start(self, started: Iterable[OwnedInProgressKey]) -> None:
         loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
-        deadline_us, began = now_us + self._max_run_us, self._setup.metrics.began
+        deadline_us, began, sent = now_us + self._max_run_us, self._setup.metrics.began, self._outage.answers
         limits, settings = self._setup.limits, self._setup.settings
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
         debug = log.isEnabledFor(logging.DEBUG)
@@ -103,6 +116,7 @@ class Attempts:
             else:
                 run = limits.run(owned, now_us)
             self._runs[owned] = run
+            run.sent = sent
             began(owned, now_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
             run.task = asyncio.Task(attempt(run), loop=loop)
@@ -224,8 +238,7 @@ class Attempts:
             return
         owned.lost.set()  # its answer will be ignored; a thread has no other way to hear of it
         self._setup.metrics.runaway_callbacks += 1
-        if self._outage is not None:
-            self._outage.unanswered()  # else starts would stay paused until a probe that hangs comes back
+        self._outage.unanswered(owned.key)  # else starts would be held until a probe that hangs comes back
         log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, run.why, extra=extra)
 
     def _extra(self, owned: OwnedInProgressKey) -> dict[str, str]:

@@ -25,6 +25,7 @@ __all__ = [
     "LOST",
     "MAX_ERROR_BYTES",
     "RELEASE",
+    "UNREACHED",
     "Action",
     "Decision",
     "Failure",
@@ -79,6 +80,9 @@ COMPLETE = Decision("completed")
 
 RELEASE = Decision("released")
 """The attempt was cut short by us: hand the key back unspent."""
+
+UNREACHED = Decision("released")
+"""The target is down: hand the key back unspent. Reported once for all such keys, not for each."""
 
 LOST = Decision("lost")
 """The key is another owner's now."""

@@ -12,10 +12,13 @@ import logging
 from starlette.responses import PlainTextResponse, Response
 
 from dispatcher.health import Health
+from dispatcher.outage import TargetUnavailableError
 from dispatcher.round import Round
 from dispatcher.setup import Setup
 from dispatcher.waiting import all_done
 from workqueue.clock import duration_us, within
+from workqueue.errors import StoreError, StoreUnavailableError
+from workqueue.shown import describe
 
 __all__ = ["RoundGate", "Turn"]
 
@@ -43,7 +46,9 @@ class Turn:
             return PlainTextResponse("started\n", 202)
         await asyncio.wait((self.ended,))
         error = self.ended.result()
-        return PlainTextResponse("ok\n") if error is None else PlainTextResponse(f"{_text(error)}\n", 500)
+        if error is None:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"{_text(error)}\n", 503 if all(map(_may_pass, _leaves(error))) else 500)
 
 
 class RoundGate:
@@ -131,13 +136,24 @@ class RoundGate:
         except BaseException as raised:  # noqa: BLE001 - even a KeyboardInterrupt fails a round only: the app is not ours
             error = raised
             log.error("round failed: %s", _text(error), extra={"queue": self._setup.metrics.name})
-            self._health.store_failed(error)
+        store_errors = [each for each in _leaves(error) if isinstance(each, StoreError)]
+        if store_errors:
+            self._health.store_failed(store_errors[0])
         else:
             self._health.store_answered()
         turn.ended.set_result(error)
 
 
-def _text(error: BaseException) -> str:
+def _leaves(error: BaseException | None) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_text(inner) for inner in error.exceptions)
-    return f"{type(error).__name__}: {error}"
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [] if error is None else [error]
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether calling again later may do."""
+    return isinstance(error, StoreUnavailableError | TargetUnavailableError)
+
+
+def _text(error: BaseException) -> str:
+    return "; ".join(map(describe, _leaves(error)))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from workqueue.clock import Clock, duration_us
-from workqueue.lease import LeaseRenewer
+from dispatcher.setup import Setup
+from workqueue.clock import duration_us
 
 __all__ = ["Health"]
 
@@ -16,16 +14,16 @@ class Health:
     """What a loop and its rounds say of themselves; `/healthz` and `/readyz` answer from it.
 
     Args:
-        clock: judges how old a sign of life is.
-        poll_period: how often a loop that lives shows it at the least; it may miss two.
-        renewer: the lease renewer of the queue, where it is one of ours.
+        setup: its clock judges how old a sign of life is. A loop that lives shows one each `poll_period` at the least,
+            and may miss two. Its renewer has to tick, and its target may be down.
     """
 
-    def __init__(self, clock: Clock, poll_period: timedelta, renewer: LeaseRenewer | None = None) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.draining = False
-        self._clock = clock
-        self._patience_us = _PERIODS * duration_us(poll_period)
-        self._renewer = renewer
+        self._clock = setup.clock
+        self._patience_us = _PERIODS * duration_us(setup.settings.poll_period)
+        self._renewer = setup.renewer
+        self._outage = setup.outage
         self._iterated_us: int | None = None
         self._died_of = ""
         self._store_trouble = ""
@@ -60,6 +58,12 @@ class Health:
         if self._renewer is not None and self._renewer.stalled(now_us):
             return "leases are not being renewed"
         return ""
+
+    def remark(self) -> str:
+        """What who is ready should be known for; empty = nothing. It names no address: anybody may ask."""
+        if not self._outage.is_on():
+            return ""
+        return f"the target has been down for {self._outage.seconds(self._clock.steady_us()):.0f} s: starts are held"
 
     def why_unready(self) -> str:
         """Why nothing should be sent here; empty = ready."""

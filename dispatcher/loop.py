@@ -15,7 +15,6 @@ from dispatcher.attempt import Attempts
 from dispatcher.callback import Callback
 from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents
 from dispatcher.health import Health
-from dispatcher.outage import Outage
 from dispatcher.round import lease_keys
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
@@ -35,7 +34,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 
 
 class Dispatcher:
-    """Calls `callback` for the keys of `queue` as they become eligible, until it is told to stop.
+    """Calls `callback` for the keys of `queue` as they become eligible, until it is stopped or drained.
 
     `await dispatcher.run()` runs it here; `async with dispatcher:` runs it beside the body and drains it at the end.
 
@@ -43,7 +42,7 @@ class Dispatcher:
         queue: any backend.
         callback: a coroutine function or a plain function, called with a key and its `Attempt`.
         settings: how to go about it.
-        errors: where to tell of failures.
+        errors: where error events go.
         metrics: where to count, if somebody else counts there too.
     """
 
@@ -58,9 +57,9 @@ class Dispatcher:
     ) -> None:
         self.setup = Setup.of(queue, callback, settings, errors, metrics)
         self.metrics = self.setup.metrics
-        self.health = Health(self.setup.clock, settings.poll_period, self.setup.renewer)
-        self._outage = Outage(self.metrics.name)
-        self._attempts = Attempts(self.setup, outage=self._outage, patient=True, on_fatal=self._wake)
+        self.health = Health(self.setup)
+        self._outage = self.setup.outage
+        self._attempts = Attempts(self.setup, patient=True, on_fatal=self._wake)
         self._napping: asyncio.Timeout | None = None
         self._dispatching: asyncio.Task[None] | None = None
         self._ending = False
@@ -79,7 +78,7 @@ class Dispatcher:
             raise self._attempts.fatal
 
     async def drain(self) -> None:
-        """Start nothing more, let callbacks run for `drain_timeout`, cancel the rest, tell what is to be told; return.
+        """Start nothing more, let callbacks run for `drain_timeout`, cancel the rest, send what is to be sent; return.
 
         Keys of cancelled callbacks are released. What does not end 3 s after it was cancelled is left to its lease.
         """
@@ -134,9 +133,12 @@ class Dispatcher:
 
     async def _iterate(self) -> None:
         """Fill the free slots, then sleep until there may be something to do."""
+        if self._outage.is_on():
+            await self._nap(self._outage.ask(self.setup.clock.steady_us()))
         request = self.setup.settings.lease_request(self._startable())
         try:
             leased = await lease_keys(self.setup, request.limit)
+            self.metrics.rounds["failed" if leased.errors else "ok"] += 1
             await self._begin(leased)
             self.health.iterated()
             if leased.errors and not leased.started:  # there may be keys to start, so that `wait` would not
@@ -146,6 +148,7 @@ class Dispatcher:
             elif len(leased.started) < request.limit:
                 await self._wait(request.concurrency)
         except StoreError as error:
+            self.metrics.rounds["failed"] += 1
             await self._pause(error)
 
     @property
@@ -163,8 +166,7 @@ class Dispatcher:
         if self._over:  # since the lease step was under way
             await self._attempts.release(leased.started)
         elif leased.started:
-            self._outage.probe_started()
-            self._attempts.start(leased.started)
+            await self._attempts.begin(leased.started)
             await asyncio.sleep(0)  # they begin before this looks for more
         self._note_errors([*leased.errors, *self._attempts.take_errors()])
 
@@ -176,12 +178,21 @@ class Dispatcher:
             self.health.store_answered()
 
     async def _sleep_full(self) -> None:
-        """No slot is free, or the target is down: until an attempt ends, the next probe is due, or the poll period."""
+        """No slot is free, or the target is down: until an attempt ends, a probe is due, or the poll period."""
         if self._over:  # since the lease step was under way, when nobody slept who could be woken
             return
         poll_seconds = self.setup.settings.poll_period.total_seconds()
         probe_us = self._outage.probe_in_us(self.setup.clock.steady_us()) if self._room else None
-        await self._attempts.change(poll_seconds if probe_us is None else min(poll_seconds, probe_us / 1e6))
+        if probe_us is None:
+            await self._attempts.change(poll_seconds)
+            return
+        reconnected = asyncio.ensure_future(self._outage.connected())
+        reconnected.add_done_callback(lambda _: self._attempts.poke())
+        try:
+            await self._attempts.change(min(poll_seconds, probe_us / 1e6))
+        finally:
+            reconnected.cancel()
+            await asyncio.wait((reconnected,))
 
     async def _wait(self, concurrency: int) -> None:
         """Until there may be a key to start."""

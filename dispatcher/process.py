@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from dispatcher.callback import Callback
 from dispatcher.environment import EventFlags
 from dispatcher.loop import Dispatcher, run_until_signalled
+from dispatcher.outage import Outage
 from dispatcher.round import Round
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
@@ -68,10 +69,11 @@ class Process:
         Raises:
             StoreError: the store failed before any key was started.
             ExceptionGroup: it failed for some keys; the others were processed.
+            TargetUnavailableError: the target is down; keys that were started for it were released unspent.
         """
         async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
             errors = self.events.emitter(metrics_of(queue).name)
-            setup = Setup.of(queue, callback, self.settings, errors)
+            setup = Setup.of(queue, callback, self.settings, errors, outage=Outage(lasting=False))
             round_ = Round(setup)
             try:
                 with until_signalled(partial(_end_in, self.settings.drain_timeout, round_), round_.stop):

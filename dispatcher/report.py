@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from dispatcher.decision import Decision, Failure
+from dispatcher.decision import UNREACHED, Decision, Failure
 from dispatcher.error_events import ErrorEvents, error_event
+from dispatcher.outage import IN_A_ROW, Ended, TargetUnavailableError
 from workqueue.errors import WorkQueueError
 from workqueue.interface import OwnedInProgressKey, RecoveredOrphan
 from workqueue.metrics import SettleOutcome
@@ -45,7 +46,7 @@ class Reports:
         failure = decision.failure
         if failure is not None and outcome == decision.outcome and self._errors is not None:
             self._errors.send(error_event(owned.key, owned.attempts, failure, now_us))
-        level = _LEVELS[outcome]
+        level = _LEVELS[outcome] if decision is not UNREACHED else logging.DEBUG
         if log.isEnabledFor(level):
             detail = f", again in {decision.delay}" if decision.delay else ""
             cause = f": {failure.error}" if failure else ""
@@ -56,6 +57,16 @@ class Reports:
         """Show where a callback raised what it did not mean to raise; an error of ours says all in its text."""
         if isinstance(result, BaseException) and not isinstance(result, WorkQueueError):
             log.info("where key %r failed:", key, exc_info=result, extra=self._extra(key))
+
+    def outage_began(self, error: TargetUnavailableError) -> None:
+        """The target is down: starts are held from now on."""
+        message = "the target is down: %d calls in a row failed; starts are held, one key at a time probes: %s"
+        log.error(message, IN_A_ROW, error, extra={"queue": self._queue})
+
+    def outage_ended(self, ended: Ended) -> None:
+        """The target answers again."""
+        message = "the target is up again after %.0f s, in which %d calls failed; starts resume"
+        log.warning(message, *ended, extra={"queue": self._queue})
 
     def recovered(self, orphans: Sequence[RecoveredOrphan], now_us: int) -> None:
         """These orphans were queued again or dead-lettered."""

@@ -10,6 +10,7 @@ from typing import Unpack
 from dispatcher.attempt import Attempts
 from dispatcher.callback import Callback
 from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents
+from dispatcher.outage import TargetUnavailableError, outage_of
 from dispatcher.report import Reports
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
@@ -38,9 +39,10 @@ async def handle(
         InvalidSettingError: a setting is out of range.
         StoreError: the store failed before any key was started.
         ExceptionGroup: the store failed for some keys; the others were processed.
+        TargetUnavailableError: the target cannot be reached; the keys that were started for it were released unspent.
         KeyboardInterrupt: a callback raised it; its attempt failed, the others were processed.
     """
-    await Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors)).run()
+    await _round(queue, callback, errors, settings).run()
 
 
 def handle_async(
@@ -50,8 +52,12 @@ def handle_async(
 
     Args and errors are those of `handle`; the latter are raised where the task is awaited, but for InvalidSettingError.
     """
-    round_ = Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors))
-    return asyncio.get_running_loop().create_task(round_.run())
+    return asyncio.get_running_loop().create_task(_round(queue, callback, errors, settings).run())
+
+
+def _round(queue: WorkQueue, callback: Callback, errors: ErrorEvents | None, settings: SettingsArgs) -> Round:
+    outage = outage_of(callback, lasting=False)
+    return Round(Setup.of(queue, callback, DispatcherSettings(**settings), errors, outage=outage))
 
 
 class Round:
@@ -75,31 +81,58 @@ class Round:
         self._attempts.stop()
         self._attempts.poke()
 
-    async def _begin(self, started: Sequence[OwnedInProgressKey]) -> None:
-        if self._stopping:
-            await self._attempts.release(started)
-        else:
-            self._attempts.start(started)
-
     async def _dispatch(self) -> None:
-        settings, metrics = self._setup.settings, self._setup.metrics
+        metrics = self._setup.metrics
         try:
-            async with self._attempts as attempts:
-                leased = await lease_keys(self._setup, settings.concurrency)
-                await self._begin(leased.started)
-                while attempts and not self._stopping:
-                    await attempts.change()
-                if self._stopping:
-                    await attempts.end()
+            async with self._attempts:
+                store_errors = await self._run_keys()
             if self._setup.errors is not None:
                 await self._setup.errors.flush(FLUSH_TIMEOUT)
         except BaseException:
             metrics.rounds["failed"] += 1
             raise
-        failed = [*leased.errors, *attempts.take_errors()]
-        metrics.rounds["failed" if failed else "ok"] += 1
-        if failed:
-            raise ExceptionGroup(f"the store failed for {len(failed)} keys of this round", failed)
+        unreached = None if self._stopping else self._unreached()
+        metrics.rounds["failed" if store_errors else "target-down" if unreached else "ok"] += 1
+        if store_errors:
+            text = f"the store failed for {len(store_errors)} keys of this round"
+            raise ExceptionGroup(text, [*store_errors, *([unreached] if unreached else [])])
+        if unreached:
+            raise unreached
+
+    async def _run_keys(self) -> list[Exception]:
+        """Start keys and wait for all of them; returns what went wrong in the store."""
+        errors: list[Exception] = []
+        while True:
+            await self._setup.outage.ask(self._setup.clock.steady_us())
+            room = self._setup.outage.starts(self._setup.settings.concurrency, self._setup.clock.steady_us())
+            was_held = self._setup.outage.is_on()
+            leased = await lease_keys(self._setup, room)
+            await self._begin(leased.started)
+            while self._attempts and not self._stopping:
+                await self._attempts.change()
+            if self._stopping:
+                await self._attempts.end()
+            errors += [*leased.errors, *self._attempts.take_errors()]
+            if self._stopping or not was_held or self._setup.outage.is_on():
+                return errors
+            # The probe was answered: this round is for the others too.
+
+    async def _begin(self, started: Sequence[OwnedInProgressKey]) -> None:
+        if self._stopping:
+            await self._attempts.release(started)
+        else:
+            await self._attempts.begin(started)
+
+    def _unreached(self) -> TargetUnavailableError | None:
+        """What to raise if keys were not called because the target is down; None if all were."""
+        outage, number = self._setup.outage, self._attempts.unreached
+        if not number and not outage.is_on():
+            return None
+        seconds = outage.seconds(self._setup.clock.steady_us())
+        since = f"the target has been down for {seconds:.0f} s" if outage.is_on() else "the target cannot be reached"
+        keys = {0: "nothing was started", 1: "1 key was handed back unspent"}
+        what = keys.get(number, f"{number} keys were handed back unspent")
+        return TargetUnavailableError(f"{since}; {what}: {outage.error}")
 
 
 async def lease_keys(setup: Setup, limit: int) -> Leased:

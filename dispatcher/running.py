@@ -59,6 +59,7 @@ class CallbackRun:
     """The run of one callback, as its dispatcher sees it.
 
     `why` is set from `ending` on. `deadline_us` is the end of the run time, and from `ending` on the end of its grace.
+    `sent` is how many calls the target had answered when this one began.
 
     Args:
         owned: the key.
@@ -67,13 +68,25 @@ class CallbackRun:
         deadline_us: until when it may run, unless it asks for more.
     """
 
-    __slots__ = ("_cancels", "_clock", "_expires_us", "deadline_us", "owned", "settings", "stage", "task", "why")
+    __slots__ = (
+        "_cancels",
+        "_clock",
+        "_expires_us",
+        "deadline_us",
+        "owned",
+        "sent",
+        "settings",
+        "stage",
+        "task",
+        "why",
+    )
 
     task: asyncio.Task[None]
 
     def __init__(self, owned: OwnedInProgressKey, clock: Clock, settings: DispatcherSettings, deadline_us: int) -> None:
         self.owned = owned
         self.settings = settings
+        self.sent = 0
         self.stage: Stage = "to call"
         self.why: Why | None = None
         self.deadline_us = deadline_us

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable
 from datetime import timedelta
 
-from dispatcher.decision import LEAVE, LOST, RELEASE, Decision, decide
-from dispatcher.outage import Outage, TargetUnavailableError
+from dispatcher.decision import LEAVE, LOST, UNREACHED, Decision, decide
+from dispatcher.outage import TargetSilentError, TargetUnavailableError
 from dispatcher.report import Reports
 from dispatcher.running import CallbackRun, End
 from dispatcher.setup import Setup
@@ -33,26 +33,28 @@ class Settling:
 
     Args:
         setup: the queue, the rules, where to report.
-        outage: learns whether calls reached the target.
         patient: try again for as long as the lease lives when the store is unavailable.
     """
 
-    def __init__(self, setup: Setup, outage: Outage | None, *, patient: bool) -> None:
+    def __init__(self, setup: Setup, *, patient: bool) -> None:
         self.errors: list[Exception] = []
         """What went wrong in the store, for the round to raise or the loop to note; who reads it clears it."""
+
+        self.unreached = 0
+        """How many keys were released because the target could not be called for them."""
 
         self._queue = setup.queue
         self._reports = Reports(setup.metrics.name, setup.errors)
         self._metrics = setup.metrics
         self._clock = setup.clock
-        self._outage = outage
+        self._outage = setup.outage
         self._patient = patient
 
     async def settle(self, run: CallbackRun, result: object) -> SettleOutcome:
         """End the attempt whose callback returned or raised `result`; raises nothing but cancellation."""
         owned, end = run.owned, run.end(result)
-        if self._is_unreached(owned.key, end, result):
-            decision = RELEASE
+        if self._is_unreached(run, end, result):
+            decision = UNREACHED
         else:
             decision = decide(end, result, owned.attempts, run.settings)
         if decision.keys:
@@ -77,18 +79,29 @@ class Settling:
         else:
             self._metrics.outcomes["released" if applied else "lost"] += 1
 
-    def _is_unreached(self, key: str, end: End, result: object) -> bool:
-        """Note what this end says of the target; returns whether its key was not called because the target is down."""
-        outage = self._outage
-        if outage is None:
-            return False
-        if end not in ("answered", "timed out", "expired"):
-            outage.unanswered()
-        elif end == "answered" and isinstance(result, TargetUnavailableError):
-            return outage.unavailable(key, result, self._clock.steady_us())
-        elif outage.in_doubt:
-            outage.reachable(key, self._clock.steady_us())
+    def _is_unreached(self, run: CallbackRun, end: End, result: object) -> bool:
+        """Note what this end says of the target; returns whether the key was not called because the target is down."""
+        outage, key = self._outage, run.owned.key
+        if end != "answered" or isinstance(result, TargetSilentError):
+            outage.unanswered(key)
+        elif isinstance(result, TargetUnavailableError):
+            return self._is_released_for(run, result)
+        else:
+            outage.answers += 1
+            if outage.in_doubt:
+                ended = outage.answered(key, self._clock.steady_us())
+                if ended is not None:
+                    self._reports.outage_ended(ended)
         return False
+
+    def _is_released_for(self, run: CallbackRun, error: TargetUnavailableError) -> bool:
+        owned, now_us = run.owned, self._clock.steady_us()
+        last = 0 < run.settings.max_retry <= owned.attempts
+        verdict = self._outage.failed(owned.key, error, run.sent, now_us, last=last)
+        if verdict.began:
+            self._reports.outage_began(error)
+        self.unreached += verdict.is_released
+        return verdict.is_released
 
     async def _store_keys(self, run: CallbackRun, decision: Decision) -> Decision:
         """Store the keys that the attempt asked for; only then may it complete, so that none can be forgotten."""

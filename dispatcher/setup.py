@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dispatcher.callback import AsyncCallback, Callback
 from dispatcher.error_events import ErrorEvents
 from dispatcher.limits import KeyLimits, LimitingCallback
+from dispatcher.outage import Outage, outage_of
 from dispatcher.settings import DispatcherSettings
 from workqueue.attempt import as_async
 from workqueue.clock import Clock
@@ -20,7 +21,7 @@ __all__ = ["Setup"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A queue, what to call for its keys and how, where to report and count, who keeps the leases and limits keys."""
+    """A queue, what to call for its keys and how, where to report and count, who keeps leases, what is down."""
 
     queue: FullQueue
     callback: AsyncCallback
@@ -28,8 +29,9 @@ class Setup:
     errors: ErrorEvents | None
     metrics: DispatchMetrics
     clock: Clock
-    renewer: LeaseRenewer | None = None
-    limits: KeyLimits | None = None
+    renewer: LeaseRenewer | None
+    outage: Outage
+    limits: KeyLimits | None
 
     @classmethod
     def of(
@@ -39,13 +41,25 @@ class Setup:
         settings: DispatcherSettings,
         errors: ErrorEvents | None = None,
         metrics: DispatchMetrics | None = None,
+        outage: Outage | None = None,
     ) -> Setup:
-        """Complete a backend of three verbs and a plain function; the clock is the queue's."""
+        """Complete a backend of three verbs and a plain function; clock and renewer are the queue's.
+
+        Args:
+            queue: any backend.
+            callback: what is called for each key.
+            settings: how.
+            errors: where error events go.
+            metrics: where to count, if somebody else counts there too.
+            outage: what is known of the target; None: what the callback itself knows, or nothing yet.
+        """
         full = with_fallbacks(queue)
         equipment = full.equipment
         metrics = metrics or DispatchMetrics.of(full)
         if errors is not None:
             metrics.events = errors.results
+        outage = outage or outage_of(callback)
+        metrics.is_target_down = outage.is_on
         clock, renewer = equipment.clock, equipment.renewer
         limits = KeyLimits(callback, settings, clock) if isinstance(callback, LimitingCallback) else None
-        return cls(full, as_async(callback), settings, errors, metrics, clock, renewer, limits)
+        return cls(full, as_async(callback), settings, errors, metrics, clock, renewer, outage, limits)

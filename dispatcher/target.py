@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any, Self
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from dispatcher.callback import Attempt
-from dispatcher.outage import TargetUnavailableError
+from dispatcher.outage import Outage, TargetSilentError, TargetUnavailableError, Trouble
 from workqueue.access.security import ClientSecurity
 from workqueue.errors import InfrastructureError, WorkQueueError
 from workqueue.outcomes import Outcome
@@ -20,6 +24,8 @@ from workqueue.shown import describe
 
 __all__ = ["ServiceCallback", "TargetError", "service_callback"]
 
+_HEALTH_SECONDS = 2.0
+_NOTICED_SECONDS = 0.1
 _READY = grpc.ChannelConnectivity.READY
 _LEAST_SECONDS, _MOST_SECONDS = 0.001, 31_536_000.0  # gRPC takes a deadline centuries ahead for one that has passed
 _TO_CONNECT = frozenset({grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING})
@@ -50,9 +56,11 @@ class ServiceCallback:
         self._security = security
         self._channel = None if isinstance(target, str) else target
         self._process: Any = None
+        self.outage = Outage(self)
+        """What is known of the target, by all rounds and loops that call it through this."""
 
     async def __call__(self, key: str, attempt: Attempt) -> Outcome | None:
-        process, channel = self._connected()
+        process, channel = self._opened()
         reached = channel.get_state() is _READY or await _connect(channel)
         request = pb.ProcessRequest(
             key=key,
@@ -65,7 +73,10 @@ class ServiceCallback:
         try:
             answer = await process(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
-            raise _failure(error, channel, reached=reached) from None
+            failure = _failure(error)
+            if failure is None:
+                failure = TargetUnavailableError(describe(error), await _trouble(channel, reached=reached))
+            raise failure from None
         if answer is None:  # what gRPC makes of an answer that cannot be read
             raise TargetError("this is no reconciler: its answer cannot be read")
         return outcome_of(answer)
@@ -82,7 +93,28 @@ class ServiceCallback:
             channel, self._channel, self._process = self._channel, None, None
             await channel.close(None)
 
-    def _connected(self) -> tuple[Any, grpc.aio.Channel]:
+    @property
+    def is_connected(self) -> bool:
+        """Whether a call could be sent now."""
+        return self._channel is not None and self._channel.get_state() is _READY
+
+    async def connected(self) -> None:
+        """Return as soon as a call could be sent."""
+        _, channel = self._opened()
+        while (state := channel.get_state(try_to_connect=True)) is not _READY:
+            await channel.wait_for_state_change(state)
+
+    async def is_serving(self) -> bool:
+        """Whether the reconciler's health service says so; those that have none are taken not to be."""
+        _, channel = self._opened()
+        try:
+            health: Any = HealthStub(channel)  # its stubs lack the methods
+            answer = await health.Check(HealthCheckRequest(), timeout=_HEALTH_SECONDS)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == HealthCheckResponse.SERVING)
+
+    def _opened(self) -> tuple[Any, grpc.aio.Channel]:
         """The method to call and its channel, which is opened at the first call, in the event loop that uses it."""
         if self._channel is None and self._address is not None:
             self._channel = open_channel(self._address, self._security)
@@ -102,12 +134,28 @@ async def _connect(channel: grpc.aio.Channel) -> bool:
     return state is _READY
 
 
-def _failure(error: grpc.aio.AioRpcError, channel: grpc.aio.Channel, *, reached: bool) -> Exception:
+def _failure(error: grpc.aio.AioRpcError) -> Exception | None:
+    """What an answered call means; None: it may not have been answered."""
     final = non_retriable(error)
     if final is not None:
         return final
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TargetSilentError(describe(error))
     if error.code() is not grpc.StatusCode.UNAVAILABLE:
         return TargetError(describe(error))
-    if from_reconciler(error) or channel.get_state() is _READY:  # an answer; the connection is fine
-        return InfrastructureError(describe(error))
-    return TargetUnavailableError(describe(error), reached=reached)
+    return InfrastructureError(describe(error)) if from_reconciler(error) else None
+
+
+async def _trouble(channel: grpc.aio.Channel, *, reached: bool) -> Trouble:
+    """How a call failed whose UNAVAILABLE has no mark.
+
+    Over a connection that stays up somebody answered: the target, or a proxy before it. That one broke shows in the
+    channel's state a moment after it shows in its calls.
+    """
+    if not reached:
+        return "unsent"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_NOTICED_SECONDS):
+            await channel.wait_for_state_change(_READY)
+            return "broken"
+    return "refused"

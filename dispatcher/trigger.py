@@ -41,8 +41,9 @@ def handler(
 ) -> Starlette:
     """An ASGI app: GET or POST / runs a round; `/healthz`, `/readyz` and `/metrics` beside it. Mounts in any other.
 
-    `/` answers 200 once the round has ended, or at once if the call was shed; 500 with the error's text if the round
-    failed; `/?wait=false` answers 202 at once. `POST /push` takes notifications of a bucket from Pub/Sub (see `push`).
+    `/` answers 200 once the round has ended, or at once if the call was shed; 503 with the reason if the store or the
+    target is down, 500 with the error's text if the round failed otherwise; `/?wait=false` answers 202 at once.
+    `POST /push` takes notifications of a bucket from Pub/Sub (see `push`).
     Put `workqueue.web.bearer.BearerTokens` around it to ask for tokens.
 
     Args:
@@ -68,7 +69,7 @@ class Trigger:
     def __init__(self, setup: Setup, health: Health | None = None) -> None:
         self._setup = setup
         self._alone = health is None
-        self.health = health or Health(setup.clock, setup.settings.poll_period, setup.renewer)
+        self.health = health or Health(setup)
         self._gate = RoundGate(setup, self.health)
         self._push = Push(self._gate, self.health)
 
@@ -120,10 +121,10 @@ class Trigger:
         return _probe(self.health.why_dead())
 
     async def ready(self, request: Request) -> Response:
-        """200 while calls are welcome, else 503 with the reason."""
+        """200 while calls are welcome, and whether the target is down; else 503 with the reason."""
         if self._alone and self.health.why_unready() and not self.health.draining:
             await self._ask_store()
-        return _probe(self.health.why_unready())
+        return _probe(self.health.why_unready(), self.health.remark())
 
     async def _ask_store(self) -> None:
         """See whether the store is back: no loop does, and no round comes to who is not ready."""
@@ -157,5 +158,7 @@ def _waits(request: Request) -> bool:
     return request.query_params.get("wait", "true").lower() not in ("false", "0")
 
 
-def _probe(trouble: str) -> Response:
-    return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
+def _probe(trouble: str, remark: str = "") -> Response:
+    if trouble:
+        return PlainTextResponse(f"{trouble}\n", 503)
+    return PlainTextResponse(f"ok; {remark}\n" if remark else "ok\n")

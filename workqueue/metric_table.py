@@ -182,7 +182,14 @@ METRICS: tuple[Metric, ...] = (
         "go",
         "Keys set aside because their record cannot be read; `workqueue ls` shows them, `workqueue drop` removes them.",
     ),
-    Metric("workqueue_rounds_total", "counter", "go", "Dispatch rounds by result: ok or failed.", ("result",)),
+    Metric(
+        "workqueue_rounds_total",
+        "counter",
+        "go",
+        "Dispatch rounds, and steps of the loop, by result: ok, failed (the store did) or target-down.",
+        ("result",),
+    ),
+    Metric("workqueue_target_down", "gauge", "go", "1 while starts are held because the target is down, else 0."),
     Metric(
         "workqueue_outcomes_total",
         "counter",

@@ -43,7 +43,9 @@ SettleOutcome = Literal[
 was gone; `unsettled`: the store failed, the lease will lapse.
 """
 
-RoundResult = Literal["ok", "failed"]
+RoundResult = Literal["ok", "failed", "target-down"]
+"""`failed`: the store failed; `target-down`: some keys could not be called, or starts are held for that."""
+
 TriggerResult = Literal["dispatched", "shed"]
 EventResult = Literal["sent", "failed", "dropped"]
 """`failed`: the broker did not take it; `dropped`: never tried, because too many were waiting or we shut down."""
@@ -212,7 +214,8 @@ class DispatchMetrics:
         classes: the queue's, so that one priority has one label everywhere (see `of`).
 
     `rounds`, `triggers` and `events` are counted by adding to them: `metrics.rounds["ok"] += 1`; `runaway_callbacks` is
-    a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends.
+    a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends. `is_target_down` is asked at each
+    scrape: whether starts are held because the target is down.
     """
 
     def __init__(self, name: str, classes: PriorityClasses | None = None) -> None:
@@ -222,6 +225,7 @@ class DispatchMetrics:
         self.triggers: dict[TriggerResult, int] = _zeroes(get_args(TriggerResult))
         self.events: dict[EventResult, int] = _zeroes(get_args(EventResult))
         self.runaway_callbacks = 0
+        self.is_target_down: Callable[[], bool] = lambda: False
         self.running: dict[object, int] = {}
         self._sample_due_us = 0
         self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)

@@ -11,7 +11,7 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Sequence
 
-from dispatcher.outage import TargetUnavailableError
+from dispatcher.outage import Outage, TargetUnavailableError
 from dispatcher.targets.document import MAX_REASON_BYTES, HandlerFailedError, key_document
 from workqueue.attempt import Attempt
 from workqueue.clock import Clock, SystemClock, within
@@ -62,6 +62,8 @@ class CommandCallback:
     def __init__(self, command: Sequence[str], clock: Clock) -> None:
         self._command = command
         self._clock = clock
+        self.outage = Outage()
+        """What is known of the program, by all rounds and loops that start it through this."""
 
     async def __call__(self, key: str, attempt: Attempt) -> None:
         document = json.dumps(key_document(key, attempt)).encode()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
-from dispatcher.outage import TargetUnavailableError
+from dispatcher.outage import Outage, TargetUnavailableError
 from dispatcher.targets.document import MAX_REASON_BYTES, HandlerFailedError, key_document
 from workqueue.access.security import ClientSecurity
 from workqueue.attempt import Attempt
@@ -87,6 +87,8 @@ class HttpCallback:
         self._security = security
         self._clock = clock
         self._session: ClientSession | None = None
+        self.outage = Outage()
+        """What is known of the handler, by all rounds and loops that call it through this."""
 
     async def __call__(self, key: str, attempt: Attempt) -> RequeueAfter | None:
         from aiohttp import ClientConnectorError, ClientError, ConnectionTimeoutError  # half a second to import
@@ -100,7 +102,7 @@ class HttpCallback:
         except (ClientConnectorError, ConnectionTimeoutError) as error:
             raise TargetUnavailableError(f"{self._url}: {describe(error)}") from error
         except (ClientError, OSError) as error:
-            raise TargetUnavailableError(f"{self._url}: {describe(error)}", reached=True) from error
+            raise TargetUnavailableError(f"{self._url}: {describe(error)}", "broken") from error
         later = _retry_after(response.headers.get("retry-after", ""), from_us(self._clock.wall_us()))
         return outcome_of_status(response.status, text, later, marked=ANSWER_HEADER in response.headers)
 
@@ -167,7 +169,7 @@ def outcome_of_status(status: int, text: str, later: timedelta | None, *, marked
         return None
     why = f"the handler answered {status}{': ' if text else ''}{text}"
     if status in _FROM_PROXIES:
-        raise InfrastructureError(why) if marked else TargetUnavailableError(why, reached=True)
+        raise InfrastructureError(why) if marked else TargetUnavailableError(why, "refused")
     if 400 <= status < 500 and status not in _RETRIED:
         raise NonRetriableError(why)
     raise HandlerFailedError(why)

@@ -109,6 +109,17 @@ def test_once_runs_one_round_and_ends(url: str) -> None:
     assert run(url, "stats", "--json").json["queued"] == 1
 
 
+def test_once_says_by_its_exit_code_that_the_target_is_down_and_spends_nothing(url: str) -> None:
+    run(url, "enqueue", *(f"k{number}" for number in range(40)))
+    once = ["run", "--once", "--target", "grpc://127.0.0.1:1", "--max-retry", "3", "--concurrency", "20"]
+
+    codes = [process("dispatcher", *once, "--queue", url).code for _ in range(4)]
+
+    assert codes == [75] * 4
+    stats = run(url, "stats", "--json").json
+    assert (stats["queued"], stats["dead_lettered"], stats["max_attempts"]) == (40, 0, 0)
+
+
 def test_a_round_that_is_told_to_stop_hands_its_keys_back(url: str, gate: socket.socket) -> None:
     run(url, "enqueue", key_of(gate))
     with _waiting(url, "--once", "--drain-timeout", "0s") as it, gate.accept()[0]:

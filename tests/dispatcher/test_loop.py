@@ -163,6 +163,19 @@ async def test_a_store_that_is_down_is_asked_again_with_growing_pauses_until_it_
     assert "lease failed" in down
 
 
+@scenario
+async def test_steps_of_the_loop_are_counted_as_rounds_so_that_a_store_that_fails_shows() -> None:
+    queue = FragileQueue()
+    queue.broken["lease"] = 3
+
+    async with running(Dispatcher(queue, nothing)) as dispatcher:
+        await pass_time(queue, 6 * SECOND)
+        failed = dispatcher.metrics.rounds["failed"]
+        await pass_time(queue, MINUTE)
+        assert (failed, dispatcher.metrics.rounds["failed"]) == (3, 3)
+        assert dispatcher.metrics.rounds["ok"] >= 12
+
+
 class StartlessQueue(FragileQueue):
     """A store that lists keys and cannot start them."""
 

@@ -1,49 +1,66 @@
-"""A target that is down: starts pause, one key probes, and neither the backlog nor its attempts are used up."""
+"""What is known of a target that is down: who may start, who is released, when the next probe is due (pure)."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
-from dispatcher import Attempt, Dispatcher, DispatcherSettings, TargetUnavailableError
-from dispatcher.outage import Outage
-from tests.support.dispatching import FragileQueue, Recorder, memory, pass_time, running, scenario, settle_down
-from workqueue.backends.memory.backend import MemoryQueue
+import pytest
 
-SECOND = timedelta(seconds=1)
-MINUTE = timedelta(minutes=1)
+from dispatcher.outage import Outage, TargetUnavailableError
+from tests.support.dispatching import scenario
+
 S = 1_000_000
 DOWN = TargetUnavailableError("down")
-BROKE = TargetUnavailableError("broke", reached=True)
+BROKE = TargetUnavailableError("broke", "broken")
+REFUSED = TargetUnavailableError("502", "refused")
 
 
-def paused() -> Outage:
-    outage = Outage("q")
+def fail(
+    outage: Outage,
+    key: str,
+    error: TargetUnavailableError = DOWN,
+    now_us: int = 0,
+    *,
+    sent: int | None = None,
+    last: bool = False,
+) -> bool:
+    """A call fails, which began just before unless `sent` says otherwise; returns whether its key is released."""
+    return outage.failed(key, error, outage.answers if sent is None else sent, now_us, last=last).is_released
+
+
+def answer(outage: Outage, key: str = "other", now_us: int = 0) -> None:
+    outage.answers += 1
+    outage.answered(key, now_us)
+
+
+def paused(error: TargetUnavailableError = DOWN) -> Outage:
+    outage = Outage()
     for number in range(5):
-        outage.unavailable(f"k{number}", DOWN, 0)
+        fail(outage, f"k{number}", error)
     return outage
 
 
-def test_four_failures_in_a_row_pause_nothing_and_the_fifth_does() -> None:
-    outage = Outage("q")
-    for number in range(4):
-        outage.unavailable(f"k{number}", DOWN, 0)
-    before = outage.starts(10, 0)
-    outage.unavailable("k4", DOWN, 0)
+def probe(outage: Outage, now_us: int, key: str = "probe") -> None:
+    assert outage.probe_of([key], now_us) == key
+    outage.begins(key, now_us)
 
-    assert (before, outage.starts(10, 0)) == (10, 0)
+
+def test_four_failures_in_a_row_hold_nothing_and_the_fifth_does() -> None:
+    outage = Outage()
+    for number in range(4):
+        fail(outage, f"k{number}")
+    before = outage.starts(10, 0)
+    verdict = outage.failed("k4", DOWN, 0, 0, last=False)
+
+    assert (before, outage.starts(10, 0), verdict.began) == (10, 0, True)
 
 
 def test_an_answer_in_between_starts_the_count_again() -> None:
-    outage = Outage("q")
+    outage = Outage()
     for number in range(8):
-        outage.unavailable(f"k{number}", DOWN, 0)
+        fail(outage, f"k{number}")
         if number == 3:
-            outage.reachable("x", 0)
+            answer(outage)
 
     assert outage.starts(10, 0) == 10
 
@@ -57,229 +74,174 @@ def test_one_key_probes_after_a_second_then_after_two_and_so_on_up_to_a_minute()
         pauses.append(wait_us // S)
         assert outage.starts(10, now_us - 1) == 0
         assert outage.starts(10, now_us) == 1
-        outage.probe_started()
+        probe(outage, now_us)
         assert outage.starts(10, now_us) == 0
-        outage.unavailable("probe", DOWN, now_us)
+        fail(outage, "probe", now_us=now_us)
 
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-def test_a_probe_that_is_answered_ends_the_pause() -> None:
+def test_a_probe_that_is_answered_ends_the_outage_and_says_how_long_it_was() -> None:
     outage = paused()
-    outage.starts(10, S)
-    outage.probe_started()
-    outage.reachable("probe", S)
+    probe(outage, S)
+    ended = outage.answered("probe", 3 * S)
 
-    assert outage.starts(10, S) == 10
+    assert (ended, outage.starts(10, 3 * S), outage.is_on()) == ((3.0, 5), 10, False)
 
 
 def test_a_probe_that_ends_without_an_answer_is_followed_by_another() -> None:
     outage = paused()
-    outage.starts(10, S)
-    outage.probe_started()
-    outage.unanswered()
+    probe(outage, S)
+    outage.unanswered("another key, whose call was under way before")
+    still = outage.starts(10, S)
+    outage.unanswered("probe")
 
-    assert outage.starts(10, S) == 1
+    assert (still, outage.starts(10, S)) == (0, 1)
 
 
 def test_calls_that_were_under_way_when_the_target_went_down_do_not_lengthen_the_pause() -> None:
     outage = paused()
     for number in range(50):
-        outage.unavailable(f"late{number}", DOWN, 0)
+        fail(outage, f"late{number}")
 
     assert outage.probe_in_us(0) == S
 
 
-def test_a_call_that_was_never_made_costs_no_attempt_and_one_that_broke_costs_one_the_second_time() -> None:
-    outage = Outage("q")
+def test_a_call_that_was_never_made_costs_no_attempt_while_the_target_answers_nobody() -> None:
+    outage = Outage()
 
-    assert [outage.unavailable("never", DOWN, 0) for _ in range(3)] == [True, True, True]
-    assert [outage.unavailable("poison", BROKE, 0) for _ in range(4)] == [True, False, True, False]
+    assert [fail(outage, "a", last=True) for _ in range(9)] == [True] * 9
 
 
 def test_a_call_that_was_never_made_costs_an_attempt_once_the_target_has_answered_another() -> None:
-    outage, released = Outage("q"), []
+    outage, released = Outage(), []
     for _ in range(2):
-        released += [outage.unavailable("a", DOWN, 0), outage.unavailable("a", DOWN, 0)]
-        outage.reachable("b", 0)
-        released.append(outage.unavailable("a", DOWN, 0))
+        released += [fail(outage, "a"), fail(outage, "a")]
+        answer(outage, "b")
+        released.append(fail(outage, "a"))
 
     assert released == [True, True, False] * 2
 
 
-def test_an_answer_for_the_key_itself_makes_up_for_its_failures() -> None:
-    outage = Outage("q")
-    outage.unavailable("a", BROKE, 0)
-    outage.reachable("a", 0)
+def test_a_call_that_broke_is_pardoned_once_until_its_key_is_answered() -> None:
+    outage = Outage()
+    first = [fail(outage, "poison", BROKE) for _ in range(4)]
+    answer(outage, "poison")
 
-    assert outage.unavailable("a", BROKE, 0)
+    assert (first, fail(outage, "poison", BROKE)) == ([True, False, False, False], True)
+
+
+def test_a_call_that_broke_is_not_pardoned_in_the_last_attempt_of_its_key() -> None:
+    assert not fail(Outage(), "poison", BROKE, last=True)
+
+
+def test_a_call_that_broke_is_not_pardoned_where_nobody_will_remember_it() -> None:
+    assert not fail(Outage(lasting=False), "poison", BROKE)
+
+
+def test_a_call_that_was_refused_costs_no_attempt_while_the_target_answers_nobody() -> None:
+    outage = Outage()
+    answer(outage)
+
+    assert [fail(outage, "a", REFUSED, last=True) for _ in range(9)] == [True] * 9
+
+
+def test_a_call_that_was_refused_costs_an_attempt_if_the_target_answered_another_meanwhile() -> None:
+    outage = Outage()
+    sent = outage.answers
+    answer(outage)
+
+    assert not fail(outage, "a", REFUSED, sent=sent)
+    assert outage.starts(10, 0) == 10
+
+
+def test_refusals_that_count_against_their_keys_are_no_outage() -> None:
+    outage = Outage()
+    answer(outage)
+    for number in range(9):
+        fail(outage, f"k{number}", REFUSED, sent=0)
+
+    assert not outage.is_on()
+
+
+def test_a_refused_probe_is_followed_by_one_with_a_key_that_failed_longer_ago() -> None:
+    outage, now_us, probed = paused(REFUSED), 0, []
+    for _ in range(6):
+        now_us += outage.probe_in_us(now_us) or 0
+        started = [f"k{number}" for number in range(outage.starts(10, now_us))]
+        key = outage.probe_of(started, now_us)
+        assert key is not None
+        outage.begins(key, now_us)
+        probed.append(key)
+        fail(outage, key, REFUSED, now_us)
+
+    assert probed == ["k0", "k1", "k2", "k3", "k4", "k0"]
 
 
 def test_of_very_many_released_keys_the_oldest_is_forgotten() -> None:
-    outage = Outage("q")
+    outage = Outage()
     for number in range(10_001):
-        outage.unavailable(f"k{number}", BROKE, 0)
+        fail(outage, f"k{number}", BROKE)
 
-    assert [outage.unavailable(key, BROKE, 0) for key in ("k0", "k10000")] == [True, False]
+    assert [fail(outage, key, BROKE) for key in ("k0", "k10000")] == [True, False]
 
 
-class Target:
-    """A reconciler that is down or up."""
+class Line:
+    """A connection that is cut and comes back as a test says, to a target that serves or not."""
 
     def __init__(self) -> None:
-        self.up = False
-        self.called: Counter[str] = Counter()
+        self.up = asyncio.Event()
+        self.serves = False
 
-    async def __call__(self, key: str, attempt: Attempt) -> None:
-        self.called[key] += 1
-        if not self.up:
-            raise TargetUnavailableError("connection refused")
+    @property
+    def is_connected(self) -> bool:
+        return self.up.is_set()
 
+    async def connected(self) -> None:
+        await self.up.wait()
 
-async def backlog(size: int) -> MemoryQueue:
-    queue = memory()
-    for number in range(size):
-        await queue.queue(f"k{number}")
-    return queue
+    async def is_serving(self) -> bool:
+        return self.serves
 
 
-@scenario
-async def test_a_target_that_is_down_for_an_hour_uses_up_no_attempts() -> None:
-    queue, errors, target = await backlog(20), Recorder(), Target()
-    settings = DispatcherSettings(concurrency=10, max_retry=2)
-
-    async with running(Dispatcher(queue, target, settings, errors=errors)):
-        await pass_time(queue, 60 * MINUTE, step=10 * SECOND)
-        counts = await queue.counts()
-
-    assert (counts.queued, counts.max_attempts, counts.dead_lettered, errors.told) == (20, 0, 0, [])
-    assert target.called.total() < 10 + 6 + 60 + 2
-
-
-@scenario
-async def test_a_key_that_alone_cannot_be_called_fails_instead_of_starting_over_and_over() -> None:
-    queue, called = await backlog(20), Counter[str]()
-
-    async def reconcile(key: str, attempt: Attempt) -> None:
-        called[key] += 1
-        if key == "k0":
-            raise DOWN
-
-    async with running(Dispatcher(queue, reconcile, DispatcherSettings(concurrency=2))):
-        await pass_time(queue, 29 * SECOND)
-        counts = await queue.counts()
-
-    assert (counts.queued, counts.not_before, counts.max_attempts) == (0, 1, 1)
-    assert called["k0"] <= 5
-
-
-@scenario
-async def test_a_target_that_is_back_is_noticed_by_the_next_probe_and_the_backlog_flows() -> None:
-    queue, target = await backlog(20), Target()
-
-    async with running(Dispatcher(queue, target)):
-        await pass_time(queue, 2 * SECOND)
-        target.up = True
-        await pass_time(queue, 4 * SECOND)
-        assert (await queue.counts()).queued == 0
-
-
-@scenario
-async def test_orphans_are_recovered_and_the_loop_lives_while_the_target_is_down() -> None:
-    queue, target = await backlog(1), Target()
-
-    async with running(Dispatcher(queue, target)) as dispatcher:
-        await pass_time(queue, MINUTE)
-        assert dispatcher.health.why_dead() == ""
-        assert dispatcher.health.why_unready() == ""
-
-
-@scenario
-async def test_a_drain_does_not_wait_for_a_target_that_is_down() -> None:
-    queue, target = await backlog(3), Target()
-
-    async with Dispatcher(queue, target):
-        await settle_down()
-
-    assert (await queue.counts()).queued == 3
-
-
-FIVE = DispatcherSettings(concurrency=5, max_run_time=MINUTE)
-
-
-class OddProbe:
-    """A target that is down for five calls, does something odd to the sixth, the probe, and is up from then on."""
-
-    def __init__(self, odd: Callable[[], Awaitable[object]]) -> None:
-        self.odd = odd
-        self.calls = 0
-
-    async def __call__(self, key: str, attempt: Attempt) -> None:
-        self.calls += 1
-        if self.calls <= 5:
-            raise TargetUnavailableError("connection refused")
-        if self.calls == 6:
-            await self.odd()
-
-
-async def cancel_itself() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(0)
-
-
-async def ignoring_cancellation(over: asyncio.Event) -> None:
-    while not over.is_set():
-        with contextlib.suppress(asyncio.CancelledError):
-            await over.wait()
-
-
-@scenario
-async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None:
-    queue = FragileQueue()
+def held_on_a_line(error: TargetUnavailableError, now_us: int) -> tuple[Outage, Line]:
+    """An outage whose probe at `now_us` failed too, so that the next is due in two seconds."""
+    line = Line()
+    outage = Outage(line)
     for number in range(5):
-        await queue.queue(f"k{number}")
+        fail(outage, f"k{number}", error)
+    probe(outage, now_us)
+    fail(outage, "probe", error, now_us)
+    return outage, line
 
-    async with running(Dispatcher(queue, OddProbe(asyncio.Event().wait), FIVE)):
-        await pass_time(queue, 2 * SECOND)
-        asked = len(queue.steps)
-        await settle_down(200)
-        assert len(queue.steps) == asked
+
+@pytest.mark.parametrize("error", [DOWN, BROKE], ids=["unsent", "broken"])
+@scenario
+async def test_a_connection_that_is_back_is_probed_at_once_but_not_twice_in_a_second(
+    error: TargetUnavailableError,
+) -> None:
+    outage, line = held_on_a_line(error, 10 * S)
+    line.up.set()
+
+    assert [outage.probe_in_us(now_us) for now_us in (10 * S, 11 * S - 1, 11 * S)] == [S, 1, 0]
 
 
 @scenario
-async def test_a_probe_that_is_due_while_no_slot_is_free_does_not_keep_the_loop_busy() -> None:
-    queue, over = FragileQueue(), asyncio.Event()
-    await queue.queue("a")
-    probed = OddProbe(functools.partial(ignoring_cancellation, over))
+async def test_a_connection_that_was_there_all_the_time_says_nothing_about_a_target_behind_a_proxy() -> None:
+    outage, line = held_on_a_line(REFUSED, 10 * S)
+    line.up.set()
 
-    async with running(Dispatcher(queue, probed, DispatcherSettings(concurrency=1, max_run_time=MINUTE))):
-        await pass_time(queue, 2 * MINUTE)
-        asked = len(queue.steps)
-        await settle_down(200)
-        idle = len(queue.steps) == asked
-        over.set()
-
-    assert idle
+    assert outage.probe_in_us(11 * S) == S
 
 
 @scenario
-async def test_a_probe_that_is_cancelled_from_within_is_followed_by_another() -> None:
-    queue = await backlog(20)
+async def test_a_target_behind_a_proxy_that_says_it_serves_is_probed_and_judged_by_that() -> None:
+    outage, line = held_on_a_line(REFUSED, 10 * S)
+    await outage.ask(11 * S)
+    before = outage.probe_in_us(11 * S)
+    line.serves = True
+    await outage.ask(12 * S)
+    probe(outage, 12 * S)
 
-    async with running(Dispatcher(queue, OddProbe(cancel_itself), FIVE)):
-        await pass_time(queue, 10 * SECOND)
-        assert (await queue.counts()).queued == 0
-
-
-@scenario
-async def test_a_probe_that_never_ends_is_followed_by_another_once_it_is_given_up() -> None:
-    queue, over = await backlog(20), asyncio.Event()
-
-    async with running(Dispatcher(queue, OddProbe(functools.partial(ignoring_cancellation, over)), FIVE)):
-        await pass_time(queue, 2 * MINUTE)
-        left = (await queue.counts()).queued
-        over.set()
-
-    assert left == 0
+    assert (before, fail(outage, "probe", REFUSED, 12 * S)) == (S, False)
+    assert outage.probe_in_us(12 * S) == 4 * S

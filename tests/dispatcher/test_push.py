@@ -105,7 +105,7 @@ async def test_a_note_whose_round_failed_is_delivered_again_and_has_another() ->
         first = await pushed(session, note(number="7"))
         again = await pushed(session, note(number="7"))
 
-    assert ((first[0], first[1]), again) == ((500, "StoreUnavailableError"), (200, "ok"))
+    assert ((first[0], first[1]), again) == ((503, "StoreUnavailableError"), (200, "ok"))
 
 
 @scenario

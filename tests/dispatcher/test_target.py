@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,77 +14,20 @@ from google.protobuf.any_pb2 import Any as Any_
 from google.rpc.status_pb2 import Status
 
 import dispatcher
-from dispatcher import Dispatcher, DispatcherSettings, ServiceCallback, service_callback
+from dispatcher import Dispatcher, DispatcherSettings, service_callback
 from tests.support.dispatching import Recorder, dead_letters, memory, scenario, state, states, until
 from tests.support.grpc import nonsense
+from tests.support.targets import aborting, done, queued_keys, reconciler
 from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
 from workqueue import RequeueNotBefore as NotBefore
 from workqueue.attempt import Attempt
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.pb import workqueue_pb2 as pb
-from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.reconciler import serve
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MINUTE = timedelta(minutes=1)
-
-Process = Callable[[pb.ProcessRequest, Any], Awaitable[pb.ProcessResponse]]
-
-
-class Reconciler(WorkqueueServiceServicer):
-    """A reconciler as anybody may write one, in any language."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.requests: list[pb.ProcessRequest] = []
-
-    async def Process(self, request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:  # noqa: N802
-        self.requests.append(request)
-        return await self.process(request, context)
-
-    async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Any) -> pb.KeyState:  # noqa: N802
-        raise NotImplementedError
-
-
-class Server:
-    """A gRPC server that can be stopped hard and started again on its port."""
-
-    def __init__(self, reconciler: Reconciler) -> None:
-        self.reconciler = reconciler
-        self.port = 0
-
-    async def start(self) -> None:
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        add_WorkqueueServiceServicer_to_server(self.reconciler, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
-        await self._server.start()
-
-    async def stop(self) -> None:
-        await self._server.stop(None)
-
-
-@asynccontextmanager
-async def reconciler(process: Process) -> AsyncIterator[tuple[Server, ServiceCallback]]:
-    server = Server(Reconciler(process))
-    await server.start()
-    try:
-        async with service_callback(f"grpc://127.0.0.1:{server.port}") as callback:
-            yield server, callback
-    finally:
-        await server.stop()
-
-
-async def done(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
-    return pb.ProcessResponse()
-
-
-def aborting(code: grpc.StatusCode, text: str = "no") -> Process:
-    async def process(request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:
-        await context.abort(code, text)
-        raise AssertionError
-
-    return process
 
 
 @scenario
@@ -189,16 +130,9 @@ async def test_python_on_both_ends_is_as_if_there_were_no_wire() -> None:
     }
 
 
-async def queued_keys(*keys: str) -> MemoryQueue:
-    queue = memory()
-    for key in keys:
-        await queue.queue(key)
-    return queue
-
-
 @pytest.mark.parametrize(
     ("code", "infrastructure"),
-    [(grpc.StatusCode.INTERNAL, False), (grpc.StatusCode.UNAVAILABLE, True), (grpc.StatusCode.CANCELLED, False)],
+    [(grpc.StatusCode.INTERNAL, False), (grpc.StatusCode.UNKNOWN, False), (grpc.StatusCode.CANCELLED, False)],
 )
 @scenario
 async def test_an_error_status_fails_the_attempt(code: grpc.StatusCode, infrastructure: bool) -> None:

@@ -32,6 +32,9 @@ from tests.support.dispatching import (
     until,
 )
 from workqueue.access.tokens import StaticTokens
+from workqueue.backends.memory.backend import MemoryQueue
+from workqueue.errors import StoreUnusableError
+from workqueue.interface import Leased, LeaseRequest
 from workqueue.web.bearer import BearerTokens
 from workqueue.web.server import http_server
 
@@ -98,7 +101,7 @@ async def test_rounds_may_overlap() -> None:
 
 
 @scenario
-async def test_a_failed_round_answers_500_with_the_errors_text() -> None:
+async def test_a_round_whose_store_is_down_answers_503_with_the_errors_text() -> None:
     queue = FragileQueue()
     await queue.queue("a")
     queue.broken["complete"] = 1
@@ -106,7 +109,22 @@ async def test_a_failed_round_answers_500_with_the_errors_text() -> None:
     async with asking(dispatcher.handler(queue, callback=nothing)) as session:
         answer = await asked(session)
 
-    assert answer == (500, "StoreUnavailableError: complete failed")
+    assert answer == (503, "StoreUnavailableError: complete failed")
+
+
+class UnusableQueue(MemoryQueue):
+    """A store that an operator must mend."""
+
+    async def lease(self, request: LeaseRequest) -> Leased:
+        raise StoreUnusableError("no such table")
+
+
+@scenario
+async def test_a_round_that_fails_for_good_answers_500_with_the_errors_text() -> None:
+    async with asking(dispatcher.handler(UnusableQueue(), callback=nothing)) as session:
+        answer = await asked(session)
+
+    assert answer == (500, "StoreUnusableError: no such table")
 
 
 @scenario
@@ -119,7 +137,7 @@ async def test_a_trigger_is_not_ready_while_its_store_is_down_and_needs_no_round
         down = await asked(session, "/readyz", "GET")
         back = await asked(session, "/readyz", "GET")
 
-    assert (failed, down, back) == (500, (503, "StoreUnavailableError: counts failed"), (200, "ok"))
+    assert (failed, down, back) == (503, (503, "StoreUnavailableError: counts failed"), (200, "ok"))
 
 
 @scenario

@@ -15,6 +15,7 @@ ROUND = "tests.dispatcher.test_round:test_"
 LOOP = "tests.dispatcher.test_loop:test_"
 RUN_TIME = "tests.dispatcher.test_run_time:test_"
 OUTAGES = "tests.dispatcher.test_outage:test_"
+DOWN = "tests.dispatcher.test_target_down:test_"
 CANCELLATION = "tests.dispatcher.test_cancellation:test_"
 
 
@@ -57,21 +58,18 @@ DISPATCH_BUGS = [
     ),
     DispatchBug(
         "a target that is down uses up the attempts of the backlog",
-        OUTAGES + "a_target_that_is_down_for_an_hour_uses_up_no_attempts",
-        (Edit(OUTAGE + "unavailable", "return True", "return False"),),
+        DOWN + "a_target_that_is_down_for_an_hour_uses_up_no_attempts",
+        (Edit(SETTLE + "_is_released_for", "return verdict.is_released", "return False"),),
     ),
     DispatchBug(
         "starts never pause, however long the target is down",
-        OUTAGES + "four_failures_in_a_row_pause_nothing_and_the_fifth_does",
-        (
-            Edit(OUTAGE + "starts", "return min(room, 1)", "return room"),
-            Edit(OUTAGE + "starts", "return 0", "return room"),
-        ),
+        OUTAGES + "four_failures_in_a_row_hold_nothing_and_the_fifth_does",
+        (Edit(OUTAGE + "_note", "if self._in_a_row < IN_A_ROW:", "if True:"),),
     ),
     DispatchBug(
         "starts stay paused after the target is back",
-        OUTAGES + "a_probe_that_is_answered_ends_the_pause",
-        (Edit(OUTAGE + "reachable", "self._since_us = None", "self._probe_us = now_us + self._delay_us"),),
+        OUTAGES + "a_probe_that_is_answered_ends_the_outage_and_says_how_long_it_was",
+        (Edit(OUTAGE + "answered", "self._since_us, self._probe = None", "self._calls, self._probe = 0"),),
     ),
     DispatchBug(
         "a key that is out of attempts is dropped in silence when its error is final",
@@ -127,7 +125,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a callback whose lease was lost runs on",
         RUN_TIME + "a_callback_whose_lease_is_lost_is_cancelled_and_nothing_is_settled_or_told",
-        (Edit(ATTEMPT + "start", "owned.lost.subscribe(run.lose)", "pass"),),
+        (Edit(ATTEMPT + "_start", "owned.lost.subscribe(run.lose)", "pass"),),
     ),
     DispatchBug(
         "an orphan that was given up is not told of",

@@ -138,6 +138,10 @@ class FragileQueue(MemoryQueue):
         self._step("complete")
         return await super().complete(owned)
 
+    async def release(self, owned: Owned) -> bool:
+        self._step("release")
+        return await super().release(owned)
+
     async def queue_many(self, items: Any) -> None:
         self._step("queue_many")
         await super().queue_many(items)

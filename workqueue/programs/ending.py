@@ -5,7 +5,7 @@
 | 0 | done; for a server: it was told to stop, and drained |
 | 1 | not done, or not all of it: a key was not there or had changed, or the store needs an operator |
 | 2 | the command line or a setting is wrong; nothing was done |
-| 75 | the store or the server cannot be reached at the moment; the same command may work later (EX_TEMPFAIL) |
+| 75 | the store, the server or the target cannot be reached now; the same command may work later (EX_TEMPFAIL) |
 | 130 | interrupted from the keyboard |
 """
 
@@ -21,6 +21,7 @@ import typer
 
 from workqueue.access.files import raise_open_files
 from workqueue.errors import (
+    InfrastructureError,
     InvalidKeyError,
     InvalidOptionsError,
     InvalidSettingError,
@@ -48,7 +49,7 @@ FAILED, MISUSED, TEMPORARY = 1, 2, 75
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 not (all) done, 2 wrong command line or setting, "
-    "75 the store cannot be reached now, 130 interrupted."
+    "75 the store or the target cannot be reached now, 130 interrupted."
 )
 
 _MISUSE = (InvalidKeyError, InvalidOptionsError, InvalidSettingError, MissingExtraError)
@@ -110,7 +111,7 @@ def code_of(error: WorkQueueError) -> int:
     """The exit code that tells a script what to do about `error`."""
     if isinstance(error, _MISUSE):
         return MISUSED
-    return TEMPORARY if isinstance(error, StoreUnavailableError) else FAILED
+    return TEMPORARY if isinstance(error, StoreUnavailableError | InfrastructureError) else FAILED
 
 
 def _leaves(group: ExceptionGroup[WorkQueueError]) -> Iterator[WorkQueueError]:

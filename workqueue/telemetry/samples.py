@@ -99,6 +99,7 @@ def attempt_samples(dispatchers: Sequence[DispatchMetrics], steady_us: int) -> I
     yield from _labelled("workqueue_error_events_total", (dispatcher.events for dispatcher in dispatchers))
     yield "workqueue_retries_total", (), sum(dispatcher.outcomes["retried"] for dispatcher in dispatchers)
     yield "workqueue_runaway_callbacks", (), sum(dispatcher.runaway_callbacks for dispatcher in dispatchers)
+    yield "workqueue_target_down", (), int(any(dispatcher.is_target_down() for dispatcher in dispatchers))
     yield "workqueue_attempts_at_completion", (), [dispatcher.attempts_at_completion for dispatcher in dispatchers]
     yield "workqueue_lease_age_seconds", (), [dispatcher.lease_age for dispatcher in dispatchers]
     ages = [max(steady_us - began_us, 0) / 1e6 for d in dispatchers for began_us in list(d.running.values())]

@@ -228,7 +228,7 @@ async def test_a_host_that_has_no_address_is_an_outage() -> None:
     async with http_callback("http://no-such-host.invalid/") as callback:
         with pytest.raises(TargetUnavailableError, match=r"no-such-host\.invalid") as raised:
             await callback("a", attempt())
-    assert not raised.value.reached
+    assert raised.value.trouble == "unsent"
 
 
 def server_tls(pair: Pair) -> ServerTLS:
@@ -256,7 +256,7 @@ async def test_a_connection_that_breaks_is_an_outage_in_which_the_handler_was_re
     async with server, http_callback(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as callback:
         with pytest.raises(TargetUnavailableError) as raised:
             await callback("a", attempt())
-    assert raised.value.reached
+    assert raised.value.trouble == "broken"
 
 
 @scenario
