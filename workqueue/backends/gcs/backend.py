@@ -102,6 +102,7 @@ class GCSQueue:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._handles.aftermath.close()
         self._handles.closed = True
         self.renewer.close()
         self._waiters.wake()

@@ -13,6 +13,7 @@ from enum import Enum
 from functools import partial
 from typing import cast
 
+from workqueue.backends.gcs.aftermath import Aftermath
 from workqueue.backends.gcs.api.objects import Deleted, Stored
 from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.bucket import Bucket
@@ -103,6 +104,8 @@ class Handles:
         self._renewer = renewer
         self._sharing = sharing
         self._news = news
+        self.aftermath = Aftermath()
+        """Ends what cancelled callers began."""
         self.closed = False
 
     # giving handles out
@@ -173,7 +176,7 @@ class Handles:
         self._check_open()
         if queued.entry.not_before_us > self._bucket.clock.wall_us():
             raise StartLostError(f"the time of {queued.key!r} has not come")
-        owned = await self._start_one(cast(Candidate, queued.version))
+        owned = await self.aftermath.run(self._start_one(cast(Candidate, queued.version)), _hand_back)
         if owned is None:
             raise StartLostError
         return owned
@@ -343,3 +346,8 @@ class Handles:
     def _check_open(self) -> None:
         if self.closed:
             raise QueueClosedError
+
+
+async def _hand_back(owned: Owned | None) -> None:
+    if owned is not None:
+        await owned.release()

@@ -46,9 +46,16 @@ class Leasing:
         self._turn = asyncio.Lock()
 
     async def step(self, request: LeaseRequest) -> Leased:
-        """Recover orphans, then start keys (see `LeasingQueue.lease`)."""
+        """Recover orphans, then start keys (see `LeasingQueue.lease`); a cancelled step hands back what it started."""
+        step = _Step(self._bucket, self._handles, self._sharing, request)
+        try:
+            return await self._handles.aftermath.run(self._in_turn(step), step.hand_back)
+        except asyncio.CancelledError:
+            step.stop()
+            raise
+
+    async def _in_turn(self, step: _Step) -> Leased:
         async with self._turn:
-            step = _Step(self._bucket, self._handles, self._sharing, request)
             return await step.run()
 
 
@@ -71,8 +78,15 @@ class _Step:
         self._started: list[Owned] = []
         self._recovered: list[RecoveredOrphan] = []
         self._errors: list[Exception] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Start nothing more: nobody is there to have it."""
+        self._stopped = True
 
     async def run(self) -> Leased:
+        if self._stopped:
+            return Leased(())
         running = await self._sharing.look()
         await self._recover(running)
         try:
@@ -120,7 +134,7 @@ class _Step:
         if rate is not None and wanted:
             wanted = await self._bucket.stored.spend(running, rate, wanted)
         async with self._sharing.permits(running, room, wanted) as permits:
-            while permits and (chosen := await self._sharing.choose(len(permits))):
+            while permits and not self._stopped and (chosen := await self._sharing.choose(len(permits))):
                 lost = await self._try_all(chosen, permits)
                 await self._sharing.raced(len(chosen), lost, len(permits))
 
@@ -171,9 +185,15 @@ class _Step:
         if not self._started:
             return
         surplus = await self._sharing.surplus(self._request.concurrency)
-        beyond = [owned for owned in self._started if owned.lease.token in surplus]
-        self._started = [owned for owned in self._started if owned not in beyond]
-        await self._all(map(_release, beyond))
+        await self._release([owned for owned in self._started if owned.lease.token in surplus])
+
+    async def hand_back(self, leased: Leased) -> None:
+        """Release everything that was started."""
+        await self._release(list(self._started))
+
+    async def _release(self, surplus: Sequence[Owned]) -> None:
+        self._started = [owned for owned in self._started if owned not in surplus]
+        await self._all(map(_release, surplus))
 
     async def _all(self, steps: Iterable[Awaitable[_T | None]]) -> list[_T]:
         """Take every step at once; returns the outcomes that are not None, and notes the store's errors."""
