@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -118,7 +119,7 @@ async def test_a_delete_is_of_this_very_object() -> None:
 async def test_objects_are_read_from_caches_and_on_request_from_the_server() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, replica):
         site = server.create("Site", "home", spec={"theme": "dark"})
-        replica.put(site)
+        replica.put(site, json.dumps(site))
         server.touch("Site", "home", newer="yes")
         assert ours.get(SITE, "default/home") == site == ours.subject("default/home")
         assert ours.find(SITE, "theme", "dark") == [site]
@@ -139,7 +140,8 @@ def failed(key: str, action: Any = "dead-lettered") -> ErrorEvent:
 @scenario
 async def test_events_that_cannot_be_sent_are_counted_and_never_raise() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, replica):
-        replica.put(server.create("Site", "home", spec={"theme": "dark"}))
+        site = server.create("Site", "home", spec={"theme": "dark"})
+        replica.put(site, json.dumps(site))
         events = KubernetesEvents(ours, "pod-1")
         server.faults.append(Fault("create", "events", status=403))
         for event in (failed("default/home"), failed("default/absent"), failed("default/home", "requeued")):

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.kubernetes.server import KubernetesServer
 from tests.support.dispatching import scenario
 from tests.support.kubernetes import watching
-from workqueue.sources.kubernetes import Watch, nothing
+from workqueue.sources.kubernetes import Watch, nothing, without_managed_fields
 
 NODES = {"node": lambda pod: [pod["spec"]["nodeName"]]}
 
@@ -89,8 +89,8 @@ async def test_an_index_forgets_what_vanished_while_nobody_watched() -> None:
 
 
 @scenario
-async def test_what_the_server_alone_needs_is_not_kept() -> None:
-    watch = Watch("v1/Pod")
+async def test_what_the_server_alone_needs_may_be_left_out() -> None:
+    watch = Watch("v1/Pod", keep=without_managed_fields)
     async with KubernetesServer() as server:
         server.store.create(
             server.resource("Pod"), "d", {"metadata": {"name": "a", "managedFields": [{"manager": "m"}]}}

@@ -20,7 +20,7 @@ from workqueue.sources.kubernetes.errors import (
 from workqueue.sources.kubernetes.kinds import Kind, name_of
 from workqueue.sources.kubernetes.mapping import KeysOf, annotation, itself, label, owner, prefixed
 from workqueue.sources.kubernetes.source import KubernetesSource
-from workqueue.sources.kubernetes.watches import Watch, nothing, without_managed_fields
+from workqueue.sources.kubernetes.watches import Watch, nothing, whole, without_managed_fields
 
 __all__ = [
     "API",
@@ -43,5 +43,6 @@ __all__ = [
     "nothing",
     "owner",
     "prefixed",
+    "whole",
     "without_managed_fields",
 ]

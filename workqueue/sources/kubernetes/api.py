@@ -112,6 +112,18 @@ class API:
             raise UnreachableError(f"{method} {path}: the answer is no JSON object")
         return answer
 
+    async def text(self, path: str, query: Mapping[str, str]) -> str:
+        """Read what is at `path`, to be parsed by the caller.
+
+        Raises:
+            KubernetesError: as `request`.
+        """
+        async with self._answer("GET", path, query, None, "") as response:
+            try:
+                return (await response.read()).decode()
+            except UnicodeDecodeError as error:
+                raise UnreachableError(f"GET {path}: the answer is no text: {error}") from error
+
     async def patch(self, path: str, patch: Object) -> Object:
         """Change the fields that `patch` has, by a JSON merge patch; returns the object.
 

@@ -8,14 +8,14 @@ up, and after a 410 the next list is compared with what is known: what vanished 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from workqueue.clock import Clock
-from workqueue.sources.kubernetes.api import API, Object
+from workqueue.sources.kubernetes.api import API
 from workqueue.sources.kubernetes.cache import Replica
 from workqueue.sources.kubernetes.errors import (
     ExpiredError,
@@ -24,12 +24,14 @@ from workqueue.sources.kubernetes.errors import (
     UnreachableError,
     error_of,
 )
+from workqueue.sources.kubernetes.pieces import pieces
 
 __all__ = ["Changed", "Reflector", "Room"]
 
 log = logging.getLogger(__name__)
 
 _PAGE = 500
+_AT_ONCE = 50  # objects of a page between two turns of the event loop
 _SILENCE_SECONDS = 90.0  # bookmarks come about once a minute
 _WATCH_SECONDS = (240, 480)  # spread, so that the watches of a restarted server do not all end at once
 _SHORTEST_WATCH_US = 1_000_000
@@ -88,7 +90,7 @@ class Reflector:
         self._replica.begin_listing()
         while True:
             try:
-                revision, more = self._take_page(await self._api.request("GET", path, query), first)
+                revision, more = await self._take_page(await self._api.text(path, query), first)
             except ExpiredError:
                 # The pages took longer than etcd remembers. Larger ones take fewer turns, at the price of memory.
                 self._page *= 4
@@ -101,15 +103,18 @@ class Reflector:
         self._revision, self._page, self._trouble = revision, _PAGE, ""
         log.info("listed %d of %s", len(self._replica), self._watch)
 
-    def _take_page(self, page: Object, first: bool) -> tuple[str, str]:
+    async def _take_page(self, text: str, first: bool) -> tuple[str, str]:
         """Take over the objects of one page; returns its version and what continues it."""
+        page: dict[str, Any] = {}
         try:
-            for object_ in page["items"] or ():
-                if keys := self._replica.put(object_):
+            for place, (object_, its_text) in enumerate(pieces(text, "items", page)):
+                if object_ is not None and (keys := self._replica.put(object_, its_text)):
                     self._changed(keys, first)
+                if place % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
             return str(page["metadata"]["resourceVersion"]), page["metadata"].get("continue", "")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UnreachableError(f"the list of {self._watch} is no list") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreachableError(f"the list of {self._watch} is no list: {error}") from error
 
     async def _follow(self) -> None:
         """Watch until the server ends it."""
@@ -134,14 +139,15 @@ class Reflector:
 
     def _take(self, line: bytes) -> None:
         try:
-            event = json.loads(line)
-            kind, object_ = event["type"], event["object"]
+            event: dict[str, Any] = {}
+            [(object_, text)] = pieces(line.decode(), "object", event)
+            kind = event["type"]
             if kind == "ERROR":
                 raise error_of(int(object_.get("code") or 500), str(object_.get("message")))
             revision = object_["metadata"]["resourceVersion"]
             if kind != "BOOKMARK":
                 change = self._replica.remove if kind == "DELETED" else self._replica.put
-                if keys := change(object_):
+                if keys := change(object_, text):
                     self._changed(keys, False)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreachableError(f"the watch of {self._watch} sent what is no event: {line[:80]!r}") from error

@@ -11,7 +11,7 @@ from workqueue.options import Options
 from workqueue.sources.kubernetes.kinds import Kind
 from workqueue.sources.kubernetes.mapping import KeysOf, itself
 
-__all__ = ["IndexOf", "Keep", "Watch", "nothing", "without_managed_fields"]
+__all__ = ["IndexOf", "Keep", "Watch", "nothing", "whole", "without_managed_fields"]
 
 Keep = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Given an object, what the cache is to keep of it. It may change the object and return it."""
@@ -20,8 +20,16 @@ IndexOf = Callable[[Mapping[str, Any]], Iterable[str]]
 """Given what is kept of an object, the values under which an index finds it."""
 
 
+def whole(object_: dict[str, Any]) -> dict[str, Any] | None:
+    """Keep the object as the API server sent it."""
+    return object_
+
+
 def without_managed_fields(object_: dict[str, Any]) -> dict[str, Any] | None:
-    """Keep everything but `metadata.managedFields`, which is often half of an object and of use to the server only."""
+    """Keep everything but `metadata.managedFields`, which is up to half of an object and of use to the server only.
+
+    It costs half as much CPU as parsing the object.
+    """
     object_["metadata"].pop("managedFields", None)
     return object_
 
@@ -42,7 +50,7 @@ class Watch:
         field_selector: only with these fields, as kubectl's `--field-selector`.
         keys: which keys an object stands for; by default its own `namespace/name`.
         priority: of keys whose object changed.
-        keep: what the cache keeps of an object.
+        keep: what the cache keeps of an object; it is kept as JSON text.
         indexes: functions that give an object's values in an index, by the index's name.
 
     Raises:
@@ -55,7 +63,7 @@ class Watch:
     field_selector: str = ""
     keys: KeysOf = itself
     priority: int = 0
-    keep: Keep = without_managed_fields
+    keep: Keep = whole
     indexes: Mapping[str, IndexOf] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
