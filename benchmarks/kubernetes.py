@@ -142,7 +142,10 @@ async def emitted(url: str, count: int, rate: float) -> tuple[list[float], float
             sent.setdefault(name_of(pod), []).append(int(moment))
         return [name_of(pod)]
 
-    async with source(url, Watch("v1/Pod", keys=keys, keep=nothing)) as (made, noting), ClientSession() as session:
+    async with (
+        source(url, Watch("v1/Pod", keys=keys, keep=nothing)) as (made, noting),
+        ClientSession(raise_for_status=True) as session,
+    ):
         await made.synced()
         await until(lambda: not made.waiting)
         start, began = len(noting.keys), Stopwatch()
@@ -161,7 +164,10 @@ async def emitted(url: str, count: int, rate: float) -> tuple[list[float], float
 
 async def relisted(url: str, changed: int) -> tuple[float, int]:
     """Seconds from a 410 until what changed is enqueued, and how many keys were."""
-    async with source(url, Watch("v1/Pod", keep=nothing)) as (made, noting), ClientSession() as session:
+    async with (
+        source(url, Watch("v1/Pod", keep=nothing)) as (made, noting),
+        ClientSession(raise_for_status=True) as session,
+    ):
         await made.synced()
         await until(lambda: not made.waiting)
         start = len(noting.keys)
@@ -226,7 +232,7 @@ def report(url: str, objects: int, rounds: int) -> None:
     print("memory, MiB: " + ", ".join(f"{what} {size:.0f}" for what, size in grown.items()))
     beside = (grown["source"] - grown["queue"]) / grown["cache"]
     print(f"  the source without its queue / a dict of the objects: {beside:.2f} (asked: below 1.3)")
-    lags, _, _ = asyncio.run(emitted(url, 1000, 100))
+    lags, *_ = asyncio.run(emitted(url, 1000, 100))
     print(f"an event on an idle watch, sent to enqueued, ms: {spread(lags)} (asked: p99 below 5)")
     lags, rate, capacity = asyncio.run(emitted(url, 50_000, 5000))
     print(f"50,000 events at up to 5,000 a second: {rate:.0f} a second by the clock, lag in ms: {spread(lags)}")

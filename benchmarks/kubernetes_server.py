@@ -82,7 +82,7 @@ class Server:
         self.objects = [encoded(pod(number, str(number + 1))) for number in range(objects)]
         self.pages: dict[int, bytes] = {}
         self.watch: web.StreamResponse | None = None
-        self.ended = asyncio.Event()
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/api/v1":
@@ -107,12 +107,17 @@ class Server:
     async def watched(self, request: web.BaseRequest) -> web.StreamResponse:
         self.watch, self.ended = web.StreamResponse(), asyncio.Event()
         await self.watch.prepare(request)
-        await self.ended.wait()
+        self.begun.set()
+        try:
+            await self.ended.wait()
+        finally:
+            self.begun.clear()
         return self.watch
 
     async def emit(self, count: int, rate: float) -> web.Response:
         """Send events at an even pace; each says in an annotation when it was sent."""
-        assert self.watch is not None, "nobody watches"
+        await self.begun.wait()
+        assert self.watch is not None
         events = [self.event(number) for number in range(count)]
         began = time.monotonic()
         for number, (head, tail) in enumerate(events):
@@ -136,8 +141,10 @@ class Server:
         self.pages.clear()
         for start in range(0, len(self.objects), PAGE):
             self.page(start)
+        await self.begun.wait()
         assert self.watch is not None
         await self.watch.write(b'{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}\n')
+        self.begun.clear()
         self.ended.set()
         return web.Response(body=b"{}")
 
