@@ -69,7 +69,7 @@ class BackgroundEnqueuer:
         self._sink = queue
         self._on_error = on_error
         self._clock = clock or equipment.clock
-        self._stamped: Callable[[Options], Options] = getattr(queue, "stamped", _as_it_is)
+        self._stamped: Callable[[Options], Options] | None = getattr(queue, "stamped", None)
         self._max_payload = equipment.max_payload
         self._buffer = Buffer(self.settings.buffer)
         self._since_us = 0
@@ -104,11 +104,12 @@ class BackgroundEnqueuer:
         added = self._buffer.take(key, with_trace(options))
         if added is None:
             return False
-        self.metrics.put += 1
-        if added:
-            self._note_added()
-        else:
-            self.metrics.merged += 1
+        metrics = self.metrics
+        metrics.put += 1
+        if not added:
+            metrics.merged += 1
+        elif (ready := len(self._buffer.ready)) == self.settings.batch or ready == 1:
+            self._note_ready(ready)
         return True
 
     def put_threadsafe(self, key: str, options: Options = _NOTHING_SAID) -> None:
@@ -163,13 +164,11 @@ class BackgroundEnqueuer:
 
     # taking
 
-    def _note_added(self) -> None:
-        ready = len(self._buffer.ready)
+    def _note_ready(self, ready: int) -> None:
+        """There is a first key, or a full batch."""
         if ready == 1:
             self._since_us = self._clock.steady_us()
-            _set(self._news)
-        elif ready == self.settings.batch:
-            _set(self._news)
+        _set(self._news)
 
     async def _until_room(self) -> None:
         if self._room is None or self._room.done():
@@ -209,7 +208,9 @@ class BackgroundEnqueuer:
 
     def _launch(self) -> Batch:
         items = self._buffer.launch(self.settings.batch)
-        batch = Batch(self._sink, {key: self._stamped(options) for key, options in items.items()}, self._clock)
+        if self._stamped is not None:
+            items = {key: self._stamped(options) for key, options in items.items()}
+        batch = Batch(self._sink, items, self._clock)
         self._flying.add(batch)
         self._since_us = self._clock.steady_us()  # what is left came before that, and lingers at most twice
         _set(self._room)
@@ -288,7 +289,3 @@ class BackgroundEnqueuer:
 def _set(future: asyncio.Future[None] | None) -> None:
     if future is not None and not future.done():
         future.set_result(None)
-
-
-def _as_it_is(options: Options) -> Options:
-    return options

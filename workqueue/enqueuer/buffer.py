@@ -6,7 +6,7 @@ overtake the first, and the older payload would win.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import islice
 
 from workqueue.clock import from_us
@@ -40,12 +40,12 @@ class Buffer:
             InvalidKeyError: it was not added.
         """
         home = self._held if key in self._flying else self.ready
-        waiting = home.get(key)
-        if waiting is None:
+        if key not in home:
             if len(self.ready) + len(self._held) >= self._limit:
                 return None
             home[validate_key(key)] = options
             return True
+        waiting = home[key]
         if options is waiting or options == waiting:
             return False
         both = merged(waiting, options)
@@ -56,16 +56,22 @@ class Buffer:
 
     def launch(self, limit: int) -> dict[str, Options]:
         """Take out up to `limit` keys, oldest first, to be sent."""
-        items = {key: self.ready.pop(key) for key in list(islice(self.ready, limit))}
+        if len(self.ready) <= limit:
+            items, self.ready = self.ready, {}
+        else:
+            items = dict(islice(self.ready.items(), limit))
+            for key in items:
+                del self.ready[key]
         self._flying.update(items)
         return items
 
-    def landed(self, keys: Iterable[str]) -> None:
+    def landed(self, keys: Collection[str]) -> None:
         """These are not on their way any more; those put again meanwhile become ready."""
-        for key in keys:
-            self._flying.discard(key)
-            if key in self._held:
-                self.ready[key] = self._held.pop(key)
+        self._flying.difference_update(keys)
+        if self._held:
+            for key in keys:
+                if key in self._held:
+                    self.ready[key] = self._held.pop(key)
 
     def clear(self) -> dict[str, Options]:
         """Take out every key that waits."""

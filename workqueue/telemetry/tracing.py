@@ -18,6 +18,7 @@ from workqueue.options import MAX_META_BYTES, Options
 
 try:
     from opentelemetry import trace
+    from opentelemetry.context import get_current
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # without the [otel] extra everything here does nothing
     trace = None  # type: ignore[assignment]
@@ -67,7 +68,9 @@ def with_trace(options: Options) -> Options:
 
 def traced_meta(meta: Mapping[str, str]) -> Mapping[str, str]:
     """`meta` with the current span in it; itself if there is none, or if meta has no room: tracing refuses no key."""
-    if trace is None or not trace.get_current_span().get_span_context().is_valid:
+    if trace is None or not get_current():  # an empty context is found out faster than the lack of a span
+        return meta
+    if not trace.get_current_span().get_span_context().is_valid:
         return meta
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
