@@ -239,6 +239,22 @@ async def test_a_tls_handshake_that_never_comes_makes_way_and_ends(tmp_path: Pat
         assert [await each.heard() for each in silent] == [""] * 4
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+@on_loop
+async def test_silent_connections_do_not_hold_up_the_end_of_a_server(
+    encrypted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workqueue.web.server._GRACE_SECONDS", 3600.0)
+    pair = Authority(tmp_path).issue("127.0.0.1")
+    tls = ServerTLS(pair.certificate, pair.key) if encrypted else None
+    async with contextlib.AsyncExitStack() as stack:
+        async with App().served(limits(), tls) as port:
+            silent = [await stack.enter_async_context(stranger(port)) for _ in range(4)]
+            silent[0].send(b"GET / HT")
+        for each in silent:
+            await each.heard()
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [

@@ -57,6 +57,10 @@ class Connection(HttpToolsProtocol):
         """Whether a request is under way, so that this connection need not make way for another."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    def close(self) -> None:
+        """Send what is still to be sent, then end it."""
+        self.transport.close()
+
     def abort(self) -> None:
         """End it at once."""
         self.transport.abort()

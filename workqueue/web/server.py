@@ -7,7 +7,6 @@ nobody reads) is limited in `connection`, `room` and `limits`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -25,7 +24,7 @@ from workqueue.web.tls import Handshake
 
 __all__ = ["http_server"]
 
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 5.0
 _LIMITS = HttpLimits()
 
 
@@ -88,6 +87,22 @@ class _Server(uvicorn.Server):
         self.servers = [await loop.create_server(self._greet, sock=each) for each in sockets or ()]
         self.started = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way, for a few seconds; whoever has asked for nothing is not waited for."""
+        for server in self.servers:
+            server.close()
+        self._room.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await self._room.emptied()
+                if self.server_state.tasks:
+                    await asyncio.wait(self.server_state.tasks)
+        for task in list(self.server_state.tasks):
+            task.cancel()
+        self._room.clear()
+
     def _greet(self) -> asyncio.Protocol:
         if self._contexts is None:
             return self._connection()
@@ -97,16 +112,7 @@ class _Server(uvicorn.Server):
         return Connection(self._limits, self._room, config=self.config, server_state=self.server_state, app_state={})
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of uvicorn's says something: at the end it reports that no task was cancelled, as an error.
-
-    Connections that never finished their handshake make it wait that long.
-    """
-    return not (str(record.msg).startswith("Cancel %s running task") and record.args == (0,))
-
-
 def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -116,7 +122,6 @@ def _config(app: ASGIApp, limits: HttpLimits) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=int(limits.idle_time.total_seconds()),
-        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     config.load()
     return config

@@ -41,6 +41,7 @@ class Handshake(asyncio.Protocol):
         self._connection = connection
         self._early: list[bytes] = []
         self._shaking: asyncio.Task[None] | None = None
+        self._lost = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,7 +56,12 @@ class Handshake(asyncio.Protocol):
         self._early.append(data)  # it came with the end of the handshake, before we knew of that
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         self._room.leave(self)
+
+    def close(self) -> None:
+        """End it at once: there is nothing to be sent yet."""
+        self.abort()
 
     def abort(self) -> None:
         """End it at once."""
@@ -76,7 +82,7 @@ class Handshake(asyncio.Protocol):
             self._room.leave(self)
             return
         self._room.leave(self)
-        if encrypted is not None:
+        if encrypted is not None and not self._lost:  # a connection that begins with its end would stay for ever
             self._hand_over(encrypted)
 
     def _hand_over(self, encrypted: asyncio.Transport) -> None:
