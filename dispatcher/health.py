@@ -13,6 +13,8 @@ _PERIODS = 3
 class Health:
     """What a loop and its rounds say of themselves; `/healthz` and `/readyz` answer from it.
 
+    Any stranger may read the answers. So they name the class of an error and not its text, which may hold an address.
+
     Args:
         setup: its clock judges how old a sign of life is. A loop that lives shows one each `poll_period` at the least,
             and may miss two. Its renewer has to tick, and its target may be down.
@@ -38,7 +40,7 @@ class Health:
 
     def died(self, error: BaseException) -> None:
         """The loop has ended of `error`, and nothing will be dispatched any more."""
-        self._died_of = f"{type(error).__name__}: {error}"
+        self._died_of = type(error).__name__
 
     def store_answered(self) -> None:
         """The store did what it was asked."""
@@ -46,12 +48,12 @@ class Health:
 
     def store_failed(self, error: BaseException) -> None:
         """The store did not."""
-        self._store_trouble = f"{type(error).__name__}: {error}"
+        self._store_trouble = f"the store does not work ({type(error).__name__}); the log says why"
 
     def why_dead(self) -> str:
         """Why the process should be restarted; empty = it is alive."""
         if self._died_of:
-            return f"the loop has died of {self._died_of}"
+            return f"the loop has died of {self._died_of}; the log says why"
         now_us = self._clock.steady_us()
         if self._iterated_us is not None and now_us - self._iterated_us > self._patience_us:
             return f"the loop has not moved for {(now_us - self._iterated_us) / 1e6:.0f} s"

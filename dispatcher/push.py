@@ -8,6 +8,7 @@ shed but has the next round, as soon as the trigger's period allows.
 from __future__ import annotations
 
 from collections import OrderedDict
+from hashlib import blake2b
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -32,7 +33,7 @@ class Push:
     def __init__(self, gate: RoundGate, health: Health) -> None:
         self._gate = gate
         self._health = health
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     async def pushed(self, request: Request, *, wait: bool) -> Response:
         """Answer one push: 2xx acknowledges it, anything else has it delivered again."""
@@ -44,7 +45,7 @@ class Push:
             return PlainTextResponse("this is no Pub/Sub push request\n", 400)
         if self._health.draining:  # it began while the body was read
             return PlainTextResponse("draining\n", 503)
-        if not note.is_news or note.number in self._seen:
+        if not note.is_news or _fingerprint(note) in self._seen:
             self._gate.shed()
             return PlainTextResponse("shed: nothing to start\n")
         turn = self._gate.admit_next()
@@ -53,13 +54,18 @@ class Push:
         self._remember(note)
         answer = await turn.answer(wait=wait)
         if answer.status_code >= 500:
-            self._seen.pop(note.number, None)  # it will be delivered again
+            self._seen.pop(_fingerprint(note), None)  # it will be delivered again
         return answer
 
     def _remember(self, note: Note) -> None:
-        self._seen[note.number] = None
+        self._seen[_fingerprint(note)] = None
         while len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
+
+
+def _fingerprint(note: Note) -> bytes:
+    """What is remembered of a note: its number may be as long as its body."""
+    return blake2b(note.number.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 async def _read(request: Request) -> bytes | None:

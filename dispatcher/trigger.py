@@ -92,8 +92,10 @@ class Trigger:
             finally:
                 await self.drain()
 
+        triggered = Route("/", self.triggered, methods=["GET", "POST"])
+        triggered.methods = {"GET", "POST"}  # Starlette adds HEAD, by which monitors look whether a page is there
         routes = [
-            Route("/", self.triggered, methods=["GET", "POST"]),
+            triggered,
             Route("/push", self.pushed, methods=["POST"]),
             Route("/healthz", self.live),
             Route("/readyz", self.ready),

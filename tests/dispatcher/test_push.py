@@ -78,6 +78,21 @@ async def test_a_note_that_is_delivered_again_is_acknowledged_without_a_round() 
 
 
 @scenario
+async def test_a_note_with_a_number_of_any_length_is_remembered_by_a_few_bytes() -> None:
+    queue, ledger = memory(), Ledger()
+    trigger = Trigger(Setup.of(queue, ledger, DispatcherSettings(trigger_period=timedelta(0))))
+
+    async with asking(trigger.app()) as session:
+        first = await pushed(session, note(number="7\U0001f600" * 5_000))
+        await queue.queue("a")
+        again = await pushed(session, note(number="7\U0001f600" * 5_000))
+        other = await pushed(session, note(number="7\U0001f600" * 5_001))
+
+    assert (first, again, other) == ((200, "ok"), (200, "shed"), (200, "ok"))
+    assert [len(each) for each in trigger._push._seen] == [16, 16]
+
+
+@scenario
 async def test_notes_that_come_together_share_a_round() -> None:
     """The first has its round at once; the others one more, after the period, that sees all of their keys."""
     queue, ledger = memory(), Ledger()

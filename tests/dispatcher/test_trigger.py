@@ -56,6 +56,17 @@ async def asked(session: ClientSession, path: str = "/", method: str = "POST") -
         return response.status, (await response.text()).strip()
 
 
+@scenario
+async def test_a_look_whether_the_page_is_there_is_no_trigger() -> None:
+    queue, ledger = memory(), Ledger()
+    await queue.queue("a")
+
+    async with asking(dispatcher.handler(queue, callback=ledger)) as session:
+        status, _ = await asked(session, method="HEAD")
+
+    assert (status, ledger.called) == (405, {})
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @scenario
 async def test_a_trigger_runs_a_round_and_answers_when_it_has_ended(method: str) -> None:
@@ -137,7 +148,7 @@ async def test_a_trigger_is_not_ready_while_its_store_is_down_and_needs_no_round
         down = await asked(session, "/readyz", "GET")
         back = await asked(session, "/readyz", "GET")
 
-    assert (failed, down, back) == (503, (503, "StoreUnavailableError: counts failed"), (200, "ok"))
+    assert (failed, down, back) == (503, (503, "the store does not work (StoreUnavailableError); the log says why"), (200, "ok"))
 
 
 @scenario

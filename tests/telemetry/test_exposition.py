@@ -32,6 +32,7 @@ from workqueue.web.metrics import watching
 from workqueue.web.server import http_server
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.txt"
+OWNERS = "workqueue_in_progress_keys_by_owner"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 # The buckets of the Go implementation, and of client-go, as their scrapes show them.
 GO_LATENCY = "0.25 0.5 1 2.5 5 10 20 30 45 60 120 240 480 960 3600 7200 14400 28800 43200 86400 +Inf"
@@ -188,6 +189,17 @@ def test_label_values_are_escaped_whatever_they_hold() -> None:
     assert r'workqueue_depth{name="a\"b\\c\nd?"} 0.0' in text.splitlines()
     assert value(text, 'workqueue_in_progress_keys_by_owner{owner="unknown"') == 2
     assert value(text, 'workqueue_in_progress_keys_by_owner{owner="?"') == 2
+
+
+def test_many_owners_are_a_hundred_series_and_one_for_the_rest() -> None:
+    queue = QueueMetrics("q")
+    queue.counts = Counts(in_progress_by_owner={f"pod-{number:03}": 2 + (number < 100) for number in range(300)})
+
+    lines = [line for line in rendered(Exposition(queues=[queue])).splitlines() if line.startswith(OWNERS)]
+
+    assert len(lines) == 101
+    assert value("\n".join(lines), OWNERS + '{owner="pod-000"') == 3
+    assert value("\n".join(lines), OWNERS + '{owner="other"') == 400
 
 
 def test_running_attempts_age_between_scrapes() -> None:

@@ -13,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.support.grpc import on_loop
@@ -67,6 +67,32 @@ async def test_anything_else_is_unauthorised(path: str, header: str) -> None:
 async def test_probes_need_no_token(path: str) -> None:
     async with guarded() as session, session.get(path) as response:
         assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/queue/healthz", 200), ("/queue/readyz", 200), ("/queue/", 401), ("/queue/metrics", 401), ("/healthz", 404)],
+)
+@on_loop
+async def test_an_app_that_is_mounted_in_another_asks_for_tokens_as_it_does_alone(path: str, status: int) -> None:
+    mounting = Starlette(routes=[Mount("/queue", BearerTokens(APP, StaticTokens(["secret"])))])
+    async with guarded(mounting) as session, session.get(path) as response:
+        assert response.status == status
+
+
+@on_loop
+async def test_a_path_that_only_ends_like_a_probe_is_none() -> None:
+    mounting = Starlette(routes=[Mount("/queue", BearerTokens(APP, StaticTokens(["secret"])))])
+    async with guarded(mounting) as session, session.get("/queue/x/healthz") as response:
+        assert response.status == 401
+
+
+@on_loop
+async def test_two_authorization_headers_are_refused_even_if_one_is_right() -> None:
+    both = [("Authorization", "Bearer wrong"), ("Authorization", "Bearer secret")]
+    async with guarded() as session, session.get("/", headers=both) as response:
+        assert response.status == 401
+        assert "more than one" in await response.text()
 
 
 @on_loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from workqueue.metrics import ByPriorityClass, DispatchMetrics, Histogram, QueueMetrics
@@ -37,7 +37,8 @@ class SampleSource(Protocol):
         """What it counted until now."""
 
 
-_UNKNOWN_OWNER = "unknown"
+_UNKNOWN_OWNER, _OTHER_OWNERS = "unknown", "other"
+_MOST_OWNERS = 100
 _T = TypeVar("_T")
 
 
@@ -85,11 +86,16 @@ def gauge_samples(queues: Sequence[QueueMetrics]) -> Iterator[Sample]:
     yield "workqueue_max_attempts", (), counts.max_attempts
     yield "workqueue_oldest_queued_seconds", (), counts.oldest_queued_seconds
     yield "workqueue_unreadable_keys", (), counts.unreadable
-    owners: defaultdict[str, int] = defaultdict(int)
-    for owner, keys in counts.in_progress_by_owner.items():
-        owners[owner or _UNKNOWN_OWNER] += keys
-    for owner, keys in owners.items():
+    for owner, keys in _by_owner(counts.in_progress_by_owner).items():
         yield "workqueue_in_progress_keys_by_owner", (owner,), keys
+
+
+def _by_owner(found: Mapping[str, int]) -> Mapping[str, int]:
+    """Those who have the most keys, and all others under one name: a series for each pod is too many."""
+    owners: defaultdict[str, int] = defaultdict(int)
+    for rank, (owner, keys) in enumerate(sorted(found.items(), key=lambda each: (-each[1], each[0]))):
+        owners[(owner or _UNKNOWN_OWNER) if rank < _MOST_OWNERS else _OTHER_OWNERS] += keys
+    return owners
 
 
 def attempt_samples(dispatchers: Sequence[DispatchMetrics], steady_us: int) -> Iterator[Sample]:
