@@ -18,6 +18,7 @@ from dispatcher.environment import (
     ServePorts,
     TargetFlags,
 )
+from workqueue.errors import InvalidSettingError
 from workqueue.programs import show
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
@@ -66,10 +67,18 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class OnceFlags:
-    """When to end."""
+class RoundFlags:
+    """When rounds run, where no loop does."""
 
     once: Annotated[bool, Flag("run one round, serve nothing, and exit", ("WORKQUEUE_ONCE",))] = False
+    no_loop: Annotated[
+        bool,
+        Flag("run rounds only when asked over HTTP, for services that sleep between calls", ("WORKQUEUE_NO_LOOP",)),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.once and self.no_loop:
+            raise InvalidSettingError("--once and --no-loop: give one of them")
 
 
 @app.command("serve")
@@ -87,17 +96,19 @@ def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags) ->
 
 @app.command("run")
 @with_flags
-def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, once: OnceFlags) -> None:
+def run(work: Work, listen: ListenFlags, ports: RunPorts, logs: LogFlags, rounds: RoundFlags) -> None:
     """Run loop and trigger, without a receiver.
 
-    For a queue that is filled by others. With --once it runs one round and exits, for cron jobs.
+    For a queue that is filled by others. With --once it runs one round and exits, for cron jobs; with --no-loop it runs
+    one for each call of its URL.
     """
     configure_logging(logs.log_level, logs.log_format)
     process = work.process()
-    if once.once:
+    if rounds.once:
         run_server(process.once())
-    else:
-        run_server(process.serve(listen.front(ports.http_port), None))
+        return
+    front = listen.front(ports.http_port)
+    run_server(process.answer(front) if rounds.no_loop else process.serve(front, None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from dispatcher.callback import Callback
 from dispatcher.environment import EventFlags
+from dispatcher.health import Health
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.outage import Outage
 from dispatcher.round import Round
@@ -93,23 +94,35 @@ class Process:
             errors = self.events.emitter(metrics_of(queue).name)
             dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
             fired = self.schedules.fired(queue) if self.schedules is not None else nullcontext()
-            async with self._watched(dispatcher, queue, front) as trigger, _received(queue, front, grpc_port), fired:
+            watched = self._watched(dispatcher.setup, dispatcher.health, front)
+            async with watched as trigger, _received(queue, front, grpc_port), fired:
                 await run_until_signalled(dispatcher, trigger)
+
+    async def answer(self, front: Front) -> None:
+        """Run a round for each call of the trigger and none besides, until SIGTERM or SIGINT; then drain."""
+        async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
+            errors = self.events.emitter(metrics_of(queue).name)
+            async with self._watched(Setup.of(queue, callback, self.settings, errors), None, front) as trigger:
+                stopping = asyncio.Event()
+                with until_signalled(stopping.set, trigger.hurry):
+                    await stopping.wait()
+                    await trigger.drain()
+            await errors.give_up()
 
     @property
     def _sources(self) -> list[SampleSource]:
         return [*self.sources, *([self.schedules.metrics] if self.schedules is not None else [])]
 
     @asynccontextmanager
-    async def _watched(self, dispatcher: Dispatcher, queue: FullQueue, front: Front) -> AsyncIterator[Trigger]:
-        """Serve trigger, probes and metrics over HTTP until the block ends."""
-        metrics = metrics_of(queue)
+    async def _watched(self, setup: Setup, health: Health | None, front: Front) -> AsyncIterator[Trigger]:
+        """Serve trigger, probes and metrics over HTTP until the block ends; without a loop's `health` its own."""
+        metrics = metrics_of(setup.queue)
         exposition = Exposition(
-            identity(self.environ), [metrics], [dispatcher.metrics], others=[REGISTRY], sources=self._sources
+            identity(self.environ), [metrics], [setup.metrics], others=[REGISTRY], sources=self._sources
         )
-        trigger = Trigger(dispatcher.setup, dispatcher.health)
+        trigger = Trigger(setup, health)
         async with (
-            GaugeRefresher(queue, metrics, [dispatcher.metrics]),
+            GaugeRefresher(setup.queue, metrics, [setup.metrics]),
             front.opened(trigger.app(exposition.scraped), "trigger, probes and metrics"),
         ):
             try:

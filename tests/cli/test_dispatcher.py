@@ -98,6 +98,27 @@ def _waiting(url: str, *more: str) -> AbstractContextManager[Server]:
     return serving("dispatcher.cli", "run", *callback, "--http-port", "0", "--queue", url, *more)
 
 
+def test_without_a_loop_a_round_runs_when_its_url_is_called_and_only_then(url: str) -> None:
+    run(url, "enqueue", "a")
+    command = ["run", "--no-loop", "--callback", "tests.support.reconcilers:complete", "--poll-period", "10ms"]
+    with serving("dispatcher.cli", *command, "--http-port", "0", "--queue", url) as it:
+        port = it.port("trigger, probes and metrics on")
+        assert [status(port, path) for path in ("/healthz", "/readyz")] == [200, 200]
+        assert run(url, "get", "a").code == 0
+
+        assert status(port, "/") == 200
+        assert run(url, "get", "a").code == 1
+        it.tell()
+        assert it.ended() == 0
+
+
+def test_rounds_run_once_or_on_call_not_both(url: str) -> None:
+    ended = dispatcher("run", "--once", "--no-loop", "--callback", "tests.support.reconcilers:complete", "--queue", url)
+
+    assert ended.code == 2
+    assert ended.err.endswith("--once and --no-loop: give one of them\n")
+
+
 def test_once_runs_one_round_and_ends(url: str) -> None:
     run(url, "enqueue", "a", "b", "c")
     once = ["run", "--once", "--callback", "tests.support.reconcilers:complete", "--concurrency", "2", "--queue", url]

@@ -39,8 +39,7 @@ class Resolver:
         for volume in self.pod["spec"].get("volumes", ()):
             name = volume["name"]
             if claim := volume.get("persistentVolumeClaim"):
-                folder = self.claims / f"{self.namespace}-{claim['claimName']}"
-                folder.mkdir(exist_ok=True)
+                folder = await self._claimed(claim["claimName"])
             else:
                 folder = self.folder / name
                 folder.mkdir()
@@ -50,11 +49,19 @@ class Resolver:
             found[name] = folder
         return found
 
+    async def _claimed(self, name: str) -> Path:
+        """The folder of a claim, which is bound by that: there are no PersistentVolumes here."""
+        claim = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{name}"
+        await self.api.patch(f"{claim}/status", {"status": {"phase": "Bound"}})
+        folder = self.claims / f"{self.namespace}-{name}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def _give(self, folder: Path) -> None:
         group = self.pod["spec"].get("securityContext", {}).get("fsGroup", 0)
         for path in (folder, *folder.iterdir()):
-            os.chown(path, 0, group)
-            path.chmod(0o2775 if path.is_dir() else 0o640)
+            os.chown(path, -1, group)  # whoever made a file keeps it
+            path.chmod(0o2775 if path.is_dir() else 0o660)
 
     async def _files(self, source: Object) -> dict[str, bytes]:
         if secret := source.get("secret"):
