@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.backends import BACKENDS, Backend
+from tests.support.dispatching import bounded
 from workqueue.conformance import Target
 
 
@@ -21,3 +23,13 @@ def target(backend: Backend) -> Iterator[Target]:
     """The backend's target; what it needs, such as a server, runs until the session ends."""
     with backend.opened() as opened:
         yield opened
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def test_…`: the one runner of async tests, a loop of its own for each."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = inspect.signature(pyfuncitem.obj).parameters
+    bounded(pyfuncitem.obj)(**{name: pyfuncitem.funcargs[name] for name in arguments})
+    return True

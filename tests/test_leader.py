@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.dispatching import scenario, settle_down
+from tests.support.dispatching import bounded, settle_down
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.leader import ElectionTimes, Elector, LeaderLease
 from workqueue.testing import FakeClock
@@ -117,7 +117,6 @@ async def passing(seconds: int, them: list[Process], *, rate: int = 4) -> None:
         assert sum(process.working for process in them) <= 1
 
 
-@scenario
 async def test_the_first_leads_and_the_others_wait() -> None:
     async with processes("a", "b", "c") as (a, b, c):
         await passing(60, [a, b, c])
@@ -126,7 +125,6 @@ async def test_the_first_leads_and_the_others_wait() -> None:
         assert a.terms == 1
 
 
-@scenario
 async def test_a_leader_that_is_told_to_stop_hands_over_at_once() -> None:
     async with processes("a", "b") as (a, b):
         await a.stop()
@@ -135,7 +133,6 @@ async def test_a_leader_that_is_told_to_stop_hands_over_at_once() -> None:
         assert a.store.shared["lease"].transitions == 1
 
 
-@scenario
 async def test_a_leader_that_was_killed_is_followed_after_its_lease_and_not_before() -> None:
     async with processes("a", "b") as (a, b):
         await a.kill()
@@ -147,7 +144,7 @@ async def test_a_leader_that_was_killed_is_followed_after_its_lease_and_not_befo
 
 @pytest.mark.parametrize("trouble", ["down", "hanging"])
 def test_a_leader_that_cannot_reach_the_store_stops_before_another_may_lead(trouble: str) -> None:
-    @scenario
+    @bounded
     async def cut_off() -> None:
         async with processes("a", "b") as (a, b):
             setattr(a.store, trouble, True)
@@ -161,7 +158,6 @@ def test_a_leader_that_cannot_reach_the_store_stops_before_another_may_lead(trou
     cut_off()
 
 
-@scenario
 async def test_a_leader_counts_from_when_it_asked_not_from_when_it_was_answered() -> None:
     async with processes("a", "b") as (a, b):
         a.store.last_answer = asyncio.Event()
@@ -173,7 +169,6 @@ async def test_a_leader_counts_from_when_it_asked_not_from_when_it_was_answered(
         assert not a.working
 
 
-@scenario
 async def test_a_short_outage_of_the_store_changes_nothing() -> None:
     async with processes("a", "b") as (a, b):
         a.store.down = b.store.down = True
@@ -183,7 +178,6 @@ async def test_a_short_outage_of_the_store_changes_nothing() -> None:
         assert (a.working, a.terms) == (True, 1)
 
 
-@scenario
 async def test_a_renewal_whose_answer_was_lost_is_not_mistaken_for_somebody_elses() -> None:
     async with processes("a", "b") as (a, b):
         a.store.deaf = True
@@ -193,7 +187,6 @@ async def test_a_renewal_whose_answer_was_lost_is_not_mistaken_for_somebody_else
         assert (a.working, a.terms) == (True, 1)
 
 
-@scenario
 async def test_somebody_who_edits_the_lease_does_not_end_a_term() -> None:
     async with processes("a", "b") as (a, b):
         for _ in range(5):
@@ -202,7 +195,6 @@ async def test_somebody_who_edits_the_lease_does_not_end_a_term() -> None:
         assert (a.working, a.terms) == (True, 1)
 
 
-@scenario
 async def test_a_lease_that_was_deleted_is_made_again() -> None:
     async with processes("a", "b") as (a, b):
         del a.store.shared["lease"]
@@ -210,7 +202,6 @@ async def test_a_lease_that_was_deleted_is_made_again() -> None:
         assert sum((a.working, b.working)) == 1
 
 
-@scenario
 async def test_a_leader_whose_lease_was_given_to_another_stops() -> None:
     async with processes("a") as (a,):
         a.store.shared["lease"] = replace(a.store.shared["lease"], holder="another", version="77")
@@ -222,7 +213,7 @@ async def test_a_leader_whose_lease_was_given_to_another_stops() -> None:
 
 @pytest.mark.parametrize("jump", [timedelta(days=1), -timedelta(days=1)])
 def test_nobodys_wall_clock_makes_a_difference(jump: timedelta) -> None:
-    @scenario
+    @bounded
     async def skewed() -> None:
         async with processes("a", "b") as (a, b):
             b.clock.jump_wall(jump)
@@ -235,7 +226,6 @@ def test_nobodys_wall_clock_makes_a_difference(jump: timedelta) -> None:
     skewed()
 
 
-@scenario
 async def test_a_process_that_stood_still_stops_its_work_as_soon_as_it_runs_again() -> None:
     async with processes("a", "b") as (a, b):
         await passing(18, [b])
@@ -245,7 +235,6 @@ async def test_a_process_that_stood_still_stops_its_work_as_soon_as_it_runs_agai
         assert (a.working, a.elector.leading) == (False, False)
 
 
-@scenario
 async def test_a_process_whose_work_does_not_end_does_not_stand_again(caplog: pytest.LogCaptureFixture) -> None:
     async with processes("a") as (a,):
         a.stubborn.clear()
@@ -262,7 +251,6 @@ async def test_a_process_whose_work_does_not_end_does_not_stand_again(caplog: py
         assert "ended after its lease" in caplog.text
 
 
-@scenario
 async def test_work_that_is_done_ends_the_term_and_frees_the_lease() -> None:
     async def work() -> None:
         await clock.sleep(5)
@@ -275,7 +263,6 @@ async def test_work_that_is_done_ends_the_term_and_frees_the_lease() -> None:
     assert store.shared["lease"].holder == ""
 
 
-@scenario
 async def test_work_that_fails_frees_the_lease_and_its_error_is_raised() -> None:
     async def work() -> None:
         raise ZeroDivisionError
@@ -288,7 +275,7 @@ async def test_work_that_fails_frees_the_lease_and_its_error_is_raised() -> None
 
 @pytest.mark.parametrize("seed", range(6))
 def test_two_never_work_at_once_however_stores_fail_and_clocks_drift(seed: int) -> None:
-    @scenario
+    @bounded
     async def chaos() -> None:
         chance = random.Random(seed)
         async with processes("a", "b", "c") as them:

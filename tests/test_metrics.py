@@ -180,10 +180,10 @@ async def lived(queue: MemoryQueue) -> None:
         await queue.enumerate()
 
 
-def test_a_queue_counts_what_is_done_to_it() -> None:
+async def test_a_queue_counts_what_is_done_to_it() -> None:
     queue = MemoryQueue(clock=FakeClock())
 
-    asyncio.run(lived(queue))
+    await lived(queue)
 
     metrics = queue.metrics
     assert (metrics.added, metrics.deduped) == (2, 1)
@@ -210,7 +210,7 @@ async def others_run() -> None:
         await asyncio.sleep(0)
 
 
-def test_gauges_of_a_store_that_is_down_are_gone_not_frozen() -> None:
+async def test_gauges_of_a_store_that_is_down_are_gone_not_frozen() -> None:
     async def outage() -> list[Counts | None]:
         queue, metrics = Uncountable(), QueueMetrics("q")
         refresher = GaugeRefresher(queue, metrics, clock=FakeClock())
@@ -220,10 +220,10 @@ def test_gauges_of_a_store_that_is_down_are_gone_not_frozen() -> None:
             shown.append(metrics.counts)
         return shown
 
-    assert asyncio.run(outage()) == [Counts(queued=7), None, Counts(queued=7)]
+    assert await outage() == [Counts(queued=7), None, Counts(queued=7)]
 
 
-def test_gauges_are_refreshed_in_the_background() -> None:
+async def test_gauges_are_refreshed_in_the_background() -> None:
     async def scenario() -> list[int]:
         clock = FakeClock()
         queued: list[int] = []
@@ -237,10 +237,10 @@ def test_gauges_are_refreshed_in_the_background() -> None:
         assert queue.metrics.counts is None
         return queued
 
-    assert asyncio.run(scenario()) == [1, 2]
+    assert await scenario() == [1, 2]
 
 
-def test_a_nudged_refresh_never_makes_a_scrape_wait() -> None:
+async def test_a_nudged_refresh_never_makes_a_scrape_wait() -> None:
     async def scenario() -> list[Counts | None]:
         clock, queue, metrics = FakeClock(), Uncountable(), QueueMetrics("q")
         refresher, shown = GaugeRefresher(queue, metrics, clock=clock), []
@@ -253,7 +253,7 @@ def test_a_nudged_refresh_never_makes_a_scrape_wait() -> None:
         return shown
 
     counted = Counts(queued=7)
-    assert asyncio.run(scenario()) == [None, counted, counted, counted, counted, None]
+    assert await scenario() == [None, counted, counted, counted, counted, None]
 
 
 def test_a_queue_keeps_its_metrics_behind_the_fallbacks() -> None:

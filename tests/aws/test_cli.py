@@ -9,7 +9,6 @@ import urllib.request
 from pathlib import Path
 
 from tests.support.aws import Queue, sqs_queue
-from tests.support.dispatching import scenario
 from tests.support.programs import process, serving
 from workqueue import open_queue
 
@@ -20,7 +19,6 @@ async def emptied(queue: Queue) -> None:
             await asyncio.sleep(0.01)
 
 
-@scenario
 async def test_keys_go_through_an_sqs_queue_into_one_of_ours(server: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     async with sqs_queue(server) as queue:
@@ -40,7 +38,6 @@ async def test_keys_go_through_an_sqs_queue_into_one_of_ours(server: str, tmp_pa
         assert (state.priority, state.payload) == (3, b"p")
 
 
-@scenario
 async def test_a_killed_subscriber_loses_no_message(server: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     env = {"WORKQUEUE_URL": url, "WORKQUEUE_HTTP_PORT": "0", "WORKQUEUE_MESSAGE_KEY": "json:id"}
@@ -59,7 +56,6 @@ async def test_a_killed_subscriber_loses_no_message(server: str, tmp_path: Path)
         assert (await ours.counts()).queued == 10
 
 
-@scenario
 async def test_what_is_wrong_is_one_line(server: str) -> None:
     for args, says in (
         (("subscribe", "--sqs", "sqs://nowhere"), "names no SQS queue"),

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.support.aws import Queue, sqs_queue
-from tests.support.dispatching import scenario
 from tests.support.sinks import failures
 from workqueue import Options
 from workqueue.enqueuer import BackgroundEnqueuer, FailedKey
@@ -38,7 +37,6 @@ def impatient(queue: Queue) -> SQSSink:
     return SQSSink(replace(queue.address, patience=NO_PATIENCE))
 
 
-@scenario
 async def test_keys_go_in_batches_of_ten(server: str) -> None:
     async with sqs_queue(server) as queue, SQSSink(queue.address) as sink:
         await sink.queue_many(items(*map(str, range(25))))
@@ -47,7 +45,6 @@ async def test_keys_go_in_batches_of_ten(server: str) -> None:
         assert sorted(await queue.keys()) == sorted(map(str, range(25)))
 
 
-@scenario
 async def test_when_three_of_ten_fail_for_a_passing_reason_only_these_are_sent_again(server: str) -> None:
     async with sqs_queue(server) as queue, SQSSink(queue.address) as sink:
         failing = iter([True])
@@ -58,7 +55,6 @@ async def test_when_three_of_ten_fail_for_a_passing_reason_only_these_are_sent_a
         assert sorted(await queue.keys()) == list("abcdefghij")
 
 
-@scenario
 async def test_when_three_of_ten_are_the_senders_fault_they_are_reported_and_not_sent_again(server: str) -> None:
     async with sqs_queue(server) as queue, SQSSink(queue.address) as sink:
         queue.proxy.fail("SendMessageBatch", lambda sent: dict.fromkeys((1, 4, 9), True))
@@ -69,7 +65,6 @@ async def test_when_three_of_ten_are_the_senders_fault_they_are_reported_and_not
         assert sorted(await queue.keys()) == list("acdfghi")
 
 
-@scenario
 async def test_entries_that_fail_beyond_all_patience_are_given_up_one_by_one(server: str) -> None:
     async with sqs_queue(server) as queue, impatient(queue) as sink:
         queue.proxy.fail("SendMessageBatch", first_three)
@@ -81,7 +76,6 @@ async def test_entries_that_fail_beyond_all_patience_are_given_up_one_by_one(ser
         assert sorted(await queue.keys()) == list("defghij")
 
 
-@scenario
 async def test_a_message_keeps_its_number_when_the_enqueuer_sends_it_again(server: str) -> None:
     async with sqs_queue(server, fifo=True) as queue, impatient(queue) as sink:
         failing = iter([True, True])
@@ -95,7 +89,6 @@ async def test_a_message_keeps_its_number_when_the_enqueuer_sends_it_again(serve
         assert json.loads(message["Body"])["meta"] == {"team": "web"}, "the number is no part of what is sent"
 
 
-@scenario
 async def test_two_puts_of_one_key_are_two_messages_to_a_fifo_queue(server: str) -> None:
     async with sqs_queue(server, fifo=True) as queue, SQSSink(queue.address) as sink:
         for payload in (b"1", b"2"):
@@ -107,7 +100,6 @@ async def test_two_puts_of_one_key_are_two_messages_to_a_fifo_queue(server: str)
         assert await queue.counted() == (3, 0)
 
 
-@scenario
 async def test_the_longest_key_has_a_group_that_sqs_takes(server: str) -> None:
     async with sqs_queue(server, fifo=True) as queue, SQSSink(queue.address) as sink:
         await sink.queue("ü" * 500)
@@ -116,7 +108,6 @@ async def test_the_longest_key_has_a_group_that_sqs_takes(server: str) -> None:
         assert await queue.keys() == ["ü" * 500]
 
 
-@scenario
 async def test_batches_are_cut_before_they_are_larger_than_a_mebibyte(server: str) -> None:
     async with sqs_queue(server, MaximumMessageSize="1048576") as queue, SQSSink(queue.address) as sink:
         payload = Options(payload=bytes(200 * 1024))
@@ -125,7 +116,6 @@ async def test_batches_are_cut_before_they_are_larger_than_a_mebibyte(server: st
         assert sorted(sizes) == [1, 3, 3]
 
 
-@scenario
 async def test_a_batch_that_this_queue_finds_too_long_goes_one_by_one(server: str) -> None:
     async with sqs_queue(server) as queue, SQSSink(queue.address) as sink:
         queue.proxy.answer("SendMessageBatch", 400, "BatchRequestTooLong", times=2)
@@ -145,7 +135,6 @@ async def test_a_batch_that_this_queue_finds_too_long_goes_one_by_one(server: st
         (403, "InvalidClientTokenId", StoreUnusableError),
     ],
 )
-@scenario
 async def test_an_error_of_the_service_says_whether_it_may_pass(
     server: str, status: int, code: str, error: type[Exception]
 ) -> None:
@@ -155,7 +144,6 @@ async def test_an_error_of_the_service_says_whether_it_may_pass(
             await sink.queue("a")
 
 
-@scenario
 async def test_a_service_that_is_not_there_may_come_back(server: str) -> None:
     async with sqs_queue(server) as queue:
         nobody = replace(queue.address, endpoint="http://127.0.0.1:9", patience=NO_PATIENCE)
@@ -164,7 +152,6 @@ async def test_a_service_that_is_not_there_may_come_back(server: str) -> None:
                 await sink.queue("a")
 
 
-@scenario
 async def test_a_queue_that_does_not_exist_needs_an_operator(server: str) -> None:
     async with (
         sqs_queue(server) as queue,
@@ -174,7 +161,6 @@ async def test_a_queue_that_does_not_exist_needs_an_operator(server: str) -> Non
             await sink.queue("a")
 
 
-@scenario
 async def test_a_key_that_comes_twice_is_one_message(server: str) -> None:
     async with sqs_queue(server) as queue, SQSSink(queue.address) as sink:
         await sink.queue_many([("a", Options(priority=1)), ("a", Options(priority=5, payload=b"p"))])
@@ -187,7 +173,6 @@ async def test_a_key_that_comes_twice_is_one_message(server: str) -> None:
         }
 
 
-@scenario
 async def test_one_invalid_key_sends_none(server: str) -> None:
     async with sqs_queue(server) as queue, SQSSink(queue.address) as sink:
         with pytest.raises(InvalidKeyError):

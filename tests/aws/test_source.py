@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.support.aws import Queue, sqs_queue
-from tests.support.dispatching import scenario
 from workqueue import Options, StoreUnavailableError
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnusableError
@@ -62,7 +61,6 @@ async def emptied(queue: Queue) -> None:
             await asyncio.sleep(0.01)
 
 
-@scenario
 async def test_what_the_sink_sent_arrives_as_it_was_said(server: str) -> None:
     later = datetime(2040, 1, 1, tzinfo=UTC)
     said = Options(-3, later, not_before_floor=True, payload=b"\x00\xff", meta={"traceparent": "00-1-2-01"})
@@ -76,7 +74,6 @@ async def test_what_the_sink_sent_arrives_as_it_was_said(server: str) -> None:
         assert (state.payload, state.meta) == (b"\x00\xff", {"traceparent": "00-1-2-01"})
 
 
-@scenario
 async def test_any_other_message_is_a_key_of_its_own_with_its_body_as_payload(server: str) -> None:
     async with sqs_queue(server) as queue, MemoryQueue() as target:
         await queue.send("hello", '{"key": "not ours"}')
@@ -95,19 +92,14 @@ async def test_any_other_message_is_a_key_of_its_own_with_its_body_as_payload(se
         ("attribute:customer", "anything", "c-7"),
     ],
 )
-def test_the_key_may_be_in_the_message(server: str, key_of: str, body: str, expected: str) -> None:
-    @scenario
-    async def test() -> None:
-        async with sqs_queue(server) as queue, MemoryQueue() as target:
-            await queue.send(body, MessageAttributes={"customer": {"DataType": "String", "StringValue": "c-7"}})
-            async with taking(queue, target, key_of):
-                await emptied(queue)
-            assert [entry.key for entry in (await target.enumerate()).queued] == [expected]
-
-    test()
+async def test_the_key_may_be_in_the_message(server: str, key_of: str, body: str, expected: str) -> None:
+    async with sqs_queue(server) as queue, MemoryQueue() as target:
+        await queue.send(body, MessageAttributes={"customer": {"DataType": "String", "StringValue": "c-7"}})
+        async with taking(queue, target, key_of):
+            await emptied(queue)
+        assert [entry.key for entry in (await target.enumerate()).queued] == [expected]
 
 
-@scenario
 async def test_a_message_is_deleted_only_once_its_key_is_stored(server: str) -> None:
     target = Unreliable(StoreUnavailableError("down"))
     async with sqs_queue(server) as queue, target:
@@ -120,7 +112,6 @@ async def test_a_message_is_deleted_only_once_its_key_is_stored(server: str) -> 
         assert (await target.counts()).queued == 2
 
 
-@scenario
 async def test_messages_stay_hidden_while_the_store_is_down(server: str) -> None:
     target = Unreliable(StoreUnavailableError("down"))
     async with sqs_queue(server) as queue, target:
@@ -133,7 +124,6 @@ async def test_messages_stay_hidden_while_the_store_is_down(server: str) -> None
         assert [entry.key for entry in (await target.enumerate()).queued] == ["a"]
 
 
-@scenario
 async def test_an_end_while_the_store_is_down_leaves_the_messages_to_come_again(server: str) -> None:
     target = Unreliable(StoreUnavailableError("down"))
     async with sqs_queue(server) as queue, target:
@@ -144,7 +134,6 @@ async def test_an_end_while_the_store_is_down_leaves_the_messages_to_come_again(
         assert queue.proxy.requests("DeleteMessageBatch") == []
 
 
-@scenario
 async def test_a_message_that_can_never_be_a_key_stays_for_the_dead_letter_queue(
     server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,7 +146,6 @@ async def test_a_message_that_can_never_be_a_key_stays_for_the_dead_letter_queue
         assert "can never be a key" in caplog.text
 
 
-@scenario
 async def test_one_message_that_the_store_refuses_takes_no_other_with_it(server: str) -> None:
     async with sqs_queue(server) as queue, MemoryQueue(max_payload=10) as target:
         await queue.send("short", "much longer than ten bytes")
@@ -166,7 +154,6 @@ async def test_one_message_that_the_store_refuses_takes_no_other_with_it(server:
         assert sum(await queue.counted()) == 1
 
 
-@scenario
 async def test_messages_of_one_key_become_one_key_with_the_newest_payload(server: str) -> None:
     async with sqs_queue(server, fifo=True) as queue, MemoryQueue() as target:
         for number in range(5):
@@ -179,7 +166,6 @@ async def test_messages_of_one_key_become_one_key_with_the_newest_payload(server
         assert json.loads(entry.payload or b"")["n"] == 4
 
 
-@scenario
 async def test_when_three_of_ten_cannot_be_deleted_these_are_tried_again(server: str) -> None:
     async with sqs_queue(server) as queue, MemoryQueue() as target:
         failing = iter([True])
@@ -194,7 +180,6 @@ async def test_when_three_of_ten_cannot_be_deleted_these_are_tried_again(server:
         assert (await target.counts()).queued == 10
 
 
-@scenario
 async def test_a_message_that_cannot_be_deleted_comes_again_and_merges(server: str) -> None:
     async with sqs_queue(server) as queue, MemoryQueue() as target:
         queue.proxy.fail("DeleteMessageBatch", lambda sent: dict.fromkeys(range(len(sent)), False))
@@ -207,7 +192,6 @@ async def test_a_message_that_cannot_be_deleted_comes_again_and_merges(server: s
         assert source.metrics.messages == {"stored": 1, "refused": 0, "undeleted": 1}
 
 
-@scenario
 async def test_an_outage_of_sqs_is_sat_out(server: str, caplog: pytest.LogCaptureFixture) -> None:
     async with sqs_queue(server) as queue, MemoryQueue() as target:
         queue.proxy.answer("ReceiveMessage", 503, "ServiceUnavailable", times=6)
@@ -218,7 +202,6 @@ async def test_an_outage_of_sqs_is_sat_out(server: str, caplog: pytest.LogCaptur
         assert "no messages can be received" in caplog.text
 
 
-@scenario
 async def test_a_store_or_service_that_needs_an_operator_ends_it(server: str) -> None:
     target = Unreliable(StoreUnusableError("no space"))
     async with sqs_queue(server) as queue, target, SQSSource(queue.address, target, settings=ONE) as source:

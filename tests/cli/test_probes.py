@@ -62,8 +62,8 @@ async def readiness(trouble: str) -> int:
         return await asyncio.to_thread(status, port, "/readyz")
 
 
-def test_who_is_not_ready_says_so() -> None:
-    assert [asyncio.run(readiness(trouble)) for trouble in ("", "draining")] == [200, 503]
+async def test_who_is_not_ready_says_so() -> None:
+    assert [await readiness(trouble) for trouble in ("", "draining")] == [200, 503]
 
 
 async def stages_of_a_receiver() -> list[str]:
@@ -77,5 +77,5 @@ async def stages_of_a_receiver() -> list[str]:
     return troubles
 
 
-def test_a_grpc_server_is_ready_from_its_start_until_it_is_told_to_stop() -> None:
-    assert asyncio.run(stages_of_a_receiver()) == ["starting", "", "draining"]
+async def test_a_grpc_server_is_ready_from_its_start_until_it_is_told_to_stop() -> None:
+    assert await stages_of_a_receiver() == ["starting", "", "draining"]

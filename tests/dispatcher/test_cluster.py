@@ -14,7 +14,7 @@ from dispatcher import Cluster, ErrorEvent, Failure
 from dispatcher.cluster_events import KubernetesEvents
 from tests.fakes.kubernetes.faults import Fault
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario, until
+from tests.support.dispatching import until
 from tests.support.kubernetes import connected
 from workqueue.sources.kubernetes import Cache, ConflictError, Watch, label
 from workqueue.sources.kubernetes.cache import Replica
@@ -35,7 +35,6 @@ def writes(server: KubernetesServer) -> int:
     return sum(server.plan.count(verb) for verb in ("create", "update", "patch", "delete"))
 
 
-@scenario
 async def test_a_status_that_is_so_already_is_not_written() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, _):
         site = server.create("Site", "home", status={"ready": True, "kept": 1})
@@ -46,7 +45,6 @@ async def test_a_status_that_is_so_already_is_not_written() -> None:
         assert written["metadata"]["generation"] == 1
 
 
-@scenario
 async def test_finalizers_are_added_and_removed_once_and_those_of_others_stay() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, _):
         site = server.create("Site", "home", finalizers=["others.com/x"])
@@ -60,7 +58,6 @@ async def test_finalizers_are_added_and_removed_once_and_those_of_others_stay() 
         assert writes(server) == 2
 
 
-@scenario
 async def test_a_finalizer_that_somebody_else_has_just_added_is_not_lost() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, _):
         seen = server.create("Site", "home")
@@ -74,7 +71,6 @@ async def test_a_finalizer_that_somebody_else_has_just_added_is_not_lost() -> No
         assert server.read("Site", "home")["metadata"]["finalizers"] == ["new.com/z"]
 
 
-@scenario
 async def test_the_last_finalizer_lets_an_object_vanish_even_when_it_has_vanished() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, _):
         server.create("Site", "home", finalizers=["ours.com/y"])
@@ -86,7 +82,6 @@ async def test_the_last_finalizer_lets_an_object_vanish_even_when_it_has_vanishe
         await ours.remove_finalizer(marked, "ours.com/y")
 
 
-@scenario
 async def test_an_apply_creates_then_changes_then_leaves_alone_and_names_the_owner() -> None:
     page: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "page"}, "data": {"a": "1"}}
     async with KubernetesServer() as server, cluster(server) as (ours, _):
@@ -101,7 +96,6 @@ async def test_an_apply_creates_then_changes_then_leaves_alone_and_names_the_own
         assert page["metadata"] == {"name": "page"}
 
 
-@scenario
 async def test_a_delete_is_of_this_very_object() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, _):
         old = server.create("Site", "home")
@@ -115,7 +109,6 @@ async def test_a_delete_is_of_this_very_object() -> None:
         assert server.names("Site") == []
 
 
-@scenario
 async def test_objects_are_read_from_caches_and_on_request_from_the_server() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, replica):
         site = server.create("Site", "home", spec={"theme": "dark"})
@@ -137,7 +130,6 @@ def failed(key: str, action: Any = "dead-lettered") -> ErrorEvent:
     return ErrorEvent(key, 3, Failure("x" * 5000, action), datetime.now(UTC))
 
 
-@scenario
 async def test_events_that_cannot_be_sent_are_counted_and_never_raise() -> None:
     async with KubernetesServer() as server, cluster(server) as (ours, replica):
         site = server.create("Site", "home", spec={"theme": "dark"})

@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from dispatcher import Attempt, Cluster, Controller, ControllerSettings, DispatcherSettings
 from tests.fakes.kubernetes.faults import Fault
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import Recorder, scenario, until
+from tests.support.dispatching import Recorder, until
 from workqueue import NonRetriableError, QueueKey, QueueKeys
 from workqueue.errors import InvalidSettingError
 from workqueue.outcomes import Outcome
@@ -46,7 +46,6 @@ async def running(
             await task
 
 
-@scenario
 async def test_a_reconciler_is_called_once_every_cache_is_complete(tmp_path: Path) -> None:
     seen: list[int] = []
 
@@ -66,7 +65,6 @@ async def test_a_reconciler_is_called_once_every_cache_is_complete(tmp_path: Pat
             await until(lambda: seen == [3])
 
 
-@scenario
 async def test_a_change_of_an_object_or_of_what_it_owns_is_reconciled(tmp_path: Path) -> None:
     calls: list[str] = []
 
@@ -85,7 +83,6 @@ async def test_a_change_of_an_object_or_of_what_it_owns_is_reconciled(tmp_path: 
     assert set(calls) == {"default/home"}
 
 
-@scenario
 async def test_a_key_that_was_given_up_has_an_event_on_its_object_and_in_every_other_place(tmp_path: Path) -> None:
     async def reconcile(cluster: Cluster, key: str, attempt: Attempt) -> None:
         raise NonRetriableError("never") if key.endswith("dropped") else ZeroDivisionError("it does not work")
@@ -106,7 +103,6 @@ async def test_a_key_that_was_given_up_has_an_event_on_its_object_and_in_every_o
     assert event["regarding"]["uid"] == server.read("Site", "failing")["metadata"]["uid"]
 
 
-@scenario
 async def test_a_conflict_is_no_failure_and_an_api_server_that_is_down_is_nobodys_fault(tmp_path: Path) -> None:
     recorder, tries = Recorder(), []
 
@@ -129,7 +125,6 @@ async def test_a_conflict_is_no_failure_and_an_api_server_that_is_down_is_nobody
     assert recorder.events[0].failure.infrastructure
 
 
-@scenario
 async def test_of_two_controllers_with_queues_of_their_own_one_works_and_hands_over(tmp_path: Path) -> None:
     calls: list[str] = []
 
@@ -151,7 +146,6 @@ async def test_of_two_controllers_with_queues_of_their_own_one_works_and_hands_o
                 await until(lambda: calls == ["first", "second"])
 
 
-@scenario
 async def test_what_a_reconciler_asks_for_is_done(tmp_path: Path) -> None:
     calls: list[str] = []
 
@@ -165,7 +159,6 @@ async def test_what_a_reconciler_asks_for_is_done(tmp_path: Path) -> None:
             await until(lambda: calls == ["default/home", "default/other"])
 
 
-@scenario
 async def test_a_controller_answers_probes_and_scrapes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def reconcile(cluster: Cluster, key: str, attempt: Attempt) -> None:
         return None

@@ -20,7 +20,6 @@ from tests.support.dispatching import (
     memory,
     nothing,
     pass_time,
-    scenario,
     settle_down,
     states,
 )
@@ -30,7 +29,6 @@ SECOND = timedelta(seconds=1)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@scenario
 async def test_a_drain_starts_nothing_more_and_lets_callbacks_finish() -> None:
     queue, ledger = memory(), Ledger(steps=20)
     for key in ("a", "b", "c"):
@@ -46,7 +44,6 @@ async def test_a_drain_starts_nothing_more_and_lets_callbacks_finish() -> None:
     assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "QUEUED"}
 
 
-@scenario
 async def test_keys_that_were_being_started_when_the_drain_began_are_not_called() -> None:
     queue, ledger = SlowQueue(clock=FakeClock()), Ledger()
     await queue.queue("a")
@@ -60,7 +57,6 @@ async def test_keys_that_were_being_started_when_the_drain_began_are_not_called(
 
 
 @pytest.mark.parametrize("turns", range(10))
-@scenario
 async def test_a_stop_that_comes_while_the_store_is_asked_for_orphans_is_not_slept_through(turns: int) -> None:
     queue = SlowQueue(clock=FakeClock())
     await queue.queue("a")
@@ -73,7 +69,6 @@ async def test_a_stop_that_comes_while_the_store_is_asked_for_orphans_is_not_sle
     assert await states(queue, "a") == {"a": "QUEUED"}
 
 
-@scenario
 async def test_a_dispatcher_that_drains_is_alive_however_long_that_takes() -> None:
     queue = memory()
     await queue.queue("a")
@@ -85,7 +80,6 @@ async def test_a_dispatcher_that_drains_is_alive_however_long_that_takes() -> No
         dispatcher.stop()
 
 
-@scenario
 async def test_a_dispatcher_that_drains_is_not_ready_and_says_why() -> None:
     dispatcher = Dispatcher(memory(), nothing)
     async with dispatcher:
@@ -95,7 +89,6 @@ async def test_a_dispatcher_that_drains_is_not_ready_and_says_why() -> None:
         assert (before, dispatcher.health.why_unready()) == ("", "draining")
 
 
-@scenario
 async def test_callbacks_get_the_drain_timeout_and_are_then_cancelled_and_released_unspent() -> None:
     queue, errors = memory(), Recorder()
     await queue.queue("a")
@@ -115,7 +108,6 @@ async def test_callbacks_get_the_drain_timeout_and_are_then_cancelled_and_releas
     assert ((await queue.get("a")).attempts, errors.told) == (0, [])
 
 
-@scenario
 async def test_what_still_runs_three_seconds_after_its_cancellation_is_left_to_its_lease() -> None:
     queue, stubborn = memory(), Stubborn()
     await queue.queue("a")
@@ -140,7 +132,6 @@ async def test_what_still_runs_three_seconds_after_its_cancellation_is_left_to_i
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_a_callback_that_answers_when_it_is_cancelled_is_taken_at_its_word() -> None:
     queue = memory()
 
@@ -158,7 +149,6 @@ async def test_a_callback_that_answers_when_it_is_cancelled_is_taken_at_its_word
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_error_events_are_flushed_at_the_end() -> None:
     queue, errors = memory(), Recorder()
 
@@ -172,7 +162,6 @@ async def test_error_events_are_flushed_at_the_end() -> None:
     assert errors.results["sent"] == 1
 
 
-@scenario
 async def test_an_error_in_the_block_beside_it_stops_a_dispatcher_at_once() -> None:
     queue = memory()
     await queue.queue("a")
@@ -237,7 +226,6 @@ async def logged(process: asyncio.subprocess.Process, text: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@scenario
 async def test_a_signal_to_an_idle_dispatcher_ends_it(number: signal.Signals) -> None:
     process = await start([], 0, "")
     await said(process, "running")
@@ -248,7 +236,6 @@ async def test_a_signal_to_an_idle_dispatcher_ends_it(number: signal.Signals) ->
     assert await process.wait() == 0
 
 
-@scenario
 async def test_sigterm_lets_a_callback_finish() -> None:
     process = await start(["a", "b"], 0.5, "concurrency=1")
     await said(process, "running", "called a")
@@ -259,7 +246,6 @@ async def test_sigterm_lets_a_callback_finish() -> None:
     assert await process.wait() == 0
 
 
-@scenario
 async def test_sigterm_releases_a_callback_that_would_take_too_long() -> None:
     process = await start(["a"], 60, "drain_timeout=__import__('datetime').timedelta(seconds=0.2)")
     await said(process, "running", "called a")
@@ -270,7 +256,6 @@ async def test_sigterm_releases_a_callback_that_would_take_too_long() -> None:
     assert await process.wait() == 0
 
 
-@scenario
 async def test_a_second_signal_does_not_wait_for_the_drain() -> None:
     process = await start(["a"], 60, "")
     await said(process, "running", "called a")
@@ -298,7 +283,6 @@ def reconcile(key, attempt):
 
 
 @pytest.mark.parametrize("callback", [STUBBORN, HANGING], ids=["coroutine", "thread"])
-@scenario
 async def test_a_callback_that_never_ends_does_not_keep_the_process(callback: str) -> None:
     process = await start(["a"], 0, "drain_timeout=__import__('datetime').timedelta(0)", callback)
     await said(process, "running", "called a")

@@ -16,7 +16,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 import dispatcher
 from dispatcher import Attempt, CloudEventErrors, Dispatcher, ErrorEvent, Failure
-from tests.support.dispatching import memory, pass_time, scenario, settle_down, until
+from tests.support.dispatching import memory, pass_time, settle_down, until
 from workqueue import InfrastructureError, NonRetriableError
 from workqueue.errors import InvalidSettingError
 from workqueue.testing import FakeClock
@@ -67,7 +67,6 @@ def event(key: str = "a", **failure: Any) -> ErrorEvent:
 
 
 @pytest.mark.parametrize("structured", [False, True])
-@scenario
 async def test_an_event_has_the_attributes_and_the_fields_that_its_consumers_expect(structured: bool) -> None:
     async with sink() as broker:
         errors = CloudEventErrors(broker.url, "my-wq", structured=structured)
@@ -98,7 +97,6 @@ async def test_an_event_has_the_attributes_and_the_fields_that_its_consumers_exp
     }
 
 
-@scenario
 async def test_the_reason_and_the_infrastructure_mark_are_there_when_they_apply() -> None:
     queue = memory()
     raised = {"a": NonRetriableError("no such customer"), "b": InfrastructureError("down")}
@@ -119,7 +117,6 @@ async def test_the_reason_and_the_infrastructure_mark_are_there_when_they_apply(
 
 
 @pytest.mark.parametrize("key", ['a b/ü%"', "x" * 1000, "\ud800", "日本"], ids=ascii)
-@scenario
 async def test_any_key_can_be_told_of(key: str) -> None:
     async with sink() as broker:
         errors = CloudEventErrors(broker.url, "my-wq")
@@ -142,7 +139,6 @@ async def test_any_key_can_be_told_of(key: str) -> None:
     ],
     ids=str,
 )
-@scenario
 async def test_a_broker_that_may_recover_is_tried_three_more_times(
     statuses: list[int], tries: int, result: str
 ) -> None:
@@ -157,7 +153,6 @@ async def test_a_broker_that_may_recover_is_tried_three_more_times(
         assert len({broker.event(number)[0]["id"] for number in range(tries)}) == 1
 
 
-@scenario
 async def test_a_broker_that_is_down_loses_the_event_aloud_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     queue = memory()
 
@@ -177,7 +172,6 @@ async def test_a_broker_that_is_down_loses_the_event_aloud_and_nothing_else(capl
     assert (await queue.get("a")).attempts == 1
 
 
-@scenario
 async def test_a_slow_broker_holds_up_a_round_for_five_seconds_at_most() -> None:
     clock = FakeClock()
     async with sink() as broker:
@@ -196,7 +190,6 @@ async def test_a_slow_broker_holds_up_a_round_for_five_seconds_at_most() -> None
     assert (early, errors.results["dropped"]) == (False, 1)
 
 
-@scenario
 async def test_an_event_is_given_up_after_thirty_seconds() -> None:
     clock = FakeClock()
     async with sink() as broker:
@@ -208,7 +201,6 @@ async def test_an_event_is_given_up_after_thirty_seconds() -> None:
         await until(lambda: errors.results["failed"] == 1)
 
 
-@scenario
 async def test_an_event_for_which_no_session_can_be_made_is_lost_aloud_like_any_other() -> None:
     tried: list[int] = []
 
@@ -227,7 +219,6 @@ async def test_an_event_for_which_no_session_can_be_made_is_lost_aloud_like_any_
     assert errors.results == {"sent": 1, "failed": 1, "dropped": 0}
 
 
-@scenario
 async def test_events_that_come_after_a_sink_has_given_up_are_sent() -> None:
     async with sink() as broker:
         errors = CloudEventErrors(broker.url, "my-wq")
@@ -240,7 +231,6 @@ async def test_events_that_come_after_a_sink_has_given_up_are_sent() -> None:
     assert errors.results == {"sent": 1, "failed": 0, "dropped": 100}
 
 
-@scenario
 async def test_at_most_a_hundred_are_in_flight_and_a_thousand_wait_and_the_rest_is_dropped() -> None:
     over = asyncio.Event()
     async with sink() as broker:
@@ -256,7 +246,6 @@ async def test_at_most_a_hundred_are_in_flight_and_a_thousand_wait_and_the_rest_
     assert dropped == 150
 
 
-@scenario
 async def test_without_a_url_nothing_is_sent() -> None:
     errors = CloudEventErrors("", "my-wq")
 
@@ -272,7 +261,6 @@ def test_a_url_or_a_source_that_cannot_work_is_refused(url: str, source: str) ->
         CloudEventErrors(url, source)
 
 
-@scenario
 async def test_an_error_of_any_length_fits_into_an_event() -> None:
     queue = memory()
 
@@ -286,7 +274,6 @@ async def test_an_error_of_any_length_fits_into_an_event() -> None:
     assert len(json.loads(broker.messages[0].body)["error"].encode()) <= 4096
 
 
-@scenario
 async def test_a_broker_that_hangs_holds_up_a_drain_for_five_seconds_and_then_loses_the_event() -> None:
     queue = memory()
 

@@ -12,7 +12,7 @@ import pytest
 
 import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, TargetUnavailableError
-from tests.support.dispatching import Recorder, clock_of, scenario, until
+from tests.support.dispatching import Recorder, clock_of, until
 from tests.support.targets import Health, aborting, queued_keys, reconciler
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.rpc.pb import workqueue_pb2 as pb
@@ -27,7 +27,6 @@ async def while_time_passes(queue: MemoryQueue, happened: Callable[[], bool]) ->
         await asyncio.sleep(0.01)
 
 
-@scenario
 async def test_an_unmarked_unavailable_costs_no_attempt_while_nothing_else_was_answered() -> None:
     """A proxy says so of a reconciler that is down, over a connection that is fine."""
     queue = await queued_keys(*(f"k{number}" for number in range(40)))
@@ -41,7 +40,6 @@ async def test_an_unmarked_unavailable_costs_no_attempt_while_nothing_else_was_a
     assert (counts.queued, counts.dead_lettered) == (40, 0)
 
 
-@scenario
 async def test_an_unmarked_unavailable_counts_against_its_key_if_another_was_answered_meanwhile() -> None:
     queue, errors, others = await queued_keys("a", "b"), Recorder(), asyncio.Event()
 
@@ -60,7 +58,6 @@ async def test_an_unmarked_unavailable_counts_against_its_key_if_another_was_ans
     assert errors.events[0].failure.infrastructure
 
 
-@scenario
 async def test_a_key_that_alone_is_refused_by_a_reconciler_that_says_it_serves_is_given_up() -> None:
     queue, health = await queued_keys("poison"), Health()
     settings = DispatcherSettings(max_retry=2, backoff=lambda attempts: SECOND)
@@ -78,7 +75,6 @@ async def test_a_key_that_alone_is_refused_by_a_reconciler_that_says_it_serves_i
     assert down == 0
 
 
-@scenario
 async def test_a_call_that_is_not_answered_in_time_is_no_sign_of_life() -> None:
     queue = await queued_keys("a")
 

@@ -17,7 +17,6 @@ from tests.support.dispatching import (
     memory,
     pass_time,
     running,
-    scenario,
     settle_down,
     state,
     states,
@@ -67,7 +66,6 @@ class Routed:
         return self.events.told
 
 
-@scenario
 async def test_a_route_has_a_run_time_of_its_own_and_the_others_that_of_the_dispatcher() -> None:
     it = Routed()
     it.router.route("quick", max_run_time=5 * SECOND)(forever)
@@ -85,7 +83,6 @@ async def test_a_route_has_a_run_time_of_its_own_and_the_others_that_of_the_disp
         assert await states(it.queue, "slow/1") == {"slow/1": "IN_PROGRESS"}
 
 
-@scenario
 async def test_a_route_may_have_a_longer_run_time_than_the_dispatcher() -> None:
     it = Routed()
     it.router.route("slow", max_run_time=2 * HOUR)(forever)
@@ -97,7 +94,6 @@ async def test_a_route_may_have_a_longer_run_time_than_the_dispatcher() -> None:
         assert it.told == []
 
 
-@scenario
 async def test_a_route_and_a_key_have_tries_of_their_own() -> None:
     it = Routed()
     it.router.route("once", max_retry=1)(fail)
@@ -113,7 +109,6 @@ async def test_a_route_and_a_key_have_tries_of_their_own() -> None:
     assert await dead_letters(it.queue) == dict.fromkeys(["once/1", "other/1", "often/2"], "ValueError: no")
 
 
-@scenario
 async def test_a_failed_key_waits_as_the_policy_of_its_route_says() -> None:
     it = Routed()
     it.router.route("a", retry=Fixed((7 * SECOND,)))(fail)
@@ -132,7 +127,6 @@ async def test_a_failed_key_waits_as_the_policy_of_its_route_says() -> None:
     assert 30 * SECOND <= waits["b"] < 45 * SECOND
 
 
-@scenario
 async def test_a_key_past_its_deadline_is_not_called_but_ends_as_expired() -> None:
     it = Routed()
     called: list[str] = []
@@ -152,7 +146,6 @@ def noting(called: list[str]) -> Callable[[str, Attempt], None]:
     return lambda key, attempt: called.append(key)
 
 
-@scenario
 async def test_an_expired_attempt_is_counted_as_that_and_as_the_end_of_a_story() -> None:
     it = Routed()
     it.router.route("")(forever)
@@ -167,7 +160,6 @@ async def test_an_expired_attempt_is_counted_as_that_and_as_the_end_of_a_story()
     assert sum(sum(work.dead_lettered.counts) for work in metrics.work.values()) == 1
 
 
-@scenario
 async def test_a_callback_is_cancelled_at_the_deadline_of_its_key_which_ends_as_expired() -> None:
     it = Routed()
     it.router.route("")(forever)
@@ -182,7 +174,6 @@ async def test_a_callback_is_cancelled_at_the_deadline_of_its_key_which_ends_as_
     assert await dead_letters(it.queue) == {"a": "ExpiredError: the callback ran until the deadline of its key"}
 
 
-@scenario
 async def test_a_callback_cannot_extend_its_run_time_beyond_the_deadline() -> None:
     it = Routed()
     remaining: list[timedelta] = []
@@ -199,7 +190,6 @@ async def test_a_callback_cannot_extend_its_run_time_beyond_the_deadline() -> No
     assert sorted(remaining) == [MINUTE, 24 * HOUR]
 
 
-@scenario
 async def test_a_key_that_fails_past_its_deadline_ends_as_expired_and_says_why_it_failed() -> None:
     it = Routed()
 
@@ -216,7 +206,6 @@ async def test_a_key_that_fails_past_its_deadline_ends_as_expired_and_says_why_i
 
 
 @pytest.mark.parametrize("outcome", [None, RequeueAfter(MINUTE)], ids=repr)
-@scenario
 async def test_what_was_done_or_asked_for_past_the_deadline_stands(outcome: RequeueAfter | None) -> None:
     it = Routed()
 
@@ -232,7 +221,6 @@ async def test_what_was_done_or_asked_for_past_the_deadline_stands(outcome: Requ
     assert await states(it.queue, "a") == {"a": "QUEUED" if outcome else "UNKNOWN"}
 
 
-@scenario
 async def test_a_newer_deadline_saves_a_key_from_expiring() -> None:
     it = Routed()
     called: list[str] = []
@@ -246,7 +234,6 @@ async def test_a_newer_deadline_saves_a_key_from_expiring() -> None:
     assert called == ["a"]
 
 
-@scenario
 async def test_a_key_whose_last_attempt_was_cut_off_by_a_crash_is_given_up_without_another() -> None:
     it = Routed()
     called: list[str] = []

@@ -17,7 +17,6 @@ from tests.support.dispatching import (
     nothing,
     pass_time,
     running,
-    scenario,
     settle_down,
     states,
 )
@@ -56,7 +55,6 @@ class Gate:
             self.released[key].set()
 
 
-@scenario
 async def test_a_slot_is_filled_again_as_soon_as_its_key_is_settled() -> None:
     queue, gate = memory(), Gate()
     for key in ("a", "b", "c", "d"):
@@ -71,7 +69,6 @@ async def test_a_slot_is_filled_again_as_soon_as_its_key_is_settled() -> None:
     assert (first, then) == ({"a", "b"}, {"a", "c"})
 
 
-@scenario
 async def test_an_idle_dispatcher_starts_a_key_as_soon_as_it_is_queued() -> None:
     queue, ledger = memory(), Ledger()
 
@@ -81,7 +78,6 @@ async def test_an_idle_dispatcher_starts_a_key_as_soon_as_it_is_queued() -> None
         assert ledger.ended == {"a": 1}
 
 
-@scenario
 async def test_a_delayed_key_starts_when_its_time_comes() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a", Options(not_before=from_us(queue.clock.wall_us()) + MINUTE))
@@ -93,7 +89,6 @@ async def test_a_delayed_key_starts_when_its_time_comes() -> None:
         assert (early, ledger.called.total()) == (0, 1)
 
 
-@scenario
 async def test_a_key_queued_while_it_runs_runs_once_more() -> None:
     queue, gate, ledger = memory(), Gate(), Ledger()
 
@@ -110,7 +105,6 @@ async def test_a_key_queued_while_it_runs_runs_once_more() -> None:
         assert ledger.called == {"a": 2}
 
 
-@scenario
 async def test_a_pause_stored_with_the_queue_is_honoured_and_ends_at_once() -> None:
     queue, ledger = memory(), Ledger()
     await queue.configure(Configuration(paused=True))
@@ -124,7 +118,6 @@ async def test_a_pause_stored_with_the_queue_is_honoured_and_ends_at_once() -> N
         assert (paused, ledger.called.total()) == (0, 1)
 
 
-@scenario
 async def test_a_lower_concurrency_stored_with_the_queue_is_picked_up() -> None:
     queue, gate = memory(), Gate()
     await queue.configure(Configuration(concurrency=1))
@@ -135,7 +128,6 @@ async def test_a_lower_concurrency_stored_with_the_queue_is_picked_up() -> None:
         assert gate.inside == {"a"}
 
 
-@scenario
 async def test_the_orphan_of_a_crashed_dispatcher_is_run_again_within_its_lease_and_a_second() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -147,7 +139,6 @@ async def test_the_orphan_of_a_crashed_dispatcher_is_run_again_within_its_lease_
         assert ledger.ended == {"a": 1}
 
 
-@scenario
 async def test_a_store_that_is_down_is_asked_again_with_growing_pauses_until_it_answers() -> None:
     queue, ledger = FragileQueue(), Ledger()
     await queue.queue("a")
@@ -163,7 +154,6 @@ async def test_a_store_that_is_down_is_asked_again_with_growing_pauses_until_it_
     assert down == "the store does not work (StoreUnavailableError); the log says why"
 
 
-@scenario
 async def test_steps_of_the_loop_are_counted_as_rounds_so_that_a_store_that_fails_shows() -> None:
     queue = FragileQueue()
     queue.broken["lease"] = 3
@@ -184,7 +174,6 @@ class StartlessQueue(FragileQueue):
         return Leased([], errors=[StoreUnavailableError("start failed")])
 
 
-@scenario
 async def test_a_store_that_can_start_no_key_is_asked_again_with_growing_pauses() -> None:
     queue = StartlessQueue()
     await queue.queue("a")
@@ -195,7 +184,6 @@ async def test_a_store_that_can_start_no_key_is_asked_again_with_growing_pauses(
     assert len(queue.steps) < 20
 
 
-@scenario
 async def test_a_settle_waits_for_a_store_that_is_down() -> None:
     queue, ledger = FragileQueue(), Ledger()
     await queue.queue("a")
@@ -208,7 +196,6 @@ async def test_a_settle_waits_for_a_store_that_is_down() -> None:
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_a_queue_that_is_closed_ends_the_loop_with_an_error() -> None:
     queue = memory()
     dispatcher = Dispatcher(queue, nothing)
@@ -222,7 +209,6 @@ async def test_a_queue_that_is_closed_ends_the_loop_with_an_error() -> None:
         await loop
 
 
-@scenario
 async def test_a_loop_that_dies_of_a_bug_says_so_even_if_nobody_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
     dispatcher = Dispatcher(BuggyQueue(), nothing)
     loop = asyncio.ensure_future(dispatcher.run())
@@ -234,7 +220,6 @@ async def test_a_loop_that_dies_of_a_bug_says_so_even_if_nobody_waits_for_it(cap
         await loop
 
 
-@scenario
 async def test_a_keyboard_interrupt_in_a_callback_ends_the_loop_with_everything_settled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -255,7 +240,6 @@ async def test_a_keyboard_interrupt_in_a_callback_ends_the_loop_with_everything_
     assert "the callback of key 'exit' raised KeyboardInterrupt: this dispatcher ends" in caplog.text
 
 
-@scenario
 async def test_a_loop_lives_while_it_moves_even_with_nothing_to_do_or_no_slot_free() -> None:
     queue, gate = memory(), Gate()
 
@@ -267,7 +251,6 @@ async def test_a_loop_lives_while_it_moves_even_with_nothing_to_do_or_no_slot_fr
         assert (idle, dispatcher.health.why_dead()) == ("", "")
 
 
-@scenario
 async def test_a_loop_that_does_not_move_is_dead_after_three_poll_periods() -> None:
     queue = memory()
 
@@ -278,7 +261,6 @@ async def test_a_loop_that_does_not_move_is_dead_after_three_poll_periods() -> N
         assert (still, "not moved for 16 s" in dispatcher.health.why_dead()) == ("", True)
 
 
-@scenario
 async def test_a_key_that_asks_to_run_again_does() -> None:
     queue, ledger = memory(), Ledger()
 
@@ -294,7 +276,6 @@ async def test_a_key_that_asks_to_run_again_does() -> None:
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=1), -timedelta(days=1)], ids=["forward", "back"])
-@scenario
 async def test_a_wall_clock_that_jumps_neither_loses_a_lease_nor_stops_the_loop(jump: timedelta) -> None:
     queue, gate, ledger = memory(), Gate(), Ledger()
 

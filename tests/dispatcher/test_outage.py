@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from dispatcher.outage import Outage, TargetUnavailableError
-from tests.support.dispatching import scenario
 
 S = 1_000_000
 DOWN = TargetUnavailableError("down")
@@ -216,7 +215,6 @@ def held_on_a_line(error: TargetUnavailableError, now_us: int) -> tuple[Outage, 
 
 
 @pytest.mark.parametrize("error", [DOWN, BROKE], ids=["unsent", "broken"])
-@scenario
 async def test_a_connection_that_is_back_is_probed_at_once_but_not_twice_in_a_second(
     error: TargetUnavailableError,
 ) -> None:
@@ -226,7 +224,6 @@ async def test_a_connection_that_is_back_is_probed_at_once_but_not_twice_in_a_se
     assert [outage.probe_in_us(now_us) for now_us in (10 * S, 11 * S - 1, 11 * S)] == [S, 1, 0]
 
 
-@scenario
 async def test_a_connection_that_was_there_all_the_time_says_nothing_about_a_target_behind_a_proxy() -> None:
     outage, line = held_on_a_line(REFUSED, 10 * S)
     line.up.set()
@@ -234,7 +231,6 @@ async def test_a_connection_that_was_there_all_the_time_says_nothing_about_a_tar
     assert outage.probe_in_us(11 * S) == S
 
 
-@scenario
 async def test_a_target_behind_a_proxy_that_says_it_serves_is_probed_and_judged_by_that() -> None:
     outage, line = held_on_a_line(REFUSED, 10 * S)
     await outage.ask(11 * S)

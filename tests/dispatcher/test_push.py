@@ -17,7 +17,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from tests.dispatcher.test_loop import Gate
 from tests.dispatcher.test_trigger import asking
-from tests.support.dispatching import FragileQueue, Ledger, clock_of, memory, nothing, scenario, settle_down, until
+from tests.support.dispatching import FragileQueue, Ledger, clock_of, memory, nothing, settle_down, until
 from tests.support.oidc import Issuer
 from workqueue.access.oidc import OIDCTokens
 from workqueue.sources.pubsub import MAX_NOTE_BYTES, read_note
@@ -43,7 +43,6 @@ async def pushed(session: ClientSession, body: dict[str, Any], path: str = "/pus
         return response.status, (await response.text()).strip().partition(":")[0]
 
 
-@scenario
 async def test_a_note_about_a_queued_key_is_a_round() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -54,7 +53,6 @@ async def test_a_note_about_a_queued_key_is_a_round() -> None:
     assert (answer, ledger.ended) == ((200, "ok"), {"a": 1})
 
 
-@scenario
 async def test_a_note_that_is_no_news_is_acknowledged_without_a_round() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -65,7 +63,6 @@ async def test_a_note_that_is_no_news_is_acknowledged_without_a_round() -> None:
     assert (answer, ledger.called) == ((200, "shed"), {})
 
 
-@scenario
 async def test_a_note_that_is_delivered_again_is_acknowledged_without_a_round() -> None:
     queue, ledger = memory(), Ledger()
 
@@ -77,7 +74,6 @@ async def test_a_note_that_is_delivered_again_is_acknowledged_without_a_round() 
     assert (first, again, ledger.called) == ((200, "ok"), (200, "shed"), {})
 
 
-@scenario
 async def test_a_note_with_a_number_of_any_length_is_remembered_by_a_few_bytes() -> None:
     queue, ledger = memory(), Ledger()
     trigger = Trigger(Setup.of(queue, ledger, DispatcherSettings(trigger_period=timedelta(0))))
@@ -92,7 +88,6 @@ async def test_a_note_with_a_number_of_any_length_is_remembered_by_a_few_bytes()
     assert [len(each) for each in trigger._push._seen] == [16, 16]
 
 
-@scenario
 async def test_notes_that_come_together_share_a_round() -> None:
     """The first has its round at once; the others one more, after the period, that sees all of their keys."""
     queue, ledger = memory(), Ledger()
@@ -110,7 +105,6 @@ async def test_notes_that_come_together_share_a_round() -> None:
     assert (shed, ledger.called) == ((200, "shed"), {"a": 1, "b": 1})
 
 
-@scenario
 async def test_a_note_whose_round_failed_is_delivered_again_and_has_another() -> None:
     queue = FragileQueue()
     await queue.queue("a")
@@ -123,7 +117,6 @@ async def test_a_note_whose_round_failed_is_delivered_again_and_has_another() ->
     assert ((first[0], first[1]), again) == ((503, "StoreUnavailableError"), (200, "ok"))
 
 
-@scenario
 async def test_a_note_need_not_wait_for_its_round() -> None:
     queue, gate = memory(), Gate()
     await queue.queue("a")
@@ -136,7 +129,6 @@ async def test_a_note_need_not_wait_for_its_round() -> None:
     assert answer == (202, "started")
 
 
-@scenario
 async def test_a_note_that_waits_while_the_process_drains_is_refused() -> None:
     trigger = Trigger(Setup.of(memory(), nothing, DispatcherSettings(), None))
 
@@ -150,7 +142,6 @@ async def test_a_note_that_waits_while_the_process_drains_is_refused() -> None:
     assert answer == (503, "draining")
 
 
-@scenario
 async def test_a_note_whose_body_comes_in_while_the_process_drains_is_refused() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -184,7 +175,6 @@ BAD = {
 
 
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
-@scenario
 async def test_what_is_no_push_request_is_refused(body: bytes) -> None:
     assert read_note(body) is None
 
@@ -196,7 +186,6 @@ async def test_what_is_no_push_request_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("chunked", [None, True])
-@scenario
 async def test_a_note_that_is_too_large_is_refused(chunked: bool | None) -> None:
     async with (
         asking(dispatcher.handler(memory(), callback=nothing)) as session,
@@ -205,7 +194,6 @@ async def test_a_note_that_is_too_large_is_refused(chunked: bool | None) -> None
         assert response.status == 413
 
 
-@scenario
 async def test_a_push_needs_the_token_that_the_trigger_asks_for() -> None:
     """Pub/Sub signs in with an OIDC token of the subscription's service account."""
     async with Issuer().served() as issuer:

@@ -19,7 +19,6 @@ from tests.support.dispatching import (
     dead_letters,
     memory,
     nothing,
-    scenario,
     states,
 )
 from workqueue import (
@@ -41,7 +40,6 @@ from workqueue.testing import FakeClock
 MINUTE = timedelta(minutes=1)
 
 
-@scenario
 async def test_a_round_calls_each_key_once_and_completes_it() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -53,7 +51,6 @@ async def test_a_round_calls_each_key_once_and_completes_it() -> None:
     assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "UNKNOWN"}
 
 
-@scenario
 async def test_a_key_that_waits_for_its_next_attempt_says_why_the_last_one_failed() -> None:
     queue = memory()
     await queue.queue("a")
@@ -66,7 +63,6 @@ async def test_a_key_that_waits_for_its_next_attempt_says_why_the_last_one_faile
     assert (await queue.get("a")).last_error == "RuntimeError: the disk is full"
 
 
-@scenario
 async def test_a_callback_is_told_all_about_its_attempt() -> None:
     queue = memory()
     seen: list[tuple[object, ...]] = []
@@ -85,7 +81,6 @@ async def test_a_callback_is_told_all_about_its_attempt() -> None:
 @pytest.mark.parametrize(
     ("concurrency", "batch_size", "in_progress", "started"), [(3, 0, 0, 3), (10, 2, 0, 2), (2, 5, 0, 2), (3, 3, 2, 1)]
 )
-@scenario
 async def test_a_round_starts_no_more_than_the_batch_and_the_free_slots(
     concurrency: int, batch_size: int, in_progress: int, started: int
 ) -> None:
@@ -99,7 +94,6 @@ async def test_a_round_starts_no_more_than_the_batch_and_the_free_slots(
     assert ledger.called.total() == started
 
 
-@scenario
 async def test_a_requested_requeue_waits_and_may_be_pulled_forward_unless_it_is_a_floor() -> None:
     queue = memory()
     outcomes: dict[str, Outcome] = {"after": RequeueAfter(MINUTE), "floor": RequeueNotBefore(MINUTE)}
@@ -120,7 +114,6 @@ async def test_a_requested_requeue_waits_and_may_be_pulled_forward_unless_it_is_
     assert (await queue.get("floor")).not_before == in_a_minute
 
 
-@scenario
 async def test_outcomes_may_be_raised_as_well_as_returned() -> None:
     queue = memory()
 
@@ -134,7 +127,6 @@ async def test_outcomes_may_be_raised_as_well_as_returned() -> None:
     assert await states(queue, "a", "b", "c") == {"a": "QUEUED", "b": "UNKNOWN", "c": "QUEUED"}
 
 
-@scenario
 async def test_a_failed_key_is_retried_with_a_backoff_and_then_dead_lettered() -> None:
     queue, errors = memory(), Recorder()
 
@@ -153,7 +145,6 @@ async def test_a_failed_key_is_retried_with_a_backoff_and_then_dead_lettered() -
     assert errors.told == [("a", "requeued"), ("a", "dead-lettered")]
 
 
-@scenario
 async def test_a_key_that_cannot_succeed_is_dropped() -> None:
     queue, errors = memory(), Recorder()
 
@@ -167,7 +158,6 @@ async def test_a_key_that_cannot_succeed_is_dropped() -> None:
     assert [event.failure.reason for event in errors.events] == ["no such customer"]
 
 
-@scenario
 async def test_keys_asked_for_are_stored_before_the_asking_key_completes() -> None:
     queue = FragileQueue()
 
@@ -184,7 +174,6 @@ async def test_keys_asked_for_are_stored_before_the_asking_key_completes() -> No
     assert child.not_before == from_us(queue.clock.wall_us()) + MINUTE
 
 
-@scenario
 async def test_an_attempt_whose_keys_cannot_be_stored_has_failed() -> None:
     queue, errors = FragileQueue(), Recorder()
     queue.broken["queue_many"] = 1
@@ -200,7 +189,6 @@ async def test_an_attempt_whose_keys_cannot_be_stored_has_failed() -> None:
 
 
 @pytest.mark.parametrize("nonsense", [42, "done", True, ValueError("returned, not raised"), object()])
-@scenario
 async def test_a_callback_that_returns_nonsense_has_failed(nonsense: object) -> None:
     queue, errors = memory(), Recorder()
 
@@ -214,7 +202,6 @@ async def test_a_callback_that_returns_nonsense_has_failed(nonsense: object) -> 
     assert type(nonsense).__name__ in errors.events[0].failure.error
 
 
-@scenario
 async def test_a_child_that_cannot_be_queued_fails_the_callback_that_asked_for_it() -> None:
     queue, errors = memory(), Recorder()
 
@@ -227,7 +214,6 @@ async def test_a_child_that_cannot_be_queued_fails_the_callback_that_asked_for_i
     assert errors.events[0].failure.error.startswith(InvalidKeyError.__name__)
 
 
-@scenario
 async def test_a_keyboard_interrupt_in_a_callback_fails_its_key_before_it_ends_the_round() -> None:
     queue, errors = memory(), Recorder()
 
@@ -245,7 +231,6 @@ async def test_a_keyboard_interrupt_in_a_callback_fails_its_key_before_it_ends_t
     assert await states(queue, "a", "b") == {"a": "QUEUED", "b": "UNKNOWN"}
 
 
-@scenario
 async def test_a_callback_may_raise_any_base_exception_of_its_own() -> None:
     queue, errors = memory(), Recorder()
 
@@ -259,7 +244,6 @@ async def test_a_callback_may_raise_any_base_exception_of_its_own() -> None:
     assert errors.told == [("a", "requeued"), ("b", "requeued")]
 
 
-@scenario
 async def test_a_callback_that_cancels_its_own_task_is_settled_all_the_same() -> None:
     queue = SlowQueue(clock=FakeClock())
 
@@ -281,7 +265,6 @@ class Raising(Recorder):
         raise OSError("no")
 
 
-@scenario
 async def test_a_sink_that_raises_when_told_of_an_orphan_costs_no_key() -> None:
     queue = memory()
     await queue.queue("orphan")
@@ -294,7 +277,6 @@ async def test_a_sink_that_raises_when_told_of_an_orphan_costs_no_key() -> None:
     assert await states(queue, "orphan", "a") == {"orphan": "DEAD_LETTER", "a": "UNKNOWN"}
 
 
-@scenario
 async def test_orphans_are_recovered_and_those_out_of_attempts_are_told_of() -> None:
     queue, errors, ledger = memory(), Recorder(), Ledger()
     await queue.queue("a")
@@ -309,7 +291,6 @@ async def test_orphans_are_recovered_and_those_out_of_attempts_are_told_of() -> 
     assert errors.events[0].failure.error.startswith("OrphanedError")
 
 
-@scenario
 async def test_a_store_error_on_one_key_does_not_stop_the_others() -> None:
     queue, ledger = FragileQueue(), Ledger(steps=2)
     for key in ("a", "b", "c"):
@@ -324,7 +305,6 @@ async def test_a_store_error_on_one_key_does_not_stop_the_others() -> None:
     assert await states(queue, "b", "c") == {"b": "UNKNOWN", "c": "UNKNOWN"}
 
 
-@scenario
 async def test_a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_round() -> None:
     queue, ledger = FragileQueue(), Ledger()
     await queue.queue("a")
@@ -339,7 +319,6 @@ async def test_a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_r
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_a_round_on_a_store_that_is_down_raises_and_starts_nothing() -> None:
     queue, ledger = FragileQueue(), Ledger()
     await queue.queue("a")
@@ -351,7 +330,6 @@ async def test_a_round_on_a_store_that_is_down_raises_and_starts_nothing() -> No
     assert ledger.called == {}
 
 
-@scenario
 async def test_handle_async_runs_beside_its_caller() -> None:
     queue, ledger = memory(), Ledger(steps=5)
     await queue.queue("a")
@@ -364,7 +342,6 @@ async def test_handle_async_runs_beside_its_caller() -> None:
     assert ledger.ended == {"a": 1}
 
 
-@scenario
 async def test_two_dispatchers_share_one_queue_without_sharing_a_key() -> None:
     queue, ledger = memory(), Ledger(steps=3)
     for number in range(20):
@@ -390,13 +367,11 @@ async def test_two_dispatchers_share_one_queue_without_sharing_a_key() -> None:
     ],
     ids=str,
 )
-@scenario
 async def test_a_bad_setting_is_refused_by_name(setting: dict[str, object]) -> None:
     with pytest.raises(InvalidSettingError, match=next(iter(setting))):
         await dispatcher.handle(memory(), callback=nothing, **setting)  # type: ignore[arg-type]
 
 
-@scenario
 async def test_nothing_is_told_of_a_failure_whose_settle_was_not_applied() -> None:
     queue, errors = memory(), Recorder()
 

@@ -18,7 +18,6 @@ from tests.support.dispatching import (
     memory,
     pass_time,
     running,
-    scenario,
     settle_down,
     states,
     until,
@@ -54,7 +53,6 @@ class Stubborn:
                 self.cancellations += 1
 
 
-@scenario
 async def test_a_callback_that_runs_too_long_is_cancelled_and_has_failed() -> None:
     queue, errors = memory(), Recorder()
     await queue.queue("a")
@@ -67,7 +65,6 @@ async def test_a_callback_that_runs_too_long_is_cancelled_and_has_failed() -> No
     assert (await queue.get("a")).attempts == 1
 
 
-@scenario
 async def test_a_callback_that_answers_only_because_it_was_cancelled_has_failed() -> None:
     queue, errors = memory(), Recorder()
 
@@ -84,7 +81,6 @@ async def test_a_callback_that_answers_only_because_it_was_cancelled_has_failed(
     assert errors.told == [("a", "requeued")]
 
 
-@scenario
 async def test_a_callback_may_ask_for_more_time() -> None:
     queue, errors = memory(), Recorder()
 
@@ -101,7 +97,6 @@ async def test_a_callback_may_ask_for_more_time() -> None:
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_asking_for_less_time_than_is_left_takes_nothing_away() -> None:
     queue, left = memory(), []
 
@@ -116,7 +111,6 @@ async def test_asking_for_less_time_than_is_left_takes_nothing_away() -> None:
     assert left == [MINUTE]
 
 
-@scenario
 async def test_a_callback_that_ignores_its_cancellation_keeps_its_slot_but_not_its_lease() -> None:
     queue, stubborn = memory(), Stubborn()
     await queue.queue("a")
@@ -135,7 +129,6 @@ async def test_a_callback_that_ignores_its_cancellation_keeps_its_slot_but_not_i
     assert await states(queue, "a") == {"a": "QUEUED"}
 
 
-@scenario
 async def test_the_answer_of_a_runaway_callback_is_ignored() -> None:
     queue, stubborn = memory(), Stubborn()
     await queue.queue("a")
@@ -149,7 +142,6 @@ async def test_the_answer_of_a_runaway_callback_is_ignored() -> None:
     assert await states(queue, "a") == {"a": "IN_PROGRESS"}
 
 
-@scenario
 async def test_a_callback_whose_lease_is_lost_is_cancelled_and_nothing_is_settled_or_told() -> None:
     queue, errors, ended = memory(), Recorder(), []
 
@@ -182,7 +174,6 @@ class FrozenQueue(MemoryQueue):
         return leased
 
 
-@scenario
 async def test_a_callback_is_not_called_on_a_lease_that_lapsed_before_it_began() -> None:
     queue, called = FrozenQueue(clock=FakeClock()), list[int]()
 
@@ -195,7 +186,6 @@ async def test_a_callback_is_not_called_on_a_lease_that_lapsed_before_it_began()
         assert (called, dispatcher.metrics.outcomes["lost"]) == ([2], 1)
 
 
-@scenario
 async def test_a_plain_function_runs_in_a_thread_that_does_not_keep_the_process() -> None:
     queue, threads = memory(), []
 
@@ -211,7 +201,6 @@ async def test_a_plain_function_runs_in_a_thread_that_does_not_keep_the_process(
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1), StopIteration(7)], ids=repr)
-@scenario
 async def test_whatever_a_plain_function_raises_fails_its_key_and_nothing_else(error: BaseException) -> None:
     queue, errors = memory(), Recorder()
 
@@ -228,7 +217,6 @@ async def test_whatever_a_plain_function_raises_fails_its_key_and_nothing_else(e
     assert errors.told == [("a", "requeued")]
 
 
-@scenario
 async def test_a_lambda_around_a_coroutine_function_is_awaited() -> None:
     queue, ended = memory(), []
 
@@ -258,7 +246,6 @@ def routed_by_message(function: Callable[..., None]) -> Callback:
 @pytest.mark.parametrize(
     "routed", [lambda function: function, routed_by_type, routed_by_message], ids=["plain", "type", "message"]
 )
-@scenario
 async def test_a_thread_that_runs_too_long_keeps_its_key_until_it_ends_and_has_failed(
     routed: Callable[[Callable[..., None]], Callback],
 ) -> None:
@@ -278,7 +265,6 @@ async def test_a_thread_that_runs_too_long_keeps_its_key_until_it_ends_and_has_f
     assert errors.events[0].failure.error.startswith("TimeoutError")
 
 
-@scenario
 async def test_a_thread_sees_that_its_time_is_up_and_then_that_its_answer_will_be_ignored() -> None:
     queue, asked = memory(), threading.Event()
     told: list[object] = []
@@ -300,7 +286,6 @@ async def test_a_thread_sees_that_its_time_is_up_and_then_that_its_answer_will_b
     assert told == [(timedelta(0), False), True]
 
 
-@scenario
 async def test_a_callback_that_blocks_the_event_loop_keeps_its_lease_and_the_others_go_on() -> None:
     lease = LeaseTimes(timedelta(milliseconds=400), timedelta(milliseconds=100))
     queue, errors = MemoryQueue(lease=lease), Recorder()
@@ -316,7 +301,6 @@ async def test_a_callback_that_blocks_the_event_loop_keeps_its_lease_and_the_oth
         assert dispatcher.metrics.outcomes["lost"] == 0
 
 
-@scenario
 async def test_a_callback_that_blocks_the_event_loop_for_ever_does_not_keep_its_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

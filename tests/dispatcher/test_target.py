@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, service_callback
-from tests.support.dispatching import Recorder, dead_letters, memory, scenario, state, states, until
+from tests.support.dispatching import Recorder, dead_letters, memory, state, states, until
 from tests.support.grpc import nonsense
 from tests.support.targets import aborting, done, queued_keys, reconciler
 from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
@@ -30,7 +30,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MINUTE = timedelta(minutes=1)
 
 
-@scenario
 async def test_a_reconciler_is_told_the_key_and_its_attempt() -> None:
     queue = memory()
     await queue.queue("a", Options(priority=7, payload=b"x", meta={"who": "me"}))
@@ -43,7 +42,6 @@ async def test_a_reconciler_is_told_the_key_and_its_attempt() -> None:
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_a_call_has_the_remaining_run_time_as_its_deadline() -> None:
     queue, left = memory(), []
 
@@ -58,7 +56,6 @@ async def test_a_call_has_the_remaining_run_time_as_its_deadline() -> None:
     assert 50 < left[0] < 61
 
 
-@scenario
 async def test_a_run_time_without_limit_is_no_deadline_that_has_passed() -> None:
     queue = await queued_keys("a")
 
@@ -80,7 +77,6 @@ async def test_a_run_time_without_limit_is_no_deadline_that_has_passed() -> None
     ],
     ids=lambda value: str(value).replace("\n", " "),
 )
-@scenario
 async def test_an_answer_becomes_an_outcome(response: pb.ProcessResponse, queued: dict[str, tuple[bool, bool]]) -> None:
     queue = memory()
 
@@ -95,7 +91,6 @@ async def test_an_answer_becomes_an_outcome(response: pb.ProcessResponse, queued
     assert {k: (s.floor, s.not_before is not None) for k, s in found.items() if s.status.name == "QUEUED"} == queued
 
 
-@scenario
 async def test_python_on_both_ends_is_as_if_there_were_no_wire() -> None:
     outcomes: dict[str, object] = {
         "none": None,
@@ -134,7 +129,6 @@ async def test_python_on_both_ends_is_as_if_there_were_no_wire() -> None:
     ("code", "infrastructure"),
     [(grpc.StatusCode.INTERNAL, False), (grpc.StatusCode.UNKNOWN, False), (grpc.StatusCode.CANCELLED, False)],
 )
-@scenario
 async def test_an_error_status_fails_the_attempt(code: grpc.StatusCode, infrastructure: bool) -> None:
     queue, errors = await queued_keys("a"), Recorder()
 
@@ -146,7 +140,6 @@ async def test_an_error_status_fails_the_attempt(code: grpc.StatusCode, infrastr
 
 
 @pytest.mark.parametrize("length", [10, 9_000, 1_000_000])
-@scenario
 async def test_a_final_error_of_a_go_reconciler_is_final_however_long_and_keeps_text_and_reason(length: int) -> None:
     queue, recorder = memory(), Recorder()
     await queue.queue("a")
@@ -166,7 +159,6 @@ async def test_a_final_error_of_a_go_reconciler_is_final_however_long_and_keeps_
     assert failure.error.startswith("NonRetriableError: boomboom")
 
 
-@scenario
 async def test_an_answer_that_cannot_be_read_fails_the_attempt_and_says_so() -> None:
     queue = memory()
     await queue.queue("a")
@@ -176,7 +168,6 @@ async def test_an_answer_that_cannot_be_read_fails_the_attempt_and_says_so() -> 
     assert await dead_letters(queue) == {"a": "TargetError: this is no reconciler: its answer cannot be read"}
 
 
-@scenario
 async def test_an_answer_that_asks_for_an_impossible_key_fails_the_attempt() -> None:
     queue, errors = await queued_keys("a"), Recorder()
 
@@ -189,7 +180,6 @@ async def test_an_answer_that_asks_for_an_impossible_key_fails_the_attempt() -> 
     assert errors.told == [("a", "requeued")]
 
 
-@scenario
 async def test_stopping_the_dispatcher_cancels_the_call_at_the_reconciler() -> None:
     queue, cancelled = await queued_keys("a"), asyncio.Event()
 
@@ -208,7 +198,6 @@ async def test_stopping_the_dispatcher_cancels_the_call_at_the_reconciler() -> N
     assert (await queue.get("a")).attempts == 0
 
 
-@scenario
 async def test_a_reconciler_that_goes_down_and_comes_back_costs_no_key_its_attempts() -> None:
     queue = MemoryQueue()
     settings = DispatcherSettings(concurrency=5, max_retry=2)
@@ -267,7 +256,6 @@ async def keep_alive(process: asyncio.subprocess.Process, port: int) -> None:
             await process.wait()
 
 
-@scenario
 async def test_a_key_that_kills_its_reconciler_each_time_is_dead_lettered_in_the_end() -> None:
     queue, process = MemoryQueue(), await frail_reconciler(0)
     port = await port_of(process)
@@ -287,7 +275,6 @@ async def test_a_key_that_kills_its_reconciler_each_time_is_dead_lettered_in_the
     assert "UNAVAILABLE" in (await dead_letters(queue))["poison"]
 
 
-@scenario
 async def test_a_channel_of_ones_own_stays_open() -> None:
     queue = await queued_keys("a", "b")
 

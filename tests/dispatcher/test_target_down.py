@@ -26,7 +26,6 @@ from tests.support.dispatching import (
     memory,
     pass_time,
     running,
-    scenario,
     settle_down,
 )
 from workqueue import InfrastructureError
@@ -56,7 +55,6 @@ async def backlog(size: int) -> MemoryQueue:
     return queue
 
 
-@scenario
 async def test_a_target_that_is_down_for_an_hour_uses_up_no_attempts() -> None:
     queue, errors, target = await backlog(20), Recorder(), Target()
     settings = DispatcherSettings(concurrency=10, max_retry=2)
@@ -69,7 +67,6 @@ async def test_a_target_that_is_down_for_an_hour_uses_up_no_attempts() -> None:
     assert target.called.total() < 10 + 6 + 60 + 2
 
 
-@scenario
 async def test_a_key_that_alone_cannot_be_called_fails_instead_of_starting_over_and_over() -> None:
     queue, called = await backlog(20), Counter[str]()
 
@@ -86,7 +83,6 @@ async def test_a_key_that_alone_cannot_be_called_fails_instead_of_starting_over_
     assert called["k0"] <= 5
 
 
-@scenario
 async def test_a_target_that_is_back_is_noticed_by_the_next_probe_and_the_backlog_flows() -> None:
     queue, target = await backlog(20), Target()
 
@@ -97,7 +93,6 @@ async def test_a_target_that_is_back_is_noticed_by_the_next_probe_and_the_backlo
         assert (await queue.counts()).queued == 0
 
 
-@scenario
 async def test_orphans_are_recovered_and_the_loop_lives_while_the_target_is_down() -> None:
     queue, target = await backlog(1), Target()
 
@@ -107,7 +102,6 @@ async def test_orphans_are_recovered_and_the_loop_lives_while_the_target_is_down
         assert dispatcher.health.why_unready() == ""
 
 
-@scenario
 async def test_a_drain_does_not_wait_for_a_target_that_is_down() -> None:
     queue, target = await backlog(3), Target()
 
@@ -148,7 +142,6 @@ async def ignoring_cancellation(over: asyncio.Event) -> None:
             await over.wait()
 
 
-@scenario
 async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None:
     queue = FragileQueue()
     for number in range(5):
@@ -161,7 +154,6 @@ async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None
         assert len(queue.steps) == asked
 
 
-@scenario
 async def test_a_probe_that_is_due_while_no_slot_is_free_does_not_keep_the_loop_busy() -> None:
     queue, over = FragileQueue(), asyncio.Event()
     await queue.queue("a")
@@ -177,7 +169,6 @@ async def test_a_probe_that_is_due_while_no_slot_is_free_does_not_keep_the_loop_
     assert idle
 
 
-@scenario
 async def test_a_probe_that_is_cancelled_from_within_is_followed_by_another() -> None:
     queue = await backlog(20)
 
@@ -186,7 +177,6 @@ async def test_a_probe_that_is_cancelled_from_within_is_followed_by_another() ->
         assert (await queue.counts()).queued == 0
 
 
-@scenario
 async def test_a_probe_that_never_ends_is_followed_by_another_once_it_is_given_up() -> None:
     queue, over = await backlog(20), asyncio.Event()
 
@@ -217,7 +207,6 @@ class Reachable(Target):
         return self.up
 
 
-@scenario
 async def test_a_connection_that_is_back_is_noticed_at_once() -> None:
     queue, target = await backlog(20), Reachable()
 
@@ -230,7 +219,6 @@ async def test_a_connection_that_is_back_is_noticed_at_once() -> None:
         assert (await queue.counts()).queued == 0
 
 
-@scenario
 async def test_an_outage_is_two_lines_in_the_log_with_count_and_reason(caplog: pytest.LogCaptureFixture) -> None:
     queue, target = await backlog(20), Target()
 
@@ -260,7 +248,6 @@ async def by_handle_async(queue: MemoryQueue, target: Target) -> None:
 
 
 @pytest.mark.parametrize("a_round", [by_handle, by_handle_async])
-@scenario
 async def test_rounds_release_what_they_could_not_reach_and_raise(a_round: Rounds) -> None:
     queue, target = await backlog(40), Target()
 
@@ -272,7 +259,6 @@ async def test_rounds_release_what_they_could_not_reach_and_raise(a_round: Round
     assert (counts.queued, counts.max_attempts, counts.dead_lettered) == (40, 0, 0)
 
 
-@scenario
 async def test_rounds_of_a_target_that_knows_its_outage_call_it_no_more_than_the_loop_would() -> None:
     queue, target = await backlog(40), Reachable()
 
@@ -289,7 +275,6 @@ async def test_rounds_of_a_target_that_knows_its_outage_call_it_no_more_than_the
     assert (await queue.counts()).queued == 0
 
 
-@scenario
 async def test_a_round_reports_the_store_and_the_target_when_both_fail() -> None:
     queue, target = FragileQueue(), Target()
     await queue.queue("a")
@@ -303,7 +288,6 @@ async def test_a_round_reports_the_store_and_the_target_when_both_fail() -> None
     assert len(raised.value.exceptions) == 2
 
 
-@scenario
 async def test_a_trigger_answers_503_with_the_reason_and_stays_ready_without_naming_it() -> None:
     queue, target = await backlog(40), Target()
     app = dispatcher.handler(queue, callback=target, concurrency=20, max_retry=3, trigger_period=timedelta(0))
@@ -322,7 +306,6 @@ async def test_a_trigger_answers_503_with_the_reason_and_stays_ready_without_nam
     assert (held[0], target.called.total(), up, ready_again) == (503, 20 + 1 + 20, (200, "ok"), (200, "ok"))
 
 
-@scenario
 async def test_a_trigger_beside_a_loop_adds_no_calls_to_a_target_that_is_down() -> None:
     queue, target = await backlog(40), Target()
     settings = DispatcherSettings(concurrency=20, max_retry=3)
@@ -339,7 +322,6 @@ async def test_a_trigger_beside_a_loop_adds_no_calls_to_a_target_that_is_down() 
     assert ((await queue.counts()).dead_lettered, (await queue.counts()).max_attempts) == (0, 0)
 
 
-@scenario
 async def test_the_gauge_says_that_starts_are_held_and_rounds_are_counted_as_such() -> None:
     queue, target = await backlog(5), Target()
     setup = Setup.of(queue, target, DispatcherSettings())
@@ -357,7 +339,6 @@ class Marked(Target):
         raise InfrastructureError("the database is down")
 
 
-@scenario
 async def test_an_answer_that_is_marked_as_the_reconcilers_own_is_a_failed_attempt() -> None:
     queue = await backlog(10)
 

@@ -27,7 +27,6 @@ from tests.support.dispatching import (
     memory,
     nothing,
     pass_time,
-    scenario,
     states,
     until,
 )
@@ -56,7 +55,6 @@ async def asked(session: ClientSession, path: str = "/", method: str = "POST") -
         return response.status, (await response.text()).strip()
 
 
-@scenario
 async def test_a_look_whether_the_page_is_there_is_no_trigger() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -68,7 +66,6 @@ async def test_a_look_whether_the_page_is_there_is_no_trigger() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@scenario
 async def test_a_trigger_runs_a_round_and_answers_when_it_has_ended(method: str) -> None:
     queue, ledger = memory(), Ledger(steps=5)
     await queue.queue("a")
@@ -80,7 +77,6 @@ async def test_a_trigger_runs_a_round_and_answers_when_it_has_ended(method: str)
     assert ledger.ended == {"a": 1}
 
 
-@scenario
 async def test_triggers_beyond_one_in_a_period_are_shed() -> None:
     queue, ledger = memory(), Ledger()
 
@@ -96,7 +92,6 @@ async def test_triggers_beyond_one_in_a_period_are_shed() -> None:
     assert ledger.called == {"a": 1}
 
 
-@scenario
 async def test_rounds_may_overlap() -> None:
     queue, gate = memory(), Gate()
     await queue.queue("a")
@@ -111,7 +106,6 @@ async def test_rounds_may_overlap() -> None:
     assert answers == ((200, "ok"), (200, "ok"))
 
 
-@scenario
 async def test_a_round_whose_store_is_down_answers_503_with_the_errors_text() -> None:
     queue = FragileQueue()
     await queue.queue("a")
@@ -130,7 +124,6 @@ class UnusableQueue(MemoryQueue):
         raise StoreUnusableError("no such table")
 
 
-@scenario
 async def test_a_round_that_fails_for_good_answers_500_with_the_errors_text() -> None:
     async with asking(dispatcher.handler(UnusableQueue(), callback=nothing)) as session:
         answer = await asked(session)
@@ -138,7 +131,6 @@ async def test_a_round_that_fails_for_good_answers_500_with_the_errors_text() ->
     assert answer == (500, "StoreUnusableError: no such table")
 
 
-@scenario
 async def test_a_trigger_is_not_ready_while_its_store_is_down_and_needs_no_round_to_see_that_it_is_back() -> None:
     queue = FragileQueue()
     queue.broken.update(lease=1, counts=1)
@@ -152,7 +144,6 @@ async def test_a_trigger_is_not_ready_while_its_store_is_down_and_needs_no_round
     assert down == (503, "the store does not work (StoreUnavailableError); the log says why")
 
 
-@scenario
 async def test_a_keyboard_interrupt_in_a_callback_fails_the_round_and_not_the_server() -> None:
     queue = memory()
 
@@ -167,7 +158,6 @@ async def test_a_keyboard_interrupt_in_a_callback_fails_the_round_and_not_the_se
     assert (status, alive) == (500, (200, "ok"))
 
 
-@scenario
 async def test_a_caller_that_need_not_wait_is_answered_at_once() -> None:
     queue, gate = memory(), Gate()
     await queue.queue("a")
@@ -182,7 +172,6 @@ async def test_a_caller_that_need_not_wait_is_answered_at_once() -> None:
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_a_caller_that_hangs_up_does_not_cancel_its_round() -> None:
     queue, gate = memory(), Gate()
     await queue.queue("a")
@@ -203,7 +192,6 @@ async def test_a_caller_that_hangs_up_does_not_cancel_its_round() -> None:
     [({}, b"x" * (MAX_BODY_BYTES + 1), 413), ({"x": "x" * MAX_HEADER_BYTES}, b"", 431), ({}, b"{}", 200)],
     ids=["body", "headers", "small"],
 )
-@scenario
 async def test_oversized_requests_are_refused(headers: dict[str, str], body: bytes, status: int) -> None:
     app = dispatcher.handler(memory(), callback=nothing)
 
@@ -211,7 +199,6 @@ async def test_oversized_requests_are_refused(headers: dict[str, str], body: byt
         assert response.status == status
 
 
-@scenario
 async def test_the_trigger_mounts_in_another_app() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
@@ -223,7 +210,6 @@ async def test_the_trigger_mounts_in_another_app() -> None:
     assert (answer, ledger.ended) == ((200, "ok"), {"a": 1})
 
 
-@scenario
 async def test_a_token_can_be_asked_for_but_not_by_probes() -> None:
     app: Any = BearerTokens(dispatcher.handler(memory(), callback=nothing), StaticTokens(["secret"]))
 
@@ -235,7 +221,6 @@ async def test_a_token_can_be_asked_for_but_not_by_probes() -> None:
     assert (refused[0], probe[0], accepted) == (401, 200, 200)
 
 
-@scenario
 async def test_metrics_show_the_queue_and_what_was_done_with_its_keys() -> None:
     queue = memory()
     await queue.queue("a")
@@ -253,7 +238,6 @@ async def test_metrics_show_the_queue_and_what_was_done_with_its_keys() -> None:
     assert 'outcome="completed"' in text
 
 
-@scenario
 async def test_a_draining_trigger_admits_nothing_and_ends_its_rounds() -> None:
     queue, gate = memory(), Gate()
     await queue.queue("a")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.dispatching import memory, scenario, settle_down
+from tests.support.dispatching import memory, settle_down
 from tests.support.sinks import Sink
 from workqueue import Options, open_queue
 from workqueue.enqueuer import BackgroundEnqueuer
@@ -26,7 +26,6 @@ from workqueue.testing import FakeClock
 FOR_EVER = timedelta(days=1)
 
 
-@scenario
 async def test_a_full_batch_goes_at_once() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, batch=3, linger=FOR_EVER, clock=FakeClock()) as enqueuer:
@@ -36,7 +35,6 @@ async def test_a_full_batch_goes_at_once() -> None:
         assert sink.sizes == [3]
 
 
-@scenario
 async def test_a_quiet_producers_key_goes_after_the_linger() -> None:
     sink, clock = Sink(), FakeClock()
     async with BackgroundEnqueuer(sink, batch=100, linger=timedelta(milliseconds=50), clock=clock) as enqueuer:
@@ -49,7 +47,6 @@ async def test_a_quiet_producers_key_goes_after_the_linger() -> None:
         assert sink.stored == ["a"]
 
 
-@scenario
 async def test_a_key_lingers_no_longer_because_another_is_held_up() -> None:
     sink, clock = Sink(), FakeClock()
     async with BackgroundEnqueuer(sink, batch=100, linger=timedelta(seconds=1), clock=clock) as enqueuer:
@@ -65,7 +62,6 @@ async def test_a_key_lingers_no_longer_because_another_is_held_up() -> None:
         sink.gate.set()
 
 
-@scenario
 async def test_duplicates_within_a_batch_are_sent_once() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink) as enqueuer:
@@ -74,7 +70,6 @@ async def test_duplicates_within_a_batch_are_sent_once() -> None:
     assert sink.batches == [[("a", Options(priority=7))]]
 
 
-@scenario
 async def test_the_newest_payload_arrives_last_although_batches_overlap() -> None:
     sink, clock = Sink(), FakeClock()
     async with BackgroundEnqueuer(sink, batch=1, in_flight=4, clock=clock) as enqueuer:
@@ -88,7 +83,6 @@ async def test_the_newest_payload_arrives_last_although_batches_overlap() -> Non
     assert [options.payload for [(_, options)] in sink.batches] == [b"1", b"2"]
 
 
-@scenario
 async def test_no_more_batches_are_on_their_way_than_allowed() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, batch=1, in_flight=2) as enqueuer:
@@ -101,7 +95,6 @@ async def test_no_more_batches_are_on_their_way_than_allowed() -> None:
     assert sorted(sink.stored) == list("abcd")
 
 
-@scenario
 async def test_put_waits_while_the_buffer_is_full() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, buffer=2, batch=2, in_flight=1) as enqueuer:
@@ -116,7 +109,6 @@ async def test_put_waits_while_the_buffer_is_full() -> None:
     assert sorted(sink.stored) == list("abcde")
 
 
-@scenario
 async def test_a_producer_that_gives_up_waiting_lets_the_others_wait_on() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, buffer=1, batch=1, in_flight=1) as enqueuer:
@@ -133,7 +125,6 @@ async def test_a_producer_that_gives_up_waiting_lets_the_others_wait_on() -> Non
     assert sorted(sink.stored) == ["a", "b", "d"]
 
 
-@scenario
 async def test_try_put_says_that_there_is_no_room_instead_of_dropping() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, buffer=1, linger=FOR_EVER, clock=FakeClock()) as enqueuer:
@@ -141,7 +132,6 @@ async def test_try_put_says_that_there_is_no_room_instead_of_dropping() -> None:
     assert sink.stored == ["a"]
 
 
-@scenario
 async def test_a_producer_whose_keys_all_merge_does_not_starve_the_sender() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, batch=10, linger=timedelta(0)) as enqueuer:
@@ -150,7 +140,6 @@ async def test_a_producer_whose_keys_all_merge_does_not_starve_the_sender() -> N
         assert len(sink.batches) > 10
 
 
-@scenario
 async def test_what_cannot_be_stored_is_refused_at_once() -> None:
     async with BackgroundEnqueuer(Sink()) as enqueuer:
         with pytest.raises(InvalidKeyError):
@@ -160,7 +149,6 @@ async def test_what_cannot_be_stored_is_refused_at_once() -> None:
         assert (enqueuer.metrics.put, enqueuer.metrics.buffered) == (0, 0)
 
 
-@scenario
 async def test_keys_of_synchronous_code_come_from_its_own_threads() -> None:
     async with open_queue("memory://") as queue:
         async with BackgroundEnqueuer(queue, buffer=10, batch=5) as enqueuer:
@@ -173,7 +161,6 @@ async def test_keys_of_synchronous_code_come_from_its_own_threads() -> None:
         assert (await queue.counts()).queued == 200
 
 
-@scenario
 async def test_the_loops_own_thread_may_not_wait_for_itself() -> None:
     async with BackgroundEnqueuer(Sink()) as enqueuer:
         with pytest.raises(WorkQueueError, match="thread of the event loop"):
@@ -222,7 +209,6 @@ def test_a_thread_that_came_too_late_for_a_loop_does_not_wait_for_it(monkeypatch
     loop.close()
 
 
-@scenario
 async def test_it_feeds_any_queue() -> None:
     queue = memory()
     async with queue, BackgroundEnqueuer(queue) as enqueuer:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.dispatching import scenario, settle_down
+from tests.support.dispatching import settle_down
 from tests.support.sinks import Refusing, Sink, failures
 from workqueue import Options, StoreUnavailableError
 from workqueue.enqueuer import BackgroundEnqueuer, FailedKey
@@ -24,7 +24,6 @@ async def pass_time(clock: FakeClock, seconds: int) -> None:
         await settle_down(10)
 
 
-@scenario
 async def test_a_batch_is_sent_again_while_the_store_is_down() -> None:
     sink, clock, failed = Sink(), FakeClock(), list[FailedKey]()
     sink.fail = [StoreUnavailableError()] * 3
@@ -35,7 +34,6 @@ async def test_a_batch_is_sent_again_while_the_store_is_down() -> None:
         assert (sink.stored, failed, sink.sizes) == (["a", "b"], [], [2, 2, 2, 2])
 
 
-@scenario
 async def test_keys_that_fail_beyond_all_patience_are_reported_one_by_one() -> None:
     sink, clock, failed = Sink(), FakeClock(), list[FailedKey]()
     sink.fail = [StoreUnavailableError("down")] * 1000
@@ -51,19 +49,14 @@ async def test_keys_that_fail_beyond_all_patience_are_reported_one_by_one() -> N
 
 
 @pytest.mark.parametrize("wholly", [True, False], ids=["the whole batch fails", "the sink says which"])
-def test_a_key_that_is_refused_takes_no_other_with_it(wholly: bool) -> None:
-    @scenario
-    async def test() -> None:
-        sink, failed = Refusing("bad", wholly=wholly), list[FailedKey]()
-        async with BackgroundEnqueuer(sink, on_error=failed.append, batch=3) as enqueuer:
-            for key in ("a", "bad", "c"):
-                await enqueuer.put(key)
-        assert (sorted(sink.stored), failures(failed)) == (["a", "c"], [("bad", "InvalidOptionsError")])
-
-    test()
+async def test_a_key_that_is_refused_takes_no_other_with_it(wholly: bool) -> None:
+    sink, failed = Refusing("bad", wholly=wholly), list[FailedKey]()
+    async with BackgroundEnqueuer(sink, on_error=failed.append, batch=3) as enqueuer:
+        for key in ("a", "bad", "c"):
+            await enqueuer.put(key)
+    assert (sorted(sink.stored), failures(failed)) == (["a", "c"], [("bad", "InvalidOptionsError")])
 
 
-@scenario
 async def test_only_what_was_not_stored_is_sent_again() -> None:
     sink, clock = Refusing(wholly=False), FakeClock()
     sink.passing = ["b"]
@@ -74,7 +67,6 @@ async def test_only_what_was_not_stored_is_sent_again() -> None:
         assert [[key for key, _ in batch] for batch in sink.batches] == [["a", "b", "c"], ["b"]]
 
 
-@scenario
 async def test_a_store_that_needs_an_operator_is_not_asked_again_for_every_key() -> None:
     sink, failed = Sink(), list[FailedKey]()
     sink.fail = [StoreUnusableError("no")]
@@ -84,7 +76,6 @@ async def test_a_store_that_needs_an_operator_is_not_asked_again_for_every_key()
     assert (sink.sizes, [one.key for one in failed]) == ([3], ["a", "b", "c"])
 
 
-@scenario
 async def test_leaving_sends_what_is_left() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, batch=4, linger=timedelta(days=1)) as enqueuer:
@@ -93,7 +84,6 @@ async def test_leaving_sends_what_is_left() -> None:
     assert (len(sink.stored), enqueuer.unsent) == (10, [])
 
 
-@scenario
 async def test_failures_at_the_end_are_reported_too() -> None:
     sink, failed = Sink(), list[FailedKey]()
     sink.fail = [StoreUnavailableError()]
@@ -102,7 +92,6 @@ async def test_failures_at_the_end_are_reported_too() -> None:
     assert failures(failed) == [("a", "StoreUnavailableError")]
 
 
-@scenario
 async def test_leaving_ends_although_the_store_never_answers() -> None:
     sink, clock, failed = Sink(), FakeClock(), list[FailedKey]()
     enqueuer = BackgroundEnqueuer(sink, on_error=failed.append, batch=1, in_flight=1, clock=clock)
@@ -119,7 +108,6 @@ async def test_leaving_ends_although_the_store_never_answers() -> None:
     assert enqueuer.metrics.buffered == 0
 
 
-@scenario
 async def test_what_was_given_up_in_a_batch_that_is_cut_short_is_not_forgotten() -> None:
     sink, clock, failed = Refusing("bad", wholly=False), FakeClock(), list[FailedKey]()
     sink.passing = ["down"] * 100
@@ -134,7 +122,6 @@ async def test_what_was_given_up_in_a_batch_that_is_cut_short_is_not_forgotten()
     assert (enqueuer.metrics.sent, enqueuer.metrics.failed) == (1, 2)
 
 
-@scenario
 async def test_without_on_error_failures_are_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     sink = Refusing("bad")
     with caplog.at_level(logging.ERROR), pytest.raises(KeysNotSentError) as raised:
@@ -144,7 +131,6 @@ async def test_without_on_error_failures_are_logged_and_raised(caplog: pytest.Lo
     assert "key 'bad' could not be enqueued" in caplog.text
 
 
-@scenario
 async def test_an_on_error_that_raises_does_not_keep_the_others_from_being_reported() -> None:
     sink, told = Refusing("a", "b"), list[str]()
 
@@ -158,7 +144,6 @@ async def test_an_on_error_that_raises_does_not_keep_the_others_from_being_repor
     assert told == ["a", "b"]
 
 
-@scenario
 async def test_closing_twice_is_harmless_and_tells_the_same() -> None:
     sink, failed = Refusing("bad"), list[FailedKey]()
     async with BackgroundEnqueuer(sink, on_error=failed.append) as enqueuer:
@@ -168,7 +153,6 @@ async def test_closing_twice_is_harmless_and_tells_the_same() -> None:
     assert len(failed) == 1
 
 
-@scenario
 async def test_put_after_close_raises_and_a_put_that_waited_is_not_taken() -> None:
     sink = Sink()
     async with BackgroundEnqueuer(sink, buffer=1, batch=1, in_flight=1) as enqueuer:
@@ -189,7 +173,6 @@ async def test_put_after_close_raises_and_a_put_that_waited_is_not_taken() -> No
     assert sink.stored == ["a", "b"]
 
 
-@scenario
 async def test_the_bodys_own_error_comes_through_once_all_is_sent() -> None:
     sink = Sink()
 
@@ -203,7 +186,6 @@ async def test_the_bodys_own_error_comes_through_once_all_is_sent() -> None:
     assert sink.stored == ["a"]
 
 
-@scenario
 async def test_a_second_block_is_refused() -> None:
     enqueuer = BackgroundEnqueuer(Sink())
     async with enqueuer:
@@ -212,7 +194,6 @@ async def test_a_second_block_is_refused() -> None:
         await enqueuer.__aenter__()
 
 
-@scenario
 async def test_every_put_is_counted_until_it_is_stored_merged_or_failed() -> None:
     sink, clock = Refusing("bad"), FakeClock()
     async with BackgroundEnqueuer(sink, on_error=print, batch=10, clock=clock) as enqueuer:

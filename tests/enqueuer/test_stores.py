@@ -6,7 +6,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from examples.three_verbs import Table, ThreeVerbs
-from tests.support.dispatching import memory, scenario
+from tests.support.dispatching import memory
 from tests.support.grpc import received
 from tests.support.redis import opened
 from tests.support.sinks import failures
@@ -17,7 +17,6 @@ from workqueue.enqueuer import BackgroundEnqueuer, FailedKey
 SPAN = SpanContext(0xABCDEF, 0x1234, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
-@scenario
 async def test_a_receiver_takes_its_batches() -> None:
     queue, failed = memory(), list[FailedKey]()
     floor = Options(not_before=from_us(queue.clock.wall_us()), not_before_floor=True)
@@ -30,7 +29,6 @@ async def test_a_receiver_takes_its_batches() -> None:
     assert failures(failed) == [("floored", "UnsupportedError")], "what a request cannot carry fails alone"
 
 
-@scenario
 async def test_a_backend_of_three_verbs_will_do() -> None:
     async with ThreeVerbs(Table()) as queue, BackgroundEnqueuer(queue) as enqueuer:
         await enqueuer.put("a")
@@ -39,7 +37,6 @@ async def test_a_backend_of_three_verbs_will_do() -> None:
         assert [entry.key for entry in (await queue.enumerate()).queued] == ["a", "b"]
 
 
-@scenario
 async def test_a_thousand_keys_reach_redis_each_once() -> None:
     async with opened() as queue:
         async with BackgroundEnqueuer(queue) as enqueuer:
@@ -50,7 +47,6 @@ async def test_a_thousand_keys_reach_redis_each_once() -> None:
         assert enqueuer.metrics.sent + enqueuer.metrics.merged == 5_000
 
 
-@scenario
 async def test_the_trace_of_the_newest_put_goes_with_the_key() -> None:
     queue = memory()
     async with queue, BackgroundEnqueuer(queue) as enqueuer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.planted.planting import Bug, planted
 from tests.planted.rules import RULE_BUGS
 from tests.planted.table import PAGE, page
 from tests.support.backends import BACKENDS, Backend
+from tests.support.dispatching import bounded
 from workqueue.conformance import Target, all_scenarios, run_scenario
 
 BUGS = [*RULE_BUGS, *PLACE_BUGS, *LIMIT_BUGS]
@@ -44,8 +46,9 @@ def test_a_bug_planted_in_the_dispatcher_is_caught(bug: DispatchBug) -> None:
     module, _, name = bug.caught_by.partition(":")
     test = getattr(importlib.import_module(module), name)
 
+    run = bounded(test) if inspect.iscoroutinefunction(test) else test
     with planted(bug.edits), pytest.raises(OBJECTIONS_OF_TESTS):
-        test()
+        run()
 
 
 def test_the_page_of_planted_bugs_is_up_to_date() -> None:

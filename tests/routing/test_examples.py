@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dispatcher
 from dispatcher import command_callback
-from tests.support.dispatching import Recorder, memory, scenario
+from tests.support.dispatching import Recorder, memory
 from tests.support.programs import REPOSITORY
 
 GUIDE = (REPOSITORY / "docs/routing.md").read_text()
@@ -49,7 +49,6 @@ def test_each_message_goes_to_its_handler() -> None:
     ]
 
 
-@scenario
 async def test_a_shell_script_is_a_handler() -> None:
     queue, events = memory(), Recorder()
     for key in ("fine", "broken/1", "gone/1"):

@@ -10,7 +10,7 @@ import pytest
 
 import dispatcher
 from dispatcher import Attempt
-from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, scenario, state, states
+from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, state, states
 from workqueue import Options, RequeueAfter
 from workqueue.attempt import AsyncCallback
 from workqueue.backends.memory.backend import MemoryQueue
@@ -51,7 +51,6 @@ def test_the_type_of_a_key_is_in_its_meta_or_before_its_first_slash(key: str, me
     assert type_of(key, meta) == type_
 
 
-@scenario
 async def test_each_key_goes_to_the_callback_for_its_type() -> None:
     queue, router = memory(), KeyRouter()
     called = noting(router, "customer", "email:", "")
@@ -65,7 +64,6 @@ async def test_each_key_goes_to_the_callback_for_its_type() -> None:
     assert await states(queue, "customer/42", "17", "other") == dict.fromkeys(["customer/42", "17", "other"], "UNKNOWN")
 
 
-@scenario
 async def test_a_key_without_a_route_is_tried_again_and_the_event_says_which_routes_there_are() -> None:
     queue, router, events = memory(), KeyRouter(), Recorder()
     noting(router, "customer", "email:")
@@ -80,7 +78,6 @@ async def test_a_key_without_a_route_is_tried_again_and_the_event_says_which_rou
     assert "customer, email:" in event.failure.error
 
 
-@scenario
 async def test_what_a_callback_returns_or_raises_decides_as_without_a_router() -> None:
     queue, router = memory(), KeyRouter()
     router.route("later")(returning(lambda: RequeueAfter(MINUTE)))
@@ -101,7 +98,6 @@ def returning(outcome: Callable[[], RequeueAfter]) -> Callable[[str, Attempt], R
     return lambda key, attempt: outcome()
 
 
-@scenario
 async def test_a_plain_function_runs_in_a_thread() -> None:
     queue, router, threads = memory(), KeyRouter(), []
 
@@ -116,7 +112,6 @@ async def test_a_plain_function_runs_in_a_thread() -> None:
     assert threads[0] is not threading.main_thread()
 
 
-@scenario
 async def test_middleware_wraps_global_first_then_the_routes_own_and_the_first_is_outermost() -> None:
     router, steps = KeyRouter(), []
 
@@ -146,7 +141,6 @@ async def test_middleware_wraps_global_first_then_the_routes_own_and_the_first_i
     assert steps == [f"{n} in" for n in names] + ["callback"] + [f"{n} out" for n in reversed(names)]
 
 
-@scenario
 async def test_middleware_may_answer_in_place_of_the_callback() -> None:
     router = KeyRouter()
     called = noting(router, "")
@@ -198,7 +192,6 @@ def test_a_router_says_the_limits_of_a_key_and_those_in_its_meta_win() -> None:
     assert router.limits_of_key("other/1", {}) == Limits()
 
 
-@scenario
 async def test_a_limit_that_cannot_be_read_fails_the_attempt_and_says_so() -> None:
     router, events = KeyRouter(), Recorder()
     called = noting(router, "")
@@ -210,7 +203,6 @@ async def test_a_limit_that_cannot_be_read_fails_the_attempt_and_says_so() -> No
     assert "the key's deadline is 'tomorrow'" in events.events[0].failure.error
 
 
-@scenario
 async def test_a_key_is_called_until_its_deadline_and_not_past_it() -> None:
     queue = memory()
     clock = clock_of(queue)

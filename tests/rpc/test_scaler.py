@@ -127,15 +127,11 @@ async def test_one_scaler_serves_several_queues_by_name() -> None:
     [{}, {"queue": "c"}, {"queue": "a", "keysPerReplica": "0"}, {"queue": "a", "keysPerReplica": "many"}],
     ids=str,
 )
-def test_metadata_that_name_no_queue_or_no_number_are_refused(metadata: dict[str, str]) -> None:
-    @on_loop
-    async def refused() -> None:
-        async with MemoryQueue("a") as a, MemoryQueue("b") as b, asked(a=a, b=b) as keda:
-            with pytest.raises(grpc.aio.AioRpcError, match="it takes") as failed:
-                await keda.spec(**metadata)
-            assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-    refused()
+async def test_metadata_that_name_no_queue_or_no_number_are_refused(metadata: dict[str, str]) -> None:
+    async with MemoryQueue("a") as a, MemoryQueue("b") as b, asked(a=a, b=b) as keda:
+        with pytest.raises(grpc.aio.AioRpcError, match="it takes") as failed:
+            await keda.spec(**metadata)
+        assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @on_loop

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from tests.support.dispatching import scenario
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.sources.cloudevents import KeyOf, Subscription, Unparsable, parse_filter, read_event
@@ -58,7 +57,6 @@ async def subscribed(key: str = "subject", queue: Any = None, **options: Any) ->
             yield Sender(session, f"http://127.0.0.1:{port}/", memory)
 
 
-@scenario
 async def test_an_event_is_taken_in_every_mode() -> None:
     async with subscribed() as sender:
         assert await sender.send(EVENT) == (202, "")
@@ -141,7 +139,6 @@ def test_what_is_no_filter_is_refused_at_the_start(text: str) -> None:
         parse_filter(text)
 
 
-@scenario
 async def test_what_is_of_no_interest_is_acknowledged_and_forgotten() -> None:
     async with subscribed(filters=[parse_filter("type^=org.")]) as sender:
         assert await sender.send(EVENT) == (202, "")
@@ -168,20 +165,17 @@ async def test_what_is_of_no_interest_is_acknowledged_and_forgotten() -> None:
         ({name: EVENT[name] for name in EVENT if name != "subject"}, STRUCTURED, 422, "no subject"),
     ],
 )
-def test_what_can_never_work_is_refused_with_its_reason(body: Any, headers: Any, status: int, reason: str) -> None:
-    @scenario
-    async def refused() -> None:
-        async with subscribed() as sender:
-            answer = await sender.send(body, headers)
-            assert answer[0] == status
-            assert reason in answer[1]
-            assert answer[1].count("\n") == 1
-            assert await sender.keys() == []
-
-    refused()
+async def test_what_can_never_work_is_refused_with_its_reason(
+    body: Any, headers: Any, status: int, reason: str
+) -> None:
+    async with subscribed() as sender:
+        answer = await sender.send(body, headers)
+        assert answer[0] == status
+        assert reason in answer[1]
+        assert answer[1].count("\n") == 1
+        assert await sender.keys() == []
 
 
-@scenario
 async def test_data_that_is_not_what_it_says_costs_a_key_only_if_the_key_is_made_of_it() -> None:
     async with subscribed("subject") as sender:
         assert (await sender.send(b"not json", binary(EVENT)))[0] == 202
@@ -189,7 +183,6 @@ async def test_data_that_is_not_what_it_says_costs_a_key_only_if_the_key_is_made
         assert (await sender.send(b"not json", binary(EVENT)))[0] == 422
 
 
-@scenario
 async def test_one_bad_event_of_a_batch_does_not_cost_the_others_their_keys() -> None:
     async with subscribed() as sender:
         nameless = {name: EVENT[name] for name in EVENT if name != "subject"}
@@ -201,7 +194,6 @@ async def test_one_bad_event_of_a_batch_does_not_cost_the_others_their_keys() ->
         assert await sender.keys() == ["a", "b"]
 
 
-@scenario
 async def test_a_queue_that_cannot_store_is_never_answered_with_a_yes() -> None:
     async with MemoryQueue() as memory:
         queue = FlakyQueue(memory)
@@ -213,14 +205,12 @@ async def test_a_queue_that_cannot_store_is_never_answered_with_a_yes() -> None:
             assert [queued.key for queued in (await memory.enumerate(10)).queued] == ["order/7"]
 
 
-@scenario
 async def test_a_request_that_is_too_large_is_refused_without_being_read_to_its_end() -> None:
     async with subscribed(max_body=1000) as sender:
         assert (await sender.send(b"x" * 1001))[0] == 413
         assert (await sender.send({**EVENT, "data": "x" * 300}))[0] == 202
 
 
-@scenario
 async def test_the_newest_event_may_be_kept_with_its_key() -> None:
     async with subscribed(with_event=True, priority=3) as sender:
         await sender.send({**EVENT, "id": "old"})
@@ -233,7 +223,6 @@ async def test_the_newest_event_may_be_kept_with_its_key() -> None:
         assert queued.meta == {"traceparent": trace}
 
 
-@scenario
 async def test_an_event_that_can_never_be_a_key_may_be_a_dead_letter_instead_of_a_refusal() -> None:
     async with MemoryQueue("unparsable") as letters, subscribed(unparsable=Unparsable(letters)) as sender:
         for _ in range(2):
@@ -246,7 +235,6 @@ async def test_an_event_that_can_never_be_a_key_may_be_a_dead_letter_instead_of_
         assert (await letters.enumerate(10)).queued == []
 
 
-@scenario
 async def test_an_event_is_not_acknowledged_before_its_dead_letter_is_stored() -> None:
     async with MemoryQueue("unparsable") as memory:
         letters = FlakyQueue(memory)
@@ -256,7 +244,6 @@ async def test_an_event_is_not_acknowledged_before_its_dead_letter_is_stored() -
             assert (await sender.send(b"not json"))[0] == 202
 
 
-@scenario
 async def test_a_sender_of_webhooks_may_ask_first_whether_it_may_send() -> None:
     async with subscribed() as sender:
         headers = {"WebHook-Request-Origin": "events.example.com"}

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
 from tests.support.kubernetes import watching
 from workqueue.sources.kubernetes import Watch, nothing, without_managed_fields
 
@@ -18,7 +17,6 @@ def on(node: str) -> dict[str, Any]:
     return {"spec": {"nodeName": node, "containers": [{"name": "c"}]}}
 
 
-@scenario
 async def test_an_object_is_read_as_it_last_was() -> None:
     watch = Watch("v1/Pod")
     async with KubernetesServer() as server:
@@ -37,7 +35,6 @@ async def test_an_object_is_read_as_it_last_was() -> None:
             assert "default/a" in cache
 
 
-@scenario
 async def test_changing_what_was_read_changes_nothing_in_the_cache() -> None:
     watch = Watch("v1/Pod", indexes=NODES)
     async with KubernetesServer() as server:
@@ -52,7 +49,6 @@ async def test_changing_what_was_read_changes_nothing_in_the_cache() -> None:
             assert cache.get("default/a") == server.read("Pod", "a")
 
 
-@scenario
 async def test_an_index_follows_every_change() -> None:
     watch = Watch("v1/Pod", indexes=NODES)
     async with KubernetesServer() as server:
@@ -71,7 +67,6 @@ async def test_an_index_follows_every_change() -> None:
             assert cache.find("node", "n3") == []
 
 
-@scenario
 async def test_an_index_forgets_what_vanished_while_nobody_watched() -> None:
     watch = Watch("v1/Pod", indexes=NODES)
     async with KubernetesServer() as server:
@@ -88,7 +83,6 @@ async def test_an_index_forgets_what_vanished_while_nobody_watched() -> None:
             assert scene.source.cache(watch).find("node", "n1") == []
 
 
-@scenario
 async def test_what_the_server_alone_needs_may_be_left_out() -> None:
     watch = Watch("v1/Pod", keep=without_managed_fields)
     async with KubernetesServer() as server:
@@ -103,7 +97,6 @@ async def test_what_the_server_alone_needs_may_be_left_out() -> None:
             assert "managedFields" not in kept["metadata"]
 
 
-@scenario
 async def test_a_source_that_nobody_reads_keeps_no_object_and_still_sees_what_changed() -> None:
     watch = Watch("v1/Pod", keep=nothing)
     async with KubernetesServer() as server:
@@ -126,15 +119,11 @@ async def test_a_source_that_nobody_reads_keeps_no_object_and_still_sees_what_ch
 @pytest.mark.parametrize(
     "options", [{"keep": lambda pod: pod["absent"]}, {"indexes": {"x": lambda pod: pod["absent"]}}]
 )
-def test_a_function_that_errs_over_an_object_is_logged_and_its_key_is_enqueued(
+async def test_a_function_that_errs_over_an_object_is_logged_and_its_key_is_enqueued(
     options: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @scenario
-    async def erring() -> None:
-        async with KubernetesServer() as server:
-            server.create("Pod", "a")
-            async with watching(server, Watch("v1/Pod", **options)) as scene:
-                assert set(await scene.listed()) == {"default/a"}
-                assert "default/a" in caplog.text
-
-    erring()
+    async with KubernetesServer() as server:
+        server.create("Pod", "a")
+        async with watching(server, Watch("v1/Pod", **options)) as scene:
+            assert set(await scene.listed()) == {"default/a"}
+            assert "default/a" in caplog.text

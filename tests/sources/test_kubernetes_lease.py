@@ -12,7 +12,6 @@ import pytest
 
 from tests.fakes.kubernetes.faults import Fault
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
 from tests.support.kubernetes import connected, passing
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 from workqueue.leader import Elector, LeaderLease
@@ -28,7 +27,6 @@ async def lease(server: KubernetesServer) -> AsyncIterator[KubernetesLease]:
         yield KubernetesLease(api, "default", "source")
 
 
-@scenario
 async def test_a_lease_that_is_not_there_is_free_and_is_created_as_kubectl_shows_it() -> None:
     async with KubernetesServer() as server, lease(server) as ours:
         assert await ours.read() == LeaderLease()
@@ -43,7 +41,6 @@ async def test_a_lease_that_is_not_there_is_free_and_is_created_as_kubectl_shows
         }
 
 
-@scenario
 async def test_of_two_who_create_or_take_a_lease_one_gets_it() -> None:
     async with KubernetesServer() as server, lease(server) as one, lease(server) as two:
         seen = [await one.read(), await two.read()]
@@ -55,7 +52,6 @@ async def test_of_two_who_create_or_take_a_lease_one_gets_it() -> None:
         assert await one.write(seen[0]) is None
 
 
-@scenario
 async def test_a_lease_that_was_deleted_is_not_updated() -> None:
     async with KubernetesServer() as server, lease(server) as ours:
         written = await ours.write(LEASE)
@@ -65,7 +61,6 @@ async def test_a_lease_that_was_deleted_is_not_updated() -> None:
         assert await ours.read() == LeaderLease()
 
 
-@scenario
 async def test_what_else_is_in_the_object_is_kept() -> None:
     async with KubernetesServer() as server, lease(server) as ours:
         server.create(
@@ -79,18 +74,13 @@ async def test_what_else_is_in_the_object_is_kept() -> None:
 
 
 @pytest.mark.parametrize("verb", ["get", "create"])
-def test_a_missing_permission_is_an_operators_business(verb: str) -> None:
-    @scenario
-    async def forbidden() -> None:
-        async with KubernetesServer() as server, lease(server) as ours:
-            server.forbidden.add((verb, "leases"))
-            with pytest.raises(StoreUnusableError, match=f'cannot {verb} resource "leases"'):
-                await (ours.read() if verb == "get" else ours.write(LEASE))
-
-    forbidden()
+async def test_a_missing_permission_is_an_operators_business(verb: str) -> None:
+    async with KubernetesServer() as server, lease(server) as ours:
+        server.forbidden.add((verb, "leases"))
+        with pytest.raises(StoreUnusableError, match=f'cannot {verb} resource "leases"'):
+            await (ours.read() if verb == "get" else ours.write(LEASE))
 
 
-@scenario
 async def test_a_server_that_does_not_answer_may_answer_later() -> None:
     async with KubernetesServer() as server, lease(server) as ours:
         server.faults.append(Fault("create", status=503))
@@ -103,7 +93,6 @@ def renewed(server: KubernetesServer, times: int) -> bool:
     return server.plan.count("update") > times
 
 
-@scenario
 async def test_an_election_survives_lost_answers_conflicts_and_a_restart_of_the_api_server() -> None:
     async def work() -> None:
         began.append(clock.steady_us())

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
 from tests.support.kubernetes import watching
 from workqueue.errors import InvalidSettingError
 from workqueue.sources.kubernetes import KeysOf, Watch, annotation, itself, label, owner, prefixed
@@ -59,7 +58,6 @@ def test_an_object_without_any_metadata_of_that_sort_stands_for_no_key(keys_of: 
     assert list(keys_of({"metadata": {"name": "p", "labels": None, "annotations": None}})) == []
 
 
-@scenario
 async def test_several_kinds_fill_one_queue() -> None:
     owned = [{"apiVersion": "example.com/v1", "kind": "Site", "name": "home", "uid": "1"}]
     async with KubernetesServer() as server:
@@ -77,7 +75,6 @@ async def test_several_kinds_fill_one_queue() -> None:
             assert await scene.next("default/home") == {"default/home": 7}
 
 
-@scenario
 async def test_an_object_that_moves_from_one_key_to_another_concerns_both() -> None:
     async with KubernetesServer() as server:
         server.create("Pod", "p", labels={"site": "old"})
@@ -97,20 +94,16 @@ async def test_an_object_that_moves_from_one_key_to_another_concerns_both() -> N
     [lambda pod: pod["spec"]["absent"], lambda pod: ["", "default/p"], lambda pod: ["\n"]],
     ids=["raises", "empty", "control"],
 )
-def test_a_mapping_that_errs_costs_its_object_and_is_logged(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_mapping_that_errs_costs_its_object_and_is_logged(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
     def keys_of(pod: Any) -> list[str]:
         return bad(pod) if pod["metadata"]["name"] == "p" else list(itself(pod))
 
-    @scenario
-    async def erring() -> None:
-        async with KubernetesServer() as server:
-            server.create("Pod", "p")
-            server.create("Pod", "q")
-            async with watching(server, Watch("v1/Pod", keys=keys_of)) as scene:
-                assert set(await scene.listed()) == {"default/q"}
-                assert "default/p" in caplog.text
-
-    erring()
+    async with KubernetesServer() as server:
+        server.create("Pod", "p")
+        server.create("Pod", "q")
+        async with watching(server, Watch("v1/Pod", keys=keys_of)) as scene:
+            assert set(await scene.listed()) == {"default/q"}
+            assert "default/p" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["Pod", "v1/pods", "apps/Deployment", "a/b/v1/Pod", "", "v1/"])

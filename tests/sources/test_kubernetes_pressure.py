@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterable
 
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
 from tests.support.kubernetes import watching
 from workqueue.errors import StoreUnavailableError
 from workqueue.options import Options
@@ -36,7 +35,6 @@ class Gate:
         return [key for batch in self.batches for key, _ in batch]
 
 
-@scenario
 async def test_what_changes_while_the_queue_is_down_is_enqueued_once_when_it_is_back() -> None:
     gate = Gate()
     async with KubernetesServer() as server:
@@ -52,7 +50,6 @@ async def test_what_changes_while_the_queue_is_down_is_enqueued_once_when_it_is_
             assert gate.batches == [[("default/a", 0)]]
 
 
-@scenario
 async def test_what_changed_overtakes_what_was_only_listed() -> None:
     gate = Gate()
     async with KubernetesServer() as server:
@@ -71,7 +68,6 @@ async def test_what_changed_overtakes_what_was_only_listed() -> None:
             assert sorted(gate.keys) == sorted(server.names("Pod"))
 
 
-@scenario
 async def test_objects_that_come_and_go_while_the_queue_is_down_make_the_watch_wait_and_are_not_lost() -> None:
     gate = Gate()
     async with KubernetesServer() as server:

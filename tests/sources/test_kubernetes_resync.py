@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario, settle_down, until
+from tests.support.dispatching import settle_down, until
 from tests.support.kubernetes import Scene, watching
 from workqueue.errors import InvalidSettingError
 from workqueue.sources.kubernetes import KubernetesSource, Watch, label
@@ -34,7 +34,6 @@ async def minutes(scene: Scene, many: int, *, seconds: int = 60) -> list[dict[st
     return enqueued
 
 
-@scenario
 async def test_every_key_is_enqueued_once_in_a_period_without_a_herd_and_in_another_order_in_the_next() -> None:
     async with KubernetesServer() as server:
         for number in range(300):
@@ -53,7 +52,6 @@ async def test_every_key_is_enqueued_once_in_a_period_without_a_herd_and_in_anot
         assert first != second
 
 
-@scenario
 async def test_a_resync_has_its_own_priority_and_a_key_of_many_objects_has_one_turn() -> None:
     async with KubernetesServer() as server:
         for number in range(20):
@@ -67,7 +65,6 @@ async def test_a_resync_has_its_own_priority_and_a_key_of_many_objects_has_one_t
         assert [each for each in found if each] == [{"default/home": -7}]
 
 
-@scenario
 async def test_an_object_that_was_deleted_has_no_turn_in_the_next_period() -> None:
     async with KubernetesServer() as server:
         server.create("Pod", "a")

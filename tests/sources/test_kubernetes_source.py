@@ -9,14 +9,12 @@ import pytest
 
 from tests.fakes.kubernetes.faults import Fault
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
 from tests.support.kubernetes import watching
 from workqueue.sources.kubernetes import Watch
 
 PODS = Watch("v1/Pod")
 
 
-@scenario
 async def test_what_is_there_is_enqueued_in_the_background_and_what_changes_before_it() -> None:
     async with KubernetesServer() as server:
         for name in ("a", "b"):
@@ -31,7 +29,6 @@ async def test_what_is_there_is_enqueued_in_the_background_and_what_changes_befo
             assert await scene.next("default/a", "other/c") == {"default/a": 0, "other/c": 0}
 
 
-@scenario
 async def test_a_deleted_object_is_enqueued_and_no_longer_cached() -> None:
     async with KubernetesServer() as server:
         server.create("Pod", "a")
@@ -45,7 +42,6 @@ async def test_a_deleted_object_is_enqueued_and_no_longer_cached() -> None:
             assert "default/a" not in scene.source.cache(PODS)
 
 
-@scenario
 async def test_a_long_list_comes_in_pages_and_every_object_counts() -> None:
     async with KubernetesServer() as server:
         for number in range(1201):
@@ -55,7 +51,6 @@ async def test_a_long_list_comes_in_pages_and_every_object_counts() -> None:
             assert server.plan.count("list", "pods") == 3
 
 
-@scenario
 async def test_objects_of_no_namespace_are_called_by_their_name_alone() -> None:
     async with KubernetesServer() as server:
         server.create("Namespace", "prod")
@@ -63,7 +58,6 @@ async def test_objects_of_no_namespace_are_called_by_their_name_alone() -> None:
             assert set(await scene.listed()) == {"prod"}
 
 
-@scenario
 async def test_only_what_namespace_and_selectors_choose_is_enqueued() -> None:
     watch = Watch("v1/Pod", namespace="prod", label_selector="app in (web,api)", field_selector="metadata.name!=c")
     async with KubernetesServer() as server:
@@ -75,7 +69,6 @@ async def test_only_what_namespace_and_selectors_choose_is_enqueued() -> None:
             assert set(await scene.listed()) == {"prod/a"}
 
 
-@scenario
 async def test_an_object_that_leaves_the_selection_is_enqueued_once_more() -> None:
     watch = Watch("v1/Pod", label_selector="app=web")
     async with KubernetesServer() as server:
@@ -90,7 +83,6 @@ async def test_an_object_that_leaves_the_selection_is_enqueued_once_more() -> No
             assert len(scene.source.cache(watch)) == 0
 
 
-@scenario
 async def test_a_watch_that_ends_is_resumed_where_it_ended() -> None:
     async with KubernetesServer() as server:
         server.create("Pod", "a")
@@ -104,7 +96,6 @@ async def test_a_watch_that_ends_is_resumed_where_it_ended() -> None:
             assert server.plan.count("list") == 1
 
 
-@scenario
 async def test_after_a_quiet_time_a_watch_is_resumed_from_the_last_bookmark() -> None:
     async with KubernetesServer() as server:
         server.create("Pod", "a")
@@ -124,33 +115,28 @@ async def test_after_a_quiet_time_a_watch_is_resumed_from_the_last_bookmark() ->
 
 
 @pytest.mark.parametrize("in_stream", [True, False])
-def test_after_a_410_only_what_changed_in_the_gap_is_enqueued(in_stream: bool) -> None:
-    @scenario
-    async def gap() -> None:
-        async with KubernetesServer() as server:
-            server.expired_in_stream = in_stream
-            for name in ("kept", "changed", "deleted", "replaced"):
-                server.create("Pod", name)
-            async with watching(server, PODS) as scene:
-                await scene.listed()
-                await scene.watching()
-                await server.stop()
-                server.touch("Pod", "changed")
-                server.create("Pod", "created")
-                server.delete("Pod", "deleted")
-                server.delete("Pod", "replaced")
-                server.create("Pod", "replaced")
-                server.compact()
-                await server.start()
+async def test_after_a_410_only_what_changed_in_the_gap_is_enqueued(in_stream: bool) -> None:
+    async with KubernetesServer() as server:
+        server.expired_in_stream = in_stream
+        for name in ("kept", "changed", "deleted", "replaced"):
+            server.create("Pod", name)
+        async with watching(server, PODS) as scene:
+            await scene.listed()
+            await scene.watching()
+            await server.stop()
+            server.touch("Pod", "changed")
+            server.create("Pod", "created")
+            server.delete("Pod", "deleted")
+            server.delete("Pod", "replaced")
+            server.create("Pod", "replaced")
+            server.compact()
+            await server.start()
 
-                expected = {"default/changed", "default/created", "default/deleted", "default/replaced"}
-                assert set(await scene.next(*expected)) == expected
-                assert set(scene.source.cache(PODS)) == set(server.names("Pod"))
-
-    gap()
+            expected = {"default/changed", "default/created", "default/deleted", "default/replaced"}
+            assert set(await scene.next(*expected)) == expected
+            assert set(scene.source.cache(PODS)) == set(server.names("Pod"))
 
 
-@scenario
 async def test_a_list_whose_history_is_compacted_between_two_pages_begins_again_with_larger_pages() -> None:
     async with KubernetesServer() as server:
         for number in range(700):
@@ -188,26 +174,21 @@ async def test_a_list_whose_history_is_compacted_between_two_pages_begins_again_
     ],
     ids=str,
 )
-def test_a_failing_api_server_is_asked_again_and_nothing_is_missed(fault: Fault) -> None:
-    @scenario
-    async def failing() -> None:
-        async with KubernetesServer() as server:
-            server.create("Pod", "a")
-            server.faults.append(fault)
-            async with watching(server, PODS) as scene:
-                await scene.passing(lambda: scene.source.ready)
-                for name in "bcdef":
-                    server.create("Pod", name)
-                await scene.next("default/f")
-                await scene.passing(lambda: fault.times == 0)
-                server.create("Pod", "last")
-                await scene.next("default/last")
-                assert set(scene.source.cache(PODS)) == set(server.names("Pod"))
-
-    failing()
+async def test_a_failing_api_server_is_asked_again_and_nothing_is_missed(fault: Fault) -> None:
+    async with KubernetesServer() as server:
+        server.create("Pod", "a")
+        server.faults.append(fault)
+        async with watching(server, PODS) as scene:
+            await scene.passing(lambda: scene.source.ready)
+            for name in "bcdef":
+                server.create("Pod", name)
+            await scene.next("default/f")
+            await scene.passing(lambda: fault.times == 0)
+            server.create("Pod", "last")
+            await scene.next("default/last")
+            assert set(scene.source.cache(PODS)) == set(server.names("Pod"))
 
 
-@scenario
 async def test_a_slow_list_delays_the_keys_and_loses_none() -> None:
     async with KubernetesServer() as server:
         server.create("Pod", "a")
@@ -222,29 +203,24 @@ async def test_a_slow_list_delays_the_keys_and_loses_none() -> None:
 
 
 @pytest.mark.parametrize(("verb", "said"), [("list", "cannot list"), ("watch", "cannot watch")])
-def test_a_missing_permission_is_said_in_one_line_and_waited_for(
+async def test_a_missing_permission_is_said_in_one_line_and_waited_for(
     verb: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @scenario
-    async def forbidden() -> None:
-        async with KubernetesServer() as server:
-            server.create("Pod", "a")
-            server.forbidden.add((verb, "pods"))
-            async with watching(server, PODS) as scene:
-                await scene.passing(lambda: server.plan.count(verb) >= 4)
-                [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
-                assert said in line.getMessage()
-                assert 'resource "pods"' in line.getMessage()
+    async with KubernetesServer() as server:
+        server.create("Pod", "a")
+        server.forbidden.add((verb, "pods"))
+        async with watching(server, PODS) as scene:
+            await scene.passing(lambda: server.plan.count(verb) >= 4)
+            [line] = [record for record in caplog.records if record.levelno == logging.ERROR]
+            assert said in line.getMessage()
+            assert 'resource "pods"' in line.getMessage()
 
-                server.forbidden.clear()
-                await scene.watching()
-                server.touch("Pod", "a")
-                await scene.next("default/a")
-
-    forbidden()
+            server.forbidden.clear()
+            await scene.watching()
+            server.touch("Pod", "a")
+            await scene.next("default/a")
 
 
-@scenario
 async def test_a_kind_that_is_not_there_yet_is_waited_for() -> None:
     async with KubernetesServer() as server:
         later = server.resource("Site")
@@ -257,7 +233,6 @@ async def test_a_kind_that_is_not_there_yet_is_waited_for() -> None:
             assert set(await scene.listed()) == {"default/home"}
 
 
-@scenario
 async def test_a_token_is_sent_and_a_wrong_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
     async with KubernetesServer() as server:
         server.token = "secret"

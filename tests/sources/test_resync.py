@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.dispatching import scenario, settle_down, until
+from tests.support.dispatching import settle_down, until
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.options import Options
 from workqueue.sources.resync import ListingError, Resync, ResyncTimes, listed_by, place
@@ -56,7 +56,6 @@ async def running(resync: Resync, clock: FakeClock, duration: timedelta) -> None
     clock.advance(timedelta(minutes=1))
 
 
-@scenario
 async def test_every_key_has_its_turn_once_a_period_and_the_next_period_has_another_order() -> None:
     clock, sinks = at_the_hour(), [Sink(), Sink()]
     for sink in sinks:
@@ -68,7 +67,6 @@ async def test_every_key_has_its_turn_once_a_period_and_the_next_period_has_anot
     assert sinks[0].priorities == {-100}
 
 
-@scenario
 async def test_no_slot_has_many_more_keys_than_another() -> None:
     clock, sizes = at_the_hour(), []
     for _ in range(TIMES.slots):
@@ -79,7 +77,6 @@ async def test_no_slot_has_many_more_keys_than_another() -> None:
     assert max(sizes) < 2 * len(KEYS) / TIMES.slots
 
 
-@scenario
 async def test_who_takes_over_in_the_middle_of_a_period_goes_on_where_the_other_stopped() -> None:
     clock, sink = at_the_hour(), Sink()
     for _ in range(2):
@@ -88,7 +85,6 @@ async def test_who_takes_over_in_the_middle_of_a_period_goes_on_where_the_other_
     assert Counter(sink.taken) == Counter(KEYS)
 
 
-@scenario
 async def test_a_slot_that_failed_is_done_with_the_next_one() -> None:
     async def keys() -> AsyncIterator[str]:
         for key in KEYS:
@@ -112,7 +108,6 @@ async def test_a_slot_that_failed_is_done_with_the_next_one() -> None:
     }
 
 
-@scenario
 async def test_a_machine_that_slept_for_days_does_one_period() -> None:
     clock, sink = at_the_hour(), Sink()
     task = asyncio.create_task(Resync(lambda: KEYS, sink, TIMES, clock=clock).run())
@@ -126,7 +121,6 @@ async def test_a_machine_that_slept_for_days_does_one_period() -> None:
     assert 0 < len(sink.taken) <= len(KEYS)
 
 
-@scenario
 async def test_a_key_that_is_none_does_not_cost_the_others_their_turn(caplog: pytest.LogCaptureFixture) -> None:
     clock, sink = at_the_hour(), Sink()
     await running(Resync(lambda: ["", "good", "a\nb"], sink, ResyncTimes(HOUR, HOUR), clock=clock), clock, HOUR)
@@ -135,7 +129,6 @@ async def test_a_key_that_is_none_does_not_cost_the_others_their_turn(caplog: py
     assert caplog.text.count("a key that is none") == 2
 
 
-@scenario
 async def test_a_command_may_list_the_keys() -> None:
     program = "import sys; print('a'); print('ü'); sys.exit(int(sys.argv[1]))"
     sink = Sink()
@@ -149,7 +142,6 @@ async def test_a_command_may_list_the_keys() -> None:
     assert set(sink.taken) == {"a", "ü"}
 
 
-@scenario
 async def test_a_command_is_read_no_faster_than_its_keys_are_enqueued() -> None:
     class Slow(Sink):
         async def queue_many(self, items: Iterable[tuple[str, Options]], /) -> None:

@@ -24,13 +24,13 @@ __all__ = [
     "Ledger",
     "Recorder",
     "SlowQueue",
+    "bounded",
     "clock_of",
     "dead_letters",
     "memory",
     "nothing",
     "pass_time",
     "running",
-    "scenario",
     "settle_down",
     "state",
     "states",
@@ -40,8 +40,8 @@ __all__ = [
 _T = TypeVar("_T")
 
 
-def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on a loop of its own, for a minute at most."""
+def bounded(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async function on a loop of its own, for a minute at most; tests/conftest.py does so with every test."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:

@@ -56,8 +56,8 @@ async def enqueued_and_attempted() -> None:
             span.ended("completed")
 
 
-def test_an_attempt_is_linked_to_the_span_that_enqueued_its_key(spans: InMemorySpanExporter) -> None:
-    asyncio.run(enqueued_and_attempted())
+async def test_an_attempt_is_linked_to_the_span_that_enqueued_its_key(spans: InMemorySpanExporter) -> None:
+    await enqueued_and_attempted()
 
     enqueue, attempt = only(spans, "order placed"), only(spans, "process builds")
     assert [link.context.span_id for link in attempt.links] == [enqueue.context.span_id]
@@ -66,16 +66,16 @@ def test_an_attempt_is_linked_to_the_span_that_enqueued_its_key(spans: InMemoryS
     assert attempt.parent is None
 
 
-def test_what_the_callback_does_belongs_to_its_attempt(spans: InMemorySpanExporter) -> None:
-    asyncio.run(enqueued_and_attempted())
+async def test_what_the_callback_does_belongs_to_its_attempt(spans: InMemorySpanExporter) -> None:
+    await enqueued_and_attempted()
 
     parent = only(spans, "pack").parent
     assert parent is not None
     assert parent.span_id == only(spans, "process builds").context.span_id
 
 
-def test_an_attempt_says_what_it_was(spans: InMemorySpanExporter) -> None:
-    asyncio.run(enqueued_and_attempted())
+async def test_an_attempt_says_what_it_was(spans: InMemorySpanExporter) -> None:
+    await enqueued_and_attempted()
 
     span = only(spans, "process builds")
     assert (span.kind, span.status.status_code) == (SpanKind.CONSUMER, StatusCode.UNSET)

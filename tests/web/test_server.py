@@ -60,7 +60,7 @@ def test_sigterm_reaches_the_program_and_not_the_server() -> None:
     assert (answer.stdout, answer.returncode) == ("draining\ndrained\n", 0), answer.stderr
 
 
-def test_a_request_under_way_is_answered_before_the_server_ends() -> None:
+async def test_a_request_under_way_is_answered_before_the_server_ends() -> None:
     async def scenario() -> str:
         arrived, go_on = asyncio.Event(), asyncio.Event()
 
@@ -79,7 +79,7 @@ def test_a_request_under_way_is_answered_before_the_server_ends() -> None:
             asyncio.get_running_loop().call_later(0.2, go_on.set)
         return await asked
 
-    assert asyncio.run(scenario()) == "in time"
+    assert await scenario() == "in time"
 
 
 async def ask(port: int, authority: Authority) -> str:

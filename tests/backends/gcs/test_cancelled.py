@@ -56,7 +56,7 @@ async def cancelled(server: GcsServer, step: Callable[[GCSQueue], Awaitable[Any]
 
 @pytest.mark.parametrize("exact", [False, True], ids=["soft", "exact"])
 @pytest.mark.parametrize("step", [lease, start])
-def test_a_cancelled_step_hands_back_what_it_started(
+async def test_a_cancelled_step_hands_back_what_it_started(
     server: GcsServer, step: Callable[[GCSQueue], Awaitable[Any]], exact: bool
 ) -> None:
     async def at_every_request() -> int:
@@ -65,40 +65,36 @@ def test_a_cancelled_step_hands_back_what_it_started(
             nth += 1
         return nth
 
-    assert asyncio.run(at_every_request()) > 5
+    assert await at_every_request() > 5
 
 
-def test_a_step_that_is_cancelled_before_its_turn_sends_nothing(server: GcsServer) -> None:
+async def test_a_step_that_is_cancelled_before_its_turn_sends_nothing(server: GcsServer) -> None:
     server.reset()
     server.store.remove("wq")
 
-    async def scenario() -> None:
-        async with bucket_queue(server, FakeClock()) as queue:
-            stuck = server.faults.add(Fault("list", hang="before"))
-            first, second = (asyncio.ensure_future(lease(queue)) for _ in range(2))
-            await stuck.wait_async()
-            second.cancel()
-            await asyncio.wait((second,))
-            stuck.release()
-            await first
+    async with bucket_queue(server, FakeClock()) as queue:
+        stuck = server.faults.add(Fault("list", hang="before"))
+        first, second = (asyncio.ensure_future(lease(queue)) for _ in range(2))
+        await stuck.wait_async()
+        second.cancel()
+        await asyncio.wait((second,))
+        stuck.release()
+        await first
 
-    asyncio.run(scenario())
     assert operations(server).count("list in-progress") == 1
 
 
-def test_closing_waits_for_what_is_handed_back(server: GcsServer) -> None:
+async def test_closing_waits_for_what_is_handed_back(server: GcsServer) -> None:
     server.reset()
     server.store.remove("wq")
 
-    async def scenario() -> None:
-        async with bucket_queue(server, FakeClock()) as queue:
-            await queue.queue("a")
-            stuck = server.faults.add(Fault("copy", hang="after"))
-            starting = asyncio.ensure_future(lease(queue))
-            await stuck.wait_async()
-            starting.cancel()
-            await asyncio.wait((starting,))
-            asyncio.get_running_loop().call_later(0.05, stuck.release)
+    async with bucket_queue(server, FakeClock()) as queue:
+        await queue.queue("a")
+        stuck = server.faults.add(Fault("copy", hang="after"))
+        starting = asyncio.ensure_future(lease(queue))
+        await stuck.wait_async()
+        starting.cancel()
+        await asyncio.wait((starting,))
+        asyncio.get_running_loop().call_later(0.05, stuck.release)
 
-    asyncio.run(scenario())
     assert names(server) == ["queued/a"]

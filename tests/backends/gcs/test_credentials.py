@@ -58,22 +58,19 @@ class Tokens:
         return Token(token, self.lasts)
 
 
-def test_every_request_carries_a_token_renewals_included(server: GcsServer) -> None:
+async def test_every_request_carries_a_token_renewals_included(server: GcsServer) -> None:
     server.tokens.required = "secret"
 
-    async def scenario() -> None:
-        own = GCSSettings("wq", endpoint=server.url)
-        async with GCSQueue(own, tokens=Tokens("secret")) as queue:
-            await queue.queue("a")
-            (owned,) = await start_all(queue)
-            await asyncio.to_thread(queue.renewer.tick, queue.clock.steady_us() + 6_000_000)
-            assert not owned.lost.is_set()
-            await owned.complete()
-
-    asyncio.run(scenario())
+    own = GCSSettings("wq", endpoint=server.url)
+    async with GCSQueue(own, tokens=Tokens("secret")) as queue:
+        await queue.queue("a")
+        (owned,) = await start_all(queue)
+        await asyncio.to_thread(queue.renewer.tick, queue.clock.steady_us() + 6_000_000)
+        assert not owned.lost.is_set()
+        await owned.complete()
 
 
-def test_credentials_that_are_not_accepted_are_told(server: GcsServer) -> None:
+async def test_credentials_that_are_not_accepted_are_told(server: GcsServer) -> None:
     server.tokens.required = "secret"
 
     async def scenario() -> None:
@@ -81,7 +78,7 @@ def test_credentials_that_are_not_accepted_are_told(server: GcsServer) -> None:
             raise AssertionError("opened")
 
     with pytest.raises(StoreUnusableError, match="credentials are not accepted"):
-        asyncio.run(scenario())
+        await scenario()
 
 
 def service_account(server: GcsServer, folder: Path) -> Path:
@@ -124,17 +121,15 @@ def impersonated(server: GcsServer, folder: Path) -> Path:
     ("credentials", "flows"),
     [(service_account, ["oauth"]), (external_account, ["sts"]), (impersonated, ["sts", "impersonation"])],
 )
-def test_the_ambient_credentials_open_the_bucket(
+async def test_the_ambient_credentials_open_the_bucket(
     server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flows: list[str]
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(credentials(server, tmp_path)))
     server.tokens.required = ""
 
-    async def scenario() -> None:
-        async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
-            await queue.queue("a")
+    async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
+        await queue.queue("a")
 
-    asyncio.run(scenario())
     assert [grant.flow for grant in server.tokens.granted] == flows
 
 
@@ -147,7 +142,7 @@ def metadata_server(server: GcsServer, folder: Path) -> Path:
     ("credentials", "flow"), [(service_account, "oauth"), (external_account, "sts"), (metadata_server, "metadata")]
 )
 @pytest.mark.parametrize("impersonate", ["", "other@example.test"])
-def test_a_service_account_named_in_the_url_is_acted_as(
+async def test_a_service_account_named_in_the_url_is_acted_as(
     server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flow: str, impersonate: str
 ) -> None:
     path = credentials(server, tmp_path)
@@ -161,17 +156,15 @@ def test_a_service_account_named_in_the_url_is_acted_as(
     server.tokens.required = ""
     url = f"gs://wq?endpoint={server.url}" + (f"&impersonate={impersonate}" if impersonate else "")
 
-    async def scenario() -> None:
-        async with open_queue(url) as queue:
-            await queue.queue("a")
+    async with open_queue(url) as queue:
+        await queue.queue("a")
 
-    asyncio.run(scenario())
     flows = [(grant.flow, grant.subject) for grant in server.tokens.granted]
     assert [each for each, _ in flows] == [flow] + ["impersonation"] * bool(impersonate)
     assert flows[-1][1] == impersonate or not impersonate
 
 
-def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
 
     async def scenario() -> None:
@@ -179,7 +172,7 @@ def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatc
             raise AssertionError("opened")
 
     with pytest.raises(StoreUnusableError, match=r"credentials cannot be read.*none\.json"):
-        asyncio.run(scenario())
+        await scenario()
 
 
 # how long a token is used
@@ -201,7 +194,7 @@ def answered(status: int) -> aiohttp.ClientResponseError:
     return aiohttp.ClientResponseError(request, (), status=status, message="said so")
 
 
-def test_a_token_is_used_for_half_its_life_and_renewed_ahead_while_it_is_used_on() -> None:
+async def test_a_token_is_used_for_half_its_life_and_renewed_ahead_while_it_is_used_on() -> None:
     async def scenario() -> list[str]:
         seconds, tokens = Seconds(), Tokens("one", "two", lasts=100)
         credentials = Credentials(tokens, seconds)
@@ -213,36 +206,30 @@ def test_a_token_is_used_for_half_its_life_and_renewed_ahead_while_it_is_used_on
         assert tokens.asked == 2
         return used
 
-    assert asyncio.run(scenario()) == ["one", "one", "one", "two"]
+    assert await scenario() == ["one", "one", "one", "two"]
 
 
-def test_a_token_service_that_is_down_is_not_noticed_while_the_token_is_good() -> None:
-    async def scenario() -> None:
-        seconds, tokens = Seconds(), Tokens("one", answered(503), lasts=100)
-        credentials = Credentials(tokens, seconds)
-        for age in range(0, 95, 5):
-            seconds.now = 100.0 + age
-            assert await credentials.bearer() == "one"
-            await asyncio.sleep(0)
-        assert tokens.asked == 3  # half a minute apart
-        seconds.now = 196.0
-        with pytest.raises(StoreUnavailableError, match="no token"):
-            await credentials.bearer()
-
-    asyncio.run(scenario())
-
-
-def test_one_question_serves_all_requests_and_outlives_who_asked_it() -> None:
-    async def scenario() -> None:
-        tokens = Tokens("one")
-        credentials = Credentials(tokens)
-        asking = [asyncio.ensure_future(credentials.bearer()) for _ in range(5)]
+async def test_a_token_service_that_is_down_is_not_noticed_while_the_token_is_good() -> None:
+    seconds, tokens = Seconds(), Tokens("one", answered(503), lasts=100)
+    credentials = Credentials(tokens, seconds)
+    for age in range(0, 95, 5):
+        seconds.now = 100.0 + age
+        assert await credentials.bearer() == "one"
         await asyncio.sleep(0)
-        asking[0].cancel()
-        assert await asyncio.gather(*asking[1:]) == ["one"] * 4
-        assert tokens.asked == 1
+    assert tokens.asked == 3  # half a minute apart
+    seconds.now = 196.0
+    with pytest.raises(StoreUnavailableError, match="no token"):
+        await credentials.bearer()
 
-    asyncio.run(scenario())
+
+async def test_one_question_serves_all_requests_and_outlives_who_asked_it() -> None:
+    tokens = Tokens("one")
+    credentials = Credentials(tokens)
+    asking = [asyncio.ensure_future(credentials.bearer()) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    assert await asyncio.gather(*asking[1:]) == ["one"] * 4
+    assert tokens.asked == 1
 
 
 # trouble that passes, and trouble that does not
@@ -262,21 +249,21 @@ def test_one_question_serves_all_requests_and_outlives_who_asked_it() -> None:
     ],
     ids=lambda trouble: f"{type(trouble).__name__}{getattr(trouble, 'status', '')}",
 )
-def test_trouble_of_the_token_service_is_tried_again(server: GcsServer, trouble: Exception) -> None:
+async def test_trouble_of_the_token_service_is_tried_again(server: GcsServer, trouble: Exception) -> None:
     server.tokens.required = "good"
     tokens = Tokens(trouble, trouble, "good")
 
-    async def scenario() -> None:
-        own = GCSSettings("wq", endpoint=server.url, first_pause=0.001)
-        async with GCSQueue(own, tokens=tokens) as queue:
-            await queue.queue("a")
+    own = GCSSettings("wq", endpoint=server.url, first_pause=0.001)
+    async with GCSQueue(own, tokens=tokens) as queue:
+        await queue.queue("a")
 
-    asyncio.run(scenario())
     assert tokens.asked == 3
 
 
 @pytest.mark.parametrize("trouble", [answered(400), answered(403), ValueError("no key")], ids=str)
-def test_a_token_service_that_refuses_the_credentials_is_not_asked_again(server: GcsServer, trouble: Exception) -> None:
+async def test_a_token_service_that_refuses_the_credentials_is_not_asked_again(
+    server: GcsServer, trouble: Exception
+) -> None:
     tokens = Tokens(trouble)
 
     async def scenario() -> None:
@@ -284,55 +271,49 @@ def test_a_token_service_that_refuses_the_credentials_is_not_asked_again(server:
             raise AssertionError("opened")
 
     with pytest.raises(StoreUnusableError, match="refuses the credentials"):
-        asyncio.run(scenario())
+        await scenario()
     assert tokens.asked == 1
 
 
-def test_a_token_service_that_is_busy_for_a_moment_is_not_noticed(
+async def test_a_token_service_that_is_busy_for_a_moment_is_not_noticed(
     server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(service_account(server, tmp_path)))
     server.tokens.required, server.tokens.failures = "", [503, 429]
 
-    async def scenario() -> None:
-        async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
-            await queue.queue("a")
+    async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
+        await queue.queue("a")
 
-    asyncio.run(scenario())
     assert len(server.tokens.granted) == 1
 
 
-def test_a_token_that_was_revoked_is_replaced_by_the_next_request(
+async def test_a_token_that_was_revoked_is_replaced_by_the_next_request(
     server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(service_account(server, tmp_path)))
     server.tokens.required = ""
 
-    async def scenario() -> None:
-        async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
-            server.tokens.revoke()
-            await asyncio.gather(*(queue.queue(f"{number}") for number in range(10)))
+    async with open_queue(f"gs://wq?endpoint={server.url}") as queue:
+        server.tokens.revoke()
+        await asyncio.gather(*(queue.queue(f"{number}") for number in range(10)))
 
-    asyncio.run(scenario())
     assert len(server.tokens.granted) == 2
     assert sorted(operations(server)[-10:]) == [f"insert queued/{number}" for number in range(10)]  # side by side
 
 
-def test_a_second_refusal_is_taken_as_final(server: GcsServer) -> None:
+async def test_a_second_refusal_is_taken_as_final(server: GcsServer) -> None:
     server.tokens.required = "good"
     tokens = Tokens("good", "bad")
 
-    async def scenario() -> None:
-        async with GCSQueue(GCSSettings("wq", endpoint=server.url), tokens=tokens) as queue:
-            server.tokens.required = "another"
-            with pytest.raises(StoreUnusableError, match="credentials are not accepted"):
-                await queue.queue("a")
+    async with GCSQueue(GCSSettings("wq", endpoint=server.url), tokens=tokens) as queue:
+        server.tokens.required = "another"
+        with pytest.raises(StoreUnusableError, match="credentials are not accepted"):
+            await queue.queue("a")
 
-    asyncio.run(scenario())
     assert tokens.asked == 2
 
 
-def test_a_key_file_that_is_gone_for_a_moment_costs_no_lease(
+async def test_a_key_file_that_is_gone_for_a_moment_costs_no_lease(
     server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Renewals have connections of their own, and read the file when they renew for the first time."""
@@ -340,19 +321,17 @@ def test_a_key_file_that_is_gone_for_a_moment_costs_no_lease(
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key))
     server.tokens.required = ""
 
-    async def scenario() -> None:
-        async with open_queue(f"gs://wq?endpoint={server.url}", clock=(clock := FakeClock())) as queue:
-            await queue.queue("a")
-            (owned,) = (await queue.lease(LeaseRequest(1, 1))).started
-            text = key.read_text()
-            key.unlink()
-            await asyncio.to_thread(clock.advance, timedelta(minutes=6))
-            assert not owned.lost.is_set()
-            key.write_text(text)
-            await asyncio.to_thread(clock.advance, timedelta(minutes=10))
-            assert await owned.complete()
+    async with open_queue(f"gs://wq?endpoint={server.url}", clock=(clock := FakeClock())) as queue:
+        await queue.queue("a")
+        (owned,) = (await queue.lease(LeaseRequest(1, 1))).started
+        text = key.read_text()
+        key.unlink()
+        await asyncio.to_thread(clock.advance, timedelta(minutes=6))
+        assert not owned.lost.is_set()
+        key.write_text(text)
+        await asyncio.to_thread(clock.advance, timedelta(minutes=10))
+        assert await owned.complete()
 
-    asyncio.run(scenario())
     assert {
         record.getMessage().partition(":")[0] for record in caplog.records if record.levelno >= logging.WARNING
     } == {"lease renewal of 1 keys failed, trying again"}
@@ -361,19 +340,16 @@ def test_a_key_file_that_is_gone_for_a_moment_costs_no_lease(
 # who pays
 
 
-def test_of_a_bucket_whose_requesters_pay_the_url_says_who_pays(server: GcsServer) -> None:
+async def test_of_a_bucket_whose_requesters_pay_the_url_says_who_pays(server: GcsServer) -> None:
     server.store.create_bucket("theirs", billing={"requesterPays": True})
 
-    async def scenario() -> None:
-        async with open_queue(f"gs://theirs?endpoint={server.url}&anonymous=true&user_project=ours-42") as queue:
-            await queue.queue("a")
-            (owned,) = await start_all(queue)  # type: ignore[arg-type]
-            await owned.complete()
-
-    asyncio.run(scenario())
+    async with open_queue(f"gs://theirs?endpoint={server.url}&anonymous=true&user_project=ours-42") as queue:
+        await queue.queue("a")
+        (owned,) = await start_all(queue)  # type: ignore[arg-type]
+        await owned.complete()
 
 
-def test_a_bucket_whose_requesters_pay_asks_for_the_setting(server: GcsServer) -> None:
+async def test_a_bucket_whose_requesters_pay_asks_for_the_setting(server: GcsServer) -> None:
     server.store.create_bucket("theirs", billing={"requesterPays": True})
 
     async def scenario() -> None:
@@ -381,4 +357,4 @@ def test_a_bucket_whose_requesters_pay_asks_for_the_setting(server: GcsServer) -
             raise AssertionError("opened")
 
     with pytest.raises(StoreUnusableError, match="user_project=PROJECT"):
-        asyncio.run(scenario())
+        await scenario()

@@ -201,14 +201,12 @@ def test_go_counts_towards_the_limit(server: GcsServer, go: GoPeer) -> None:
     run(server, scenario)
 
 
-def test_what_is_ours_alone_is_not_in_go_s_folders(server: GcsServer) -> None:
+async def test_what_is_ours_alone_is_not_in_go_s_folders(server: GcsServer) -> None:
     """Settings, starts and slots: Go looks for names that begin with its folders, slash included."""
 
-    async def scenario() -> None:
-        async with bucket_queue(server, None, exact=True) as queue:
-            await queue.queue("a")
-            await start_all(queue)
+    async with bucket_queue(server, None, exact=True) as queue:
+        await queue.queue("a")
+        await start_all(queue)
 
-    asyncio.run(scenario())
     folders = ("queued/", "in-progress/", "dead-letter/")
     assert [name for name in names(server) if name.startswith(folders)] == ["in-progress/a"]

@@ -29,212 +29,181 @@ def server() -> Iterator[GcsServer]:
         yield running
 
 
-def test_all_keys_of_a_process_are_renewed_at_once(server: GcsServer) -> None:
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue:
-            for key in "abc":
-                await queue.queue(key)
-            started = await start_all(queue)
-            server.reset()
-            clock.advance(timedelta(seconds=14))
-            assert sorted(operations(server)) == [f"patch in-progress/{key}" for key in "aabbcc"]
-            assert not any(owned.lost.is_set() for owned in started)
-
-    asyncio.run(scenario())
+async def test_all_keys_of_a_process_are_renewed_at_once(server: GcsServer) -> None:
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue:
+        for key in "abc":
+            await queue.queue(key)
+        started = await start_all(queue)
+        server.reset()
+        clock.advance(timedelta(seconds=14))
+        assert sorted(operations(server)) == [f"patch in-progress/{key}" for key in "aabbcc"]
+        assert not any(owned.lost.is_set() for owned in started)
 
 
 @pytest.mark.parametrize("drop", ["before", "after"])
-def test_a_renewal_whose_answer_is_lost_costs_no_lease(server: GcsServer, drop: Literal["before", "after"]) -> None:
+async def test_a_renewal_whose_answer_is_lost_costs_no_lease(
+    server: GcsServer, drop: Literal["before", "after"]
+) -> None:
     """The renewal that landed bumped the metageneration, which the next one does not ask for."""
 
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
-            owned = await start_one(queue)
-            server.faults.add(Fault("patch", drop=drop, times=4))
-            clock.advance(timedelta(seconds=30))
-            assert (await other.lease(LeaseRequest(9, 9))).recovered == []
-            assert await owned.complete()
-
-    asyncio.run(scenario())
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
+        owned = await start_one(queue)
+        server.faults.add(Fault("patch", drop=drop, times=4))
+        clock.advance(timedelta(seconds=30))
+        assert (await other.lease(LeaseRequest(9, 9))).recovered == []
+        assert await owned.complete()
 
 
-def test_leases_are_renewed_while_a_bulk_enqueue_waits_for_every_connection(server: GcsServer) -> None:
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock, connections=8) as queue:
-            owned = await start_one(queue)
-            stuck = server.faults.add(Fault("insert", hang="before", times=None))
-            storing = asyncio.ensure_future(queue.queue_many((f"{number}", Options()) for number in range(100)))
-            await until(lambda: stuck.seen >= 8)
-            clock.advance(timedelta(seconds=60))
-            assert not owned.lost.is_set()
-            stuck.release()
-            await storing
-            assert await owned.complete()
-            assert len(names(server)) == 100
-
-    asyncio.run(scenario())
+async def test_leases_are_renewed_while_a_bulk_enqueue_waits_for_every_connection(server: GcsServer) -> None:
+    clock = FakeClock()
+    async with bucket_queue(server, clock, connections=8) as queue:
+        owned = await start_one(queue)
+        stuck = server.faults.add(Fault("insert", hang="before", times=None))
+        storing = asyncio.ensure_future(queue.queue_many((f"{number}", Options()) for number in range(100)))
+        await until(lambda: stuck.seen >= 8)
+        clock.advance(timedelta(seconds=60))
+        assert not owned.lost.is_set()
+        stuck.release()
+        await storing
+        assert await owned.complete()
+        assert len(names(server)) == 100
 
 
-def test_a_renewal_that_is_not_allowed_says_so_in_one_line(server: GcsServer, caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue:
-            await queue.queue_many((key, Options()) for key in "abc")
-            await start_all(queue)
-            server.store.denied = {"storage.objects.update"}
-            clock.freeze(timedelta(seconds=5))
+async def test_a_renewal_that_is_not_allowed_says_so_in_one_line(
+    server: GcsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue:
+        await queue.queue_many((key, Options()) for key in "abc")
+        await start_all(queue)
+        server.store.denied = {"storage.objects.update"}
+        clock.freeze(timedelta(seconds=5))
 
-    asyncio.run(scenario())
     (line,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     assert "storage.objects.update" in line
     assert "\n" not in line
 
 
-def test_an_owner_that_cannot_renew_is_told_before_its_lease_lapses(server: GcsServer) -> None:
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
-            owned = await start_one(queue)
-            server.faults.add(Fault("patch", status=503, times=None))
-            clock.advance(timedelta(seconds=14))
-            assert owned.lost.is_set()
-            assert (await other.lease(LeaseRequest(9, 9))).recovered == []
-
-    asyncio.run(scenario())
+async def test_an_owner_that_cannot_renew_is_told_before_its_lease_lapses(server: GcsServer) -> None:
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
+        owned = await start_one(queue)
+        server.faults.add(Fault("patch", status=503, times=None))
+        clock.advance(timedelta(seconds=14))
+        assert owned.lost.is_set()
+        assert (await other.lease(LeaseRequest(9, 9))).recovered == []
 
 
-def test_one_key_that_cannot_be_renewed_does_not_cost_the_others_their_leases(server: GcsServer) -> None:
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue:
-            await start_one(queue, "bad")
-            good = await start_one(queue, "good")
-            server.faults.add(Fault("patch", prefix="in-progress/bad", status=503, times=None))
-            clock.advance(timedelta(seconds=20))
-            assert not good.lost.is_set()
-            assert await good.complete()
-
-    asyncio.run(scenario())
+async def test_one_key_that_cannot_be_renewed_does_not_cost_the_others_their_leases(server: GcsServer) -> None:
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue:
+        await start_one(queue, "bad")
+        good = await start_one(queue, "good")
+        server.faults.add(Fault("patch", prefix="in-progress/bad", status=503, times=None))
+        clock.advance(timedelta(seconds=20))
+        assert not good.lost.is_set()
+        assert await good.complete()
 
 
-def test_a_settle_that_fails_is_found_out_about_by_the_next_one(server: GcsServer) -> None:
+async def test_a_settle_that_fails_is_found_out_about_by_the_next_one(server: GcsServer) -> None:
     """The delete was processed, and none of its answers came through."""
 
-    async def scenario() -> None:
-        async with bucket_queue(server, FakeClock()) as queue:
-            owned = await start_one(queue)
-            server.faults.add(Fault("delete", drop="after", times=3))
-            with pytest.raises(StoreUnavailableError):
-                await owned.complete()
-            assert await owned.complete()
-            assert not await owned.complete()
+    async with bucket_queue(server, FakeClock()) as queue:
+        owned = await start_one(queue)
+        server.faults.add(Fault("delete", drop="after", times=3))
+        with pytest.raises(StoreUnavailableError):
+            await owned.complete()
+        assert await owned.complete()
+        assert not await owned.complete()
 
-    asyncio.run(scenario())
     assert names(server) == []
 
 
 @pytest.mark.parametrize("cut", ["in-progress/", "in-progress-slots/"])
-def test_a_settle_that_was_cancelled_is_found_out_about_by_the_next_one(server: GcsServer, cut: str) -> None:
-    async def scenario() -> None:
-        async with bucket_queue(server, FakeClock(), exact=True) as queue:
-            owned = await start_one(queue)
-            fault = server.faults.add(Fault("delete", prefix=cut, hang="after"))
-            settling = asyncio.ensure_future(owned.complete())
-            await fault.wait_async()
-            await until(lambda: not any(name.startswith(cut) for name in names(server)))
-            settling.cancel()
-            await asyncio.wait((settling,))
-            assert await owned.complete()
-            assert names(server) == ["in-progress-settings"]
-
-    asyncio.run(scenario())
+async def test_a_settle_that_was_cancelled_is_found_out_about_by_the_next_one(server: GcsServer, cut: str) -> None:
+    async with bucket_queue(server, FakeClock(), exact=True) as queue:
+        owned = await start_one(queue)
+        fault = server.faults.add(Fault("delete", prefix=cut, hang="after"))
+        settling = asyncio.ensure_future(owned.complete())
+        await fault.wait_async()
+        await until(lambda: not any(name.startswith(cut) for name in names(server)))
+        settling.cancel()
+        await asyncio.wait((settling,))
+        assert await owned.complete()
+        assert names(server) == ["in-progress-settings"]
 
 
 @pytest.mark.parametrize("answers_lost", [1, 3])
-def test_a_settle_whose_answer_is_lost_was_applied_though_the_key_runs_again(
+async def test_a_settle_whose_answer_is_lost_was_applied_though_the_key_runs_again(
     server: GcsServer, answers_lost: int
 ) -> None:
     """Where the object was, there is another attempt's by the time that the delete is sent again."""
 
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
-            owned, current = await start_one(queue), []
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
+        owned, current = await start_one(queue), []
 
-            async def start_again(call: Call) -> None:
-                current.extend(await start_all(other))
+        async def start_again(call: Call) -> None:
+            current.extend(await start_all(other))
 
-            server.faults.add(Fault("delete", prefix="in-progress/", drop="after", after=start_again))
-            server.faults.add(Fault("delete", prefix="in-progress/", drop="after", nth=2, times=answers_lost - 1))
-            if answers_lost == 3:  # every try there is
-                with pytest.raises(StoreUnavailableError):
-                    await owned.release()
-            assert await owned.release()
-            assert [await each.complete() for each in current] == [True]
-
-    asyncio.run(scenario())
-
-
-def test_a_lease_lives_on_while_its_settle_is_tried_again(server: GcsServer) -> None:
-    async def scenario() -> None:
-        clock = FakeClock()
-        async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
-            owned = await start_one(queue)
-            server.faults.add(Fault("delete", status=503, times=3))
+        server.faults.add(Fault("delete", prefix="in-progress/", drop="after", after=start_again))
+        server.faults.add(Fault("delete", prefix="in-progress/", drop="after", nth=2, times=answers_lost - 1))
+        if answers_lost == 3:  # every try there is
             with pytest.raises(StoreUnavailableError):
-                await owned.complete()
-            clock.advance(timedelta(seconds=60))
-            assert (await other.lease(LeaseRequest(9, 9))).recovered == []
-            assert await owned.complete()
-
-    asyncio.run(scenario())
+                await owned.release()
+        assert await owned.release()
+        assert [await each.complete() for each in current] == [True]
 
 
-def test_a_throttled_delete_is_tried_ten_times(server: GcsServer) -> None:
-    async def scenario() -> None:
-        async with bucket_queue(server, FakeClock()) as queue:
-            owned = await start_one(queue)
-            server.reset()
-            server.faults.add(Fault("delete", status=429, times=9))
-            assert await owned.complete()
+async def test_a_lease_lives_on_while_its_settle_is_tried_again(server: GcsServer) -> None:
+    clock = FakeClock()
+    async with bucket_queue(server, clock) as queue, bucket_queue(server, clock) as other:
+        owned = await start_one(queue)
+        server.faults.add(Fault("delete", status=503, times=3))
+        with pytest.raises(StoreUnavailableError):
+            await owned.complete()
+        clock.advance(timedelta(seconds=60))
+        assert (await other.lease(LeaseRequest(9, 9))).recovered == []
+        assert await owned.complete()
 
-    asyncio.run(scenario())
+
+async def test_a_throttled_delete_is_tried_ten_times(server: GcsServer) -> None:
+    async with bucket_queue(server, FakeClock()) as queue:
+        owned = await start_one(queue)
+        server.reset()
+        server.faults.add(Fault("delete", status=429, times=9))
+        assert await owned.complete()
+
     assert operations(server) == ["delete in-progress/a"] * 10
 
 
-def test_an_object_that_takes_one_write_a_second_is_waited_for(server: GcsServer) -> None:
+async def test_an_object_that_takes_one_write_a_second_is_waited_for(server: GcsServer) -> None:
     """https://cloud.google.com/storage/quotas: one write a second to one object."""
 
-    async def scenario() -> None:
-        async with bucket_queue(server, None, first_pause=0.2, tries=8) as queue:
-            server.limit_writes(per_second=5, burst=1)
-            await queue.queue("a")
-            (owned,) = await start_all(queue)
-            assert await owned.requeue()
-            (owned,) = await start_all(queue)
-            assert await owned.complete()
+    async with bucket_queue(server, None, first_pause=0.2, tries=8) as queue:
+        server.limit_writes(per_second=5, burst=1)
+        await queue.queue("a")
+        (owned,) = await start_all(queue)
+        assert await owned.requeue()
+        (owned,) = await start_all(queue)
+        assert await owned.complete()
 
-    asyncio.run(scenario())
     assert any(entry.status == 429 for entry in server.log.entries)
 
 
-def test_a_process_whose_clock_is_wrong_recovers_no_live_lease(server: GcsServer) -> None:
+async def test_a_process_whose_clock_is_wrong_recovers_no_live_lease(server: GcsServer) -> None:
     """Leases go by the server's clock, an hour ahead of this machine's."""
     server.clock.advance(3600)
 
-    async def scenario() -> None:
-        async with bucket_queue(server, None) as queue, bucket_queue(server, None) as other:
-            owned = await start_one(queue)
-            assert (await other.lease(LeaseRequest(9, 9))).recovered == []
-            server.clock.advance(16)
-            await other.get("a")
-            assert [orphan.key for orphan in (await other.lease(LeaseRequest(9, 9))).recovered] == ["a"]
-            assert not await owned.complete()
-
-    asyncio.run(scenario())
+    async with bucket_queue(server, None) as queue, bucket_queue(server, None) as other:
+        owned = await start_one(queue)
+        assert (await other.lease(LeaseRequest(9, 9))).recovered == []
+        server.clock.advance(16)
+        await other.get("a")
+        assert [orphan.key for orphan in (await other.lease(LeaseRequest(9, 9))).recovered] == ["a"]
+        assert not await owned.complete()
 
 
 class Steady:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -177,13 +176,10 @@ def test_the_fullest_dead_letter_still_fits_into_an_object(error: str) -> None:
 
 
 @pytest.mark.parametrize("priority", [LOWEST_PRIORITY - 1, HIGHEST_PRIORITY + 1])
-def test_a_priority_that_go_cannot_read_is_refused(server: GcsServer, priority: int) -> None:
-    async def scenario() -> None:
-        async with bucket_queue(server, None) as queue:
-            with pytest.raises(InvalidOptionsError, match="-9999999 to 99999999"):
-                await queue.queue("a", Options(priority=priority))
-
-    asyncio.run(scenario())
+async def test_a_priority_that_go_cannot_read_is_refused(server: GcsServer, priority: int) -> None:
+    async with bucket_queue(server, None) as queue:
+        with pytest.raises(InvalidOptionsError, match="-9999999 to 99999999"):
+            await queue.queue("a", Options(priority=priority))
 
 
 @pytest.fixture
@@ -192,7 +188,7 @@ def server() -> Iterator[GcsServer]:
         yield running
 
 
-def test_a_life_writes_what_the_golden_file_says(server: GcsServer) -> None:
+async def test_a_life_writes_what_the_golden_file_says(server: GcsServer) -> None:
     """Object by object, all but the tokens; a change here is a change for everybody who shares a bucket."""
     written: list[dict[str, Any]] = []
 
@@ -202,76 +198,68 @@ def test_a_life_writes_what_the_golden_file_says(server: GcsServer) -> None:
             metadata = json.loads(re.sub(r'"[0-9a-f]{16}-[0-9]+"', '"TOKEN"', text))
             written.append({"after": step, "name": name, "body": stored.body.decode(), "metadata": metadata})
 
-    async def life() -> None:
-        clock = FakeClock(NOON)
-        async with bucket_queue(server, clock, owner="blue") as queue:
-            not_before = from_us(NOON + 60_000_001)
-            meta = {"traceparent": "00-ab-cd-01", "Odd": "a\nb%"}
-            await queue.queue("a", Options(7, not_before, not_before_floor=True, payload=b"p", meta=meta))
-            note("enqueue")
-            clock.freeze(timedelta(seconds=61))
-            (owned,) = await start_all(queue)
-            note("start")
-            await owned.requeue(backoff=timedelta(seconds=60))
-            note("requeue")
-            clock.freeze(timedelta(seconds=61))
-            (owned,) = await start_all(queue)
-            await owned.dead_letter("ValueError: é\n")
-            note("dead-letter")
-            letter = (await queue.find("a")).dead_letter
-            assert letter is not None
-            await letter.requeue()
-            note("re-drive")
+    clock = FakeClock(NOON)
+    async with bucket_queue(server, clock, owner="blue") as queue:
+        not_before = from_us(NOON + 60_000_001)
+        meta = {"traceparent": "00-ab-cd-01", "Odd": "a\nb%"}
+        await queue.queue("a", Options(7, not_before, not_before_floor=True, payload=b"p", meta=meta))
+        note("enqueue")
+        clock.freeze(timedelta(seconds=61))
+        (owned,) = await start_all(queue)
+        note("start")
+        await owned.requeue(backoff=timedelta(seconds=60))
+        note("requeue")
+        clock.freeze(timedelta(seconds=61))
+        (owned,) = await start_all(queue)
+        await owned.dead_letter("ValueError: é\n")
+        note("dead-letter")
+        letter = (await queue.find("a")).dead_letter
+        assert letter is not None
+        await letter.requeue()
+        note("re-drive")
 
-    asyncio.run(life())
     golden = GOLDEN / "life.json"
     assert written == json.loads(golden.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("merges", [False, True], ids=["replaces", "merges"])
-def test_what_is_no_longer_so_is_said_in_words_to_a_store_that_merges_metadata_on_copy(
+async def test_what_is_no_longer_so_is_said_in_words_to_a_store_that_merges_metadata_on_copy(
     server: GcsServer, merges: bool
 ) -> None:
     server.store.merges_on_copy = merges
 
-    async def scenario() -> None:
-        clock = FakeClock(NOON)
-        async with bucket_queue(server, clock, owner="blue") as queue, bucket_queue(server, clock) as nobody:
-            floor = Options(not_before=from_us(NOON + 1_000_000), not_before_floor=True)
-            await queue.queue("a", floor)
-            clock.freeze(timedelta(seconds=1))
-            (owned,) = await start_all(queue)
-            await owned.requeue(backoff=timedelta(seconds=60))
-            assert (await queue.get("a")).floor is False
-            clock.freeze(timedelta(seconds=60))
-            (owned,) = await start_all(nobody)
-            assert ((await queue.get("a")).owner, owned.attempts) == ("", 2)
-            await owned.requeue(delay=timedelta(seconds=60))
-            assert (await queue.get("a")).attempts == 0
-            clock.freeze(timedelta(seconds=60))
-            (owned,) = await start_all(queue)
-            await owned.dead_letter("boom")
-            clock.freeze(timedelta(seconds=60))
-            letter = (await queue.find("a")).dead_letter
-            assert letter is not None
-            await letter.requeue()
-            assert (await queue.get("a")).attempts == 0
-            (owned,) = await start_all(queue)
-            assert owned.first_queued_time == from_us(clock.wall_us())
-
-    asyncio.run(scenario())
+    clock = FakeClock(NOON)
+    async with bucket_queue(server, clock, owner="blue") as queue, bucket_queue(server, clock) as nobody:
+        floor = Options(not_before=from_us(NOON + 1_000_000), not_before_floor=True)
+        await queue.queue("a", floor)
+        clock.freeze(timedelta(seconds=1))
+        (owned,) = await start_all(queue)
+        await owned.requeue(backoff=timedelta(seconds=60))
+        assert (await queue.get("a")).floor is False
+        clock.freeze(timedelta(seconds=60))
+        (owned,) = await start_all(nobody)
+        assert ((await queue.get("a")).owner, owned.attempts) == ("", 2)
+        await owned.requeue(delay=timedelta(seconds=60))
+        assert (await queue.get("a")).attempts == 0
+        clock.freeze(timedelta(seconds=60))
+        (owned,) = await start_all(queue)
+        await owned.dead_letter("boom")
+        clock.freeze(timedelta(seconds=60))
+        letter = (await queue.find("a")).dead_letter
+        assert letter is not None
+        await letter.requeue()
+        assert (await queue.get("a")).attempts == 0
+        (owned,) = await start_all(queue)
+        assert owned.first_queued_time == from_us(clock.wall_us())
 
 
 @pytest.mark.parametrize("attempts", ["999999999999999999", "2147483647", "-1"])
-def test_a_key_with_absurd_attempts_is_processed_like_any_other(server: GcsServer, attempts: str) -> None:
+async def test_a_key_with_absurd_attempts_is_processed_like_any_other(server: GcsServer, attempts: str) -> None:
     server.store.put("wq", "queued/a", {"attempts": attempts, "priority": "00000001"})
 
-    async def scenario() -> None:
-        async with bucket_queue(server, FakeClock()) as queue:
-            (owned,) = await start_all(queue)
-            assert await owned.requeue()
-
-    asyncio.run(scenario())
+    async with bucket_queue(server, FakeClock()) as queue:
+        (owned,) = await start_all(queue)
+        assert await owned.requeue()
 
 
 def test_the_times_of_a_bucket_sort_as_text_within_a_second_of_each_other() -> None:

@@ -90,20 +90,17 @@ def test_an_owner_that_no_metadata_can_hold_is_refused(owner: str) -> None:
         open_queue("gs://bucket", owner=owner)
 
 
-def test_a_prefix_is_a_queue_of_its_own_and_takes_from_the_length_of_keys(server: GcsServer) -> None:
-    async def scenario() -> None:
-        async with (
-            bucket_queue(server, None) as plain,
-            bucket_queue(server, None, prefix="some/longer/prefix/") as below,
-        ):
-            await below.queue("a" * 993)
-            with pytest.raises(InvalidKeyError, match="993"):
-                await below.queue("a" * 994)
-            await plain.queue("a" * 1000)
-            assert [len(owned.key) for owned in await start_all(below)] == [993]
-            assert [len(owned.key) for owned in await start_all(plain)] == [1000]
-
-    asyncio.run(scenario())
+async def test_a_prefix_is_a_queue_of_its_own_and_takes_from_the_length_of_keys(server: GcsServer) -> None:
+    async with (
+        bucket_queue(server, None) as plain,
+        bucket_queue(server, None, prefix="some/longer/prefix/") as below,
+    ):
+        await below.queue("a" * 993)
+        with pytest.raises(InvalidKeyError, match="993"):
+            await below.queue("a" * 994)
+        await plain.queue("a" * 1000)
+        assert [len(owned.key) for owned in await start_all(below)] == [993]
+        assert [len(owned.key) for owned in await start_all(plain)] == [1000]
 
 
 @pytest.mark.parametrize(
@@ -121,16 +118,13 @@ def test_another_prefix_is_as_good_as_any(prefix: str) -> None:
     assert settings(f"gs://bucket/{prefix}").prefix == f"{unquote(prefix)}/"
 
 
-def test_a_closed_queue_says_so(server: GcsServer) -> None:
-    async def scenario() -> None:
-        async with bucket_queue(server, None) as queue:
-            await queue.queue("a")
-            (owned,) = await start_all(queue)
-        for verb in (queue.queue("b"), queue.counts(), owned.complete(), start_all(queue)):
-            with pytest.raises(QueueClosedError):
-                await verb
-
-    asyncio.run(scenario())
+async def test_a_closed_queue_says_so(server: GcsServer) -> None:
+    async with bucket_queue(server, None) as queue:
+        await queue.queue("a")
+        (owned,) = await start_all(queue)
+    for verb in (queue.queue("b"), queue.counts(), owned.complete(), start_all(queue)):
+        with pytest.raises(QueueClosedError):
+            await verb
 
 
 # what is wrong, in one line
@@ -168,7 +162,7 @@ Use = Callable[[GCSQueue], Awaitable[None]]
         ("storage.objects.update", enqueue_again),
     ],
 )
-def test_a_permission_that_is_missing_is_named(server: GcsServer, denied: str, use: Use) -> None:
+async def test_a_permission_that_is_missing_is_named(server: GcsServer, denied: str, use: Use) -> None:
     server.store.denied = {denied}
 
     async def scenario() -> None:
@@ -176,21 +170,21 @@ def test_a_permission_that_is_missing_is_named(server: GcsServer, denied: str, u
             await use(queue)
 
     with pytest.raises(WorkQueueError, match=denied) as caught:
-        asyncio.run(scenario())
+        await scenario()
     assert "\n" not in str(caught.value)
 
 
-def test_a_bucket_that_is_missing_is_found_out_at_once(server: GcsServer) -> None:
+async def test_a_bucket_that_is_missing_is_found_out_at_once(server: GcsServer) -> None:
     async def scenario() -> None:
         async with bucket_queue(server, None, bucket="gone"):
             raise AssertionError("opened")
 
     with pytest.raises(StoreUnusableError, match="there is no bucket 'gone'"):
-        asyncio.run(scenario())
+        await scenario()
 
 
 @pytest.mark.parametrize("use", [enqueue, lease])
-def test_a_bucket_that_went_since_is_no_lost_key(server: GcsServer, use: Use) -> None:
+async def test_a_bucket_that_went_since_is_no_lost_key(server: GcsServer, use: Use) -> None:
     server.store.denied = {"storage.buckets.get"}
 
     async def scenario() -> None:
@@ -198,28 +192,25 @@ def test_a_bucket_that_went_since_is_no_lost_key(server: GcsServer, use: Use) ->
             await use(queue)
 
     with pytest.raises(StoreUnusableError, match="there is no bucket 'gone'"):
-        asyncio.run(scenario())
+        await scenario()
 
 
-def test_a_project_that_may_not_be_billed_is_told_in_its_own_words(server: GcsServer) -> None:
+async def test_a_project_that_may_not_be_billed_is_told_in_its_own_words(server: GcsServer) -> None:
     async def scenario() -> None:
         async with bucket_queue(server, None) as queue:
             server.faults.add(Fault("insert", status=403))
             await queue.queue("a")
 
     with pytest.raises(StoreUnusableError, match="not allowed: "):
-        asyncio.run(scenario())
+        await scenario()
 
 
-def test_a_store_that_is_down_does_not_keep_a_process_from_starting() -> None:
-    async def scenario() -> None:
-        with emulator() as gone:
-            queue = bucket_queue(gone, None)
-        async with queue:
-            with pytest.raises(StoreUnavailableError, match="3 tries"):
-                await queue.queue("a")
-
-    asyncio.run(scenario())
+async def test_a_store_that_is_down_does_not_keep_a_process_from_starting() -> None:
+    with emulator() as gone:
+        queue = bucket_queue(gone, None)
+    async with queue:
+        with pytest.raises(StoreUnavailableError, match="3 tries"):
+            await queue.queue("a")
 
 
 # buckets that break a queue, or bill it
@@ -244,7 +235,7 @@ def test_a_bucket_that_breaks_or_bills_the_queue_is_warned_of(resource: dict[str
     assert warning is None or warnings[0].startswith((warning, f"has a {warning}"))
 
 
-def test_the_warning_comes_when_the_bucket_is_opened(server: GcsServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_warning_comes_when_the_bucket_is_opened(server: GcsServer, caplog: pytest.LogCaptureFixture) -> None:
     server.store.create_bucket("kept", softDeletePolicy={"retentionDurationSeconds": str(7 * DAY)})
 
     async def scenario() -> None:
@@ -252,7 +243,7 @@ def test_the_warning_comes_when_the_bucket_is_opened(server: GcsServer, caplog: 
             pass
 
     with caplog.at_level(logging.WARNING):
-        asyncio.run(scenario())
+        await scenario()
     assert [record.message for record in caplog.records] == [
         "gs://kept keeps deleted objects for 7 days, each billed for so long: set soft delete to 0"
     ]
@@ -261,7 +252,7 @@ def test_the_warning_comes_when_the_bucket_is_opened(server: GcsServer, caplog: 
 # the public emulator, for what it does right: creating if absent, paging, the paths of real clients
 
 
-def test_keys_are_queued_once_and_listed_in_pages_on_the_public_emulator() -> None:
+async def test_keys_are_queued_once_and_listed_in_pages_on_the_public_emulator() -> None:
     async def scenario(url: str) -> None:
         async with open_queue(f"gs://wq?endpoint={url}&anonymous=true") as queue:
             await asyncio.gather(*(queue.queue(f"k/{number % 40}") for number in range(80)))
@@ -272,4 +263,4 @@ def test_keys_are_queued_once_and_listed_in_pages_on_the_public_emulator() -> No
             assert (await queue.counts()).queued == 40
 
     with PublicEmulator() as public:
-        asyncio.run(scenario(public.url))
+        await scenario(public.url)

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.redis_server import RedisCluster
-from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from workqueue import Options, StoreUnavailableError
 from workqueue.testing import FakeClock
@@ -21,7 +20,6 @@ def cluster() -> Iterator[RedisCluster]:
         yield running
 
 
-@scenario
 async def test_all_keys_of_a_queue_are_on_one_node_and_queues_spread_over_all(cluster: RedisCluster) -> None:
     for number in range(30):
         async with opened(cluster.url(f"{fresh_name()}-{number}")) as queue:
@@ -32,7 +30,6 @@ async def test_all_keys_of_a_queue_are_on_one_node_and_queues_spread_over_all(cl
     assert all(node.ask("DBSIZE") > 0 for node in cluster.nodes)
 
 
-@scenario
 async def test_a_queue_goes_on_where_its_slot_was_moved(cluster: RedisCluster) -> None:
     name, clock = fresh_name(), FakeClock()
     async with opened(cluster.url(name), clock) as queue:
@@ -47,7 +44,6 @@ async def test_a_queue_goes_on_where_its_slot_was_moved(cluster: RedisCluster) -
         assert await owned.complete()
 
 
-@scenario
 async def test_while_its_slot_is_being_moved_nothing_is_written_half_way(cluster: RedisCluster) -> None:
     name = fresh_name()
     async with opened(cluster.url(name), timeout="30s") as queue:
@@ -69,7 +65,6 @@ async def test_while_its_slot_is_being_moved_nothing_is_written_half_way(cluster
         assert len(await eligible(queue)) == counts.queued
 
 
-@scenario
 async def test_a_slot_that_nobody_serves_is_named_in_time() -> None:
     with RedisCluster(cluster_require_full_coverage="no") as own:
         async with opened(own.url(timeout="500ms")) as queue:

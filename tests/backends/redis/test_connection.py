@@ -8,13 +8,12 @@ import pytest
 
 from tests.fakes.redis_server import RedisServer, shared_server
 from tests.fakes.tcp_proxy import TcpProxy
-from tests.support.dispatching import scenario, settle_down
+from tests.support.dispatching import settle_down
 from tests.support.redis import opened
 from workqueue import StoreUnavailableError
 from workqueue.errors import QueueClosedError, StoreUnusableError
 
 
-@scenario
 async def test_a_redis_that_falls_silent_after_the_login_fails_calls_in_time() -> None:
     def swallow(answer: bytes) -> bytes:
         return b"" if b"redis_version" in answer else answer
@@ -27,7 +26,6 @@ async def test_a_redis_that_falls_silent_after_the_login_fails_calls_in_time() -
             pass
 
 
-@scenario
 async def test_a_user_that_may_run_scripts_but_not_load_them_is_told() -> None:
     with RedisServer() as server:
         server.ask("ACL", "SETUSER", "shy", "on", ">secret", "allkeys", "allchannels", "+@all", "-script")
@@ -37,7 +35,6 @@ async def test_a_user_that_may_run_scripts_but_not_load_them_is_told() -> None:
                 pass
 
 
-@scenario
 async def test_closing_that_is_cancelled_still_leaves_no_call_hanging() -> None:
     with RedisServer() as server:
         async with opened(server.url()) as queue:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.redis_server import RedisServer, shared_server
-from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from workqueue import Configuration, KeyStatus, Options, open_queue
 from workqueue.backends.redis.backend import RedisQueue
@@ -37,7 +36,6 @@ def stored(server: RedisServer, name: str) -> dict[str, Any]:
     return {key.decode().split(":", 2)[2]: server.ask("TTL", key) for key in found}
 
 
-@scenario
 async def test_a_queue_that_was_emptied_leaves_nothing_but_its_layout_and_answers_that_expire() -> None:
     name, server = fresh_name(), shared_server()
     async with opened(server.url(name), FakeClock()) as queue:
@@ -55,7 +53,6 @@ async def test_a_queue_that_was_emptied_leaves_nothing_but_its_layout_and_answer
     assert meta == {b"layout": b"1", b"ready": b"0", b"twins": b"0"}
 
 
-@scenario
 async def test_what_matters_never_expires() -> None:
     name, server = fresh_name(), shared_server()
     async with opened(server.url(name)) as queue:
@@ -73,7 +70,6 @@ def queue_time(queue: RedisQueue, seconds: float) -> datetime:
     return datetime.fromtimestamp(queue.clock.wall_us() / 1e6 + seconds, UTC)
 
 
-@scenario
 async def test_a_queued_key_takes_little_memory() -> None:
     with RedisServer() as server:
         async with opened(server.url()) as queue:
@@ -88,7 +84,6 @@ async def test_a_queued_key_takes_little_memory() -> None:
 
 
 @pytest.mark.parametrize("keys", [100, 20_000])
-@scenario
 async def test_a_step_sends_as_few_commands_with_many_keys_as_with_few(keys: int) -> None:
     with RedisServer() as server:
         async with opened(server.url()) as queue:
@@ -103,7 +98,6 @@ async def test_a_step_sends_as_few_commands_with_many_keys_as_with_few(keys: int
     assert calls < 60
 
 
-@scenario
 async def test_a_key_that_is_no_utf_8_is_processed_as_it_is_found() -> None:
     name, server = fresh_name(), shared_server()
     async with opened(server.url(name)) as queue:
@@ -121,7 +115,6 @@ async def test_a_key_that_is_no_utf_8_is_processed_as_it_is_found() -> None:
         assert await eligible(queue) == []
 
 
-@scenario
 async def test_lists_longer_than_a_page_are_whole_and_in_order() -> None:
     async with opened(shared_server().url(fresh_name()), FakeClock()) as queue:
         await queue.queue_many((f"key-{number:04}", Options(priority=-number // 300)) for number in range(1500))
@@ -137,7 +130,6 @@ async def test_lists_longer_than_a_page_are_whole_and_in_order() -> None:
         assert sorted(letters) == [f"key-{number:04}" for number in range(700)]
 
 
-@scenario
 async def test_dead_letters_may_be_dropped_while_they_are_listed() -> None:
     clock = FakeClock()
     async with opened(shared_server().url(fresh_name()), clock) as queue:
@@ -152,7 +144,6 @@ async def test_dead_letters_may_be_dropped_while_they_are_listed() -> None:
         assert (await queue.counts()).dead_lettered == 0
 
 
-@scenario
 async def test_a_lease_step_may_start_more_keys_than_one_script_does() -> None:
     async with opened(shared_server().url(fresh_name())) as queue:
         await queue.queue_many((f"key-{number:04}", Options()) for number in range(2500))
@@ -163,7 +154,6 @@ async def test_a_lease_step_may_start_more_keys_than_one_script_does() -> None:
         assert all(await asyncio.gather(*(owned.complete() for owned in leased.started)))
 
 
-@scenario
 async def test_more_keys_come_due_at_once_than_one_script_promotes_and_still_start_in_order() -> None:
     clock = FakeClock()
     async with opened(shared_server().url(fresh_name()), clock) as queue:
@@ -176,7 +166,6 @@ async def test_more_keys_come_due_at_once_than_one_script_promotes_and_still_sta
         assert started == [f"key-{number:04}" for number in range(2500) if number % 7 == 6][:10]
 
 
-@scenario
 async def test_more_orphans_than_one_script_takes_are_all_recovered_in_one_lease_step() -> None:
     clock = FakeClock()
     async with opened(shared_server().url(fresh_name()), clock) as queue:
@@ -192,7 +181,6 @@ async def test_more_orphans_than_one_script_takes_are_all_recovered_in_one_lease
         assert (counts.in_progress, counts.queued) == (0, 1200)
 
 
-@scenario
 async def test_large_payloads_go_in_several_calls_and_come_back_whole() -> None:
     payload = bytes(range(256)) * 1000
     async with opened(shared_server().url(fresh_name())) as queue:

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.redis_server import HOST, RedisSentinels, RedisServer
-from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened, until
 from workqueue import StoreUnavailableError
 from workqueue.backends.redis.backend import RedisQueue
@@ -32,7 +31,6 @@ async def produce(queue: RedisQueue, prefix: str, acknowledged: list[str], endin
         acknowledged.append(f"{prefix}-{number}")
 
 
-@scenario
 async def test_no_acknowledged_enqueue_is_lost_when_a_replica_was_waited_for(sentinels: RedisSentinels) -> None:
     acknowledged: list[str] = []
     ending = asyncio.Event()
@@ -51,7 +49,6 @@ async def test_no_acknowledged_enqueue_is_lost_when_a_replica_was_waited_for(sen
         assert [key for key in acknowledged if key not in stored] == []
 
 
-@scenario
 async def test_leases_are_renewed_and_settled_at_the_new_master(sentinels: RedisSentinels) -> None:
     clock = FakeClock()
     async with opened(sentinels.url(wait_replicas=2, timeout="30s"), clock) as queue:
@@ -68,7 +65,6 @@ async def test_leases_are_renewed_and_settled_at_the_new_master(sentinels: Redis
         assert await eligible(queue) == ["b"]
 
 
-@scenario
 async def test_a_sleeping_dispatcher_is_woken_by_the_new_master(sentinels: RedisSentinels) -> None:
     url = sentinels.url(fresh_name(), timeout="30s")
     async with opened(url) as sleeper, opened(url) as producer:
@@ -80,7 +76,6 @@ async def test_a_sleeping_dispatcher_is_woken_by_the_new_master(sentinels: Redis
         assert await sleeping == ["a"]
 
 
-@scenario
 async def test_a_dispatcher_that_goes_to_sleep_as_its_master_freezes_hears_the_new_one(
     sentinels: RedisSentinels,
 ) -> None:
@@ -113,7 +108,6 @@ async def sleep_for_good(queue: RedisQueue) -> list[str]:
             return [owned.key for owned in started]
 
 
-@scenario
 async def test_too_few_replicas_are_told_to_the_producer_in_time() -> None:
     with RedisServer() as alone:
         async with opened(alone.url(wait_replicas=1, timeout="400ms")) as queue:
@@ -122,7 +116,6 @@ async def test_too_few_replicas_are_told_to_the_producer_in_time() -> None:
             assert await eligible(queue) == ["a"]
 
 
-@scenario
 async def test_a_key_that_was_queued_already_is_waited_for_too() -> None:
     with RedisServer() as alone:
         async with opened(alone.url()) as hasty, opened(alone.url(wait_replicas=1, timeout="400ms")) as careful:
@@ -131,7 +124,6 @@ async def test_a_key_that_was_queued_already_is_waited_for_too() -> None:
                 await careful.queue("a")
 
 
-@scenario
 async def test_an_enqueue_outlives_that_its_master_is_made_a_replica_while_it_waits_for_one() -> None:
     with RedisServer(repl_diskless_sync_delay=0) as server, RedisServer() as other:
 
@@ -150,7 +142,6 @@ async def test_an_enqueue_outlives_that_its_master_is_made_a_replica_while_it_wa
             assert await eligible(queue) == ["a"]
 
 
-@scenario
 async def test_a_master_that_its_replicas_have_left_is_left_too(sentinels: RedisSentinels) -> None:
     _, second, third = sentinels.servers
     async with opened(sentinels.url(wait_replicas=1, timeout="8s")) as queue:
@@ -165,14 +156,12 @@ async def test_a_master_that_its_replicas_have_left_is_left_too(sentinels: Redis
         assert second.ask("ZCARD", "{wq:default}:lane:0") == 1
 
 
-@scenario
 async def test_a_master_that_the_sentinels_do_not_know_is_named(sentinels: RedisSentinels) -> None:
     with pytest.raises(StoreUnusableError, match="no sentinel knows a master named 'other'"):
         async with opened(sentinels.url().replace("/mymaster/", "/other/")):
             pass
 
 
-@scenario
 async def test_a_dead_sentinel_is_passed_over(sentinels: RedisSentinels) -> None:
     first = sentinels.url().split("//")[1].split(",")[0]
     sentinels.kill_sentinel(0)

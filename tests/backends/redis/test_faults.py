@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.redis_server import RedisServer, shared_server
 from tests.fakes.tcp_proxy import TcpProxy
-from tests.support.dispatching import scenario, settle_down
+from tests.support.dispatching import settle_down
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from tests.support.tls import Authority
 from workqueue import Configuration, Options, StoreUnavailableError
@@ -36,7 +36,6 @@ async def refusal(url: str) -> str:
     return str(refused.value)
 
 
-@scenario
 async def test_a_wrong_password_is_refused_at_once() -> None:
     with RedisServer(requirepass="right") as server:
         for userinfo in ("", ":wrong@", "nobody:right@"):
@@ -46,14 +45,12 @@ async def test_a_wrong_password_is_refused_at_once() -> None:
             await queue.queue("a")
 
 
-@scenario
 async def test_a_database_that_is_not_there_is_refused_as_such(server: RedisServer) -> None:
     line = await refusal(server.url().replace("/0?", "/99?"))
 
     assert line == f"Redis at {server.address} refused the connection: DB index is out of range"
 
 
-@scenario
 async def test_a_redis_on_a_unix_socket_serves_a_queue_and_its_renewals(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     with RedisServer(unixsocket=str(path)):
@@ -64,7 +61,6 @@ async def test_a_redis_on_a_unix_socket_serves_a_queue_and_its_renewals(tmp_path
             assert await owned.complete()
 
 
-@scenario
 async def test_a_rotated_password_is_read_from_its_file_for_the_next_connection(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("first\n")
@@ -81,7 +77,6 @@ async def test_a_rotated_password_is_read_from_its_file_for_the_next_connection(
             assert await owned.complete()
 
 
-@scenario
 async def test_a_user_that_may_not_do_what_a_queue_needs_is_told(server: RedisServer) -> None:
     server.ask("ACL", "SETUSER", "shy", "on", ">secret", "~other:*", "+@all")
 
@@ -90,7 +85,6 @@ async def test_a_user_that_may_not_do_what_a_queue_needs_is_told(server: RedisSe
     assert line.startswith(f"Redis at {server.address} does not permit this user what a queue needs")
 
 
-@scenario
 async def test_a_user_with_the_rights_that_the_documents_list_can_do_everything(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -111,7 +105,6 @@ async def test_a_user_with_the_rights_that_the_documents_list_can_do_everything(
     assert caplog.text == ""
 
 
-@scenario
 async def test_a_certificate_of_a_ca_that_is_not_trusted_is_refused(server: RedisServer, tmp_path: Path) -> None:
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     pair = ours.issue("127.0.0.1")
@@ -125,7 +118,6 @@ async def test_a_certificate_of_a_ca_that_is_not_trusted_is_refused(server: Redi
     assert line.startswith(f"Redis at 127.0.0.1:{proxy.port} has a certificate that is not trusted")
 
 
-@scenario
 async def test_a_port_that_answers_something_else_than_tls_is_named_as_such() -> None:
     with RedisServer(maxclients=1) as server, server.connected():  # says in plain text that it is full
         line = await refusal(f"rediss://{server.address}")
@@ -133,7 +125,6 @@ async def test_a_port_that_answers_something_else_than_tls_is_named_as_such() ->
     assert line.startswith(f"Redis at {server.address} does not speak TLS as asked")
 
 
-@scenario
 async def test_a_redis_that_is_too_old_is_refused() -> None:
     def age(answer: bytes) -> bytes:
         return re.sub(rb"redis_version:\d", b"redis_version:5", answer)
@@ -144,7 +135,6 @@ async def test_a_redis_that_is_too_old_is_refused() -> None:
     assert re.fullmatch(rf"Redis at 127.0.0.1:{proxy.port} is too old: 5[.\d]+, at least 6.2 is needed", line)
 
 
-@scenario
 async def test_a_queue_of_a_newer_release_is_refused(server: RedisServer) -> None:
     server.ask("HSET", "{wq:default}:meta", "layout", 2)
 
@@ -155,7 +145,6 @@ async def test_a_queue_of_a_newer_release_is_refused(server: RedisServer) -> Non
     )
 
 
-@scenario
 async def test_a_cluster_a_sentinel_and_a_single_server_are_not_taken_for_each_other(server: RedisServer) -> None:
     line = await refusal(f"redis+cluster://{server.address}")
     assert line.startswith(f"Redis at {server.address} is no cluster; the URL should begin with redis://")
@@ -166,7 +155,6 @@ async def test_a_cluster_a_sentinel_and_a_single_server_are_not_taken_for_each_o
         assert line == f"Redis at {node.address} is a cluster; the URL should begin with redis+cluster://"
 
 
-@scenario
 async def test_a_read_only_replica_is_refused_and_one_that_became_one_heals(server: RedisServer) -> None:
     with RedisServer() as other:
         async with opened(server.url(timeout="2s")) as queue:
@@ -182,7 +170,6 @@ async def test_a_read_only_replica_is_refused_and_one_that_became_one_heals(serv
     assert line.startswith(f"Redis at {server.address} is a read-only replica; point the URL at the master")
 
 
-@scenario
 async def test_a_policy_that_may_evict_keys_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     with RedisServer(maxmemory_policy="allkeys-lru") as server, caplog.at_level(logging.WARNING):
         async with opened(server.url()):
@@ -193,7 +180,6 @@ async def test_a_policy_that_may_evict_keys_is_warned_about(caplog: pytest.LogCa
     ]
 
 
-@scenario
 async def test_a_redis_that_is_full_refuses_new_keys_whole_and_can_be_drained(server: RedisServer) -> None:
     async with opened(server.url(), FakeClock()) as queue:
         await queue.queue_many((f"key-{number}", Options(payload=b"x" * 1000)) for number in range(100))
@@ -212,7 +198,6 @@ async def test_a_redis_that_is_full_refuses_new_keys_whole_and_can_be_drained(se
         assert (await queue.counts()).queued == 2
 
 
-@scenario
 async def test_owners_and_operators_can_do_on_a_full_redis_all_that_lets_it_be_drained(server: RedisServer) -> None:
     clock = FakeClock()
     async with opened(server.url(), clock) as queue:
@@ -231,7 +216,6 @@ async def test_owners_and_operators_can_do_on_a_full_redis_all_that_lets_it_be_d
         assert [owned.key for owned in (await lease(queue)).started] == ["key-10"]
 
 
-@scenario
 async def test_a_redis_that_was_emptied_is_said_to_be_so_once(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -253,7 +237,6 @@ async def test_a_redis_that_was_emptied_is_said_to_be_so_once(
     assert "the 1 in progress here among them" in line
 
 
-@scenario
 async def test_an_outage_has_one_line_at_its_begin_and_one_at_its_end(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,7 +255,6 @@ async def test_an_outage_has_one_line_at_its_begin_and_one_at_its_end(
     assert end == f"Redis at {server.address} answers again"
 
 
-@scenario
 async def test_a_master_that_has_too_few_replicas_to_write_says_so(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         server.ask("CONFIG", "SET", "min-replicas-to-write", 1)
@@ -282,7 +264,6 @@ async def test_a_master_that_has_too_few_replicas_to_write_says_so(server: Redis
         await queue.queue("a")
 
 
-@scenario
 async def test_a_redis_that_is_loading_is_waited_for_and_named() -> None:
     with RedisServer(key_load_delay=10_000, loading_process_events_interval_bytes=1024) as server:
         async with opened(server.url()) as queue:
@@ -298,7 +279,6 @@ async def test_a_redis_that_is_loading_is_waited_for_and_named() -> None:
             assert (await queue.counts()).queued == 400
 
 
-@scenario
 async def test_a_redis_that_is_down_is_named_in_time(server: RedisServer) -> None:
     server.kill()
     patient = asyncio.ensure_future(opened(server.url(timeout="50s")).__aenter__())
@@ -312,7 +292,6 @@ async def test_a_redis_that_is_down_is_named_in_time(server: RedisServer) -> Non
     await asyncio.wait((patient,))
 
 
-@scenario
 async def test_calls_made_while_redis_is_down_are_carried_out_when_it_is_back() -> None:
     with RedisServer(appendonly="yes", appendfsync="always") as server:
         async with opened(server.url()) as queue:
@@ -329,7 +308,6 @@ async def test_calls_made_while_redis_is_down_are_carried_out_when_it_is_back() 
             assert (stored, completed, [started.key for started in leased.started]) == (None, True, ["c"])
 
 
-@scenario
 async def test_what_was_acknowledged_survives_a_kill_with_an_aof_that_is_always_synced() -> None:
     with RedisServer(appendonly="yes", appendfsync="always") as server:
         async with opened(server.url()) as queue:
@@ -340,7 +318,6 @@ async def test_what_was_acknowledged_survives_a_kill_with_an_aof_that_is_always_
             assert await eligible(queue) == [f"key-{number:02}" for number in range(20)]
 
 
-@scenario
 async def test_a_redis_that_hangs_fails_calls_in_time_and_is_taken_up_again(server: RedisServer) -> None:
     async with opened(server.url(timeout="400ms")) as queue:
         await queue.queue("a")
@@ -356,7 +333,6 @@ async def test_a_redis_that_hangs_fails_calls_in_time_and_is_taken_up_again(serv
         assert {"a", "c"} <= {*await eligible(queue)} | {owned.key for owned in (await lease(queue)).started}
 
 
-@scenario
 async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer) -> None:
     async with opened(server.url(), clock := FakeClock()) as queue:
         await queue.queue("a")
@@ -371,7 +347,6 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer
         assert await eligible(queue) == ["b"]
 
 
-@scenario
 async def test_a_closed_queue_says_so_and_leaves_no_call_hanging(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         server.kill()
@@ -385,7 +360,6 @@ async def test_a_closed_queue_says_so_and_leaves_no_call_hanging(server: RedisSe
             await call
 
 
-@scenario
 async def test_two_queues_of_one_redis_do_not_meet() -> None:
     server = shared_server()
     async with opened(server.url(fresh_name())) as one, opened(server.url(fresh_name())) as other:

@@ -11,7 +11,6 @@ import pytest
 
 from tests.fakes.redis_server import shared_server
 from tests.fakes.tcp_proxy import TcpProxy
-from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened, until
 from workqueue import Options, StoreUnavailableError
 from workqueue.backends.redis.backend import RedisQueue
@@ -44,7 +43,6 @@ async def counted(queue: RedisQueue, **expected: int) -> bool:
     return {name: getattr(counts, name) for name in names} == {name: expected.get(name, 0) for name in names}
 
 
-@scenario
 async def test_an_enqueue_whose_answer_is_lost_is_stored_once() -> None:
     async with behind_a_proxy() as (queue, proxy):
         proxy.lose_answer_to(script("enqueue").sha)
@@ -55,7 +53,6 @@ async def test_an_enqueue_whose_answer_is_lost_is_stored_once() -> None:
         assert (queue.metrics.added, queue.metrics.deduped) == (1, 0)
 
 
-@scenario
 async def test_an_enqueue_that_was_started_before_it_is_repeated_leaves_no_twin() -> None:
     async with behind_a_proxy() as (queue, proxy), opened(shared_server().url(queue.name)) as other:
         proxy.refuse_after(script("enqueue").sha)
@@ -70,7 +67,6 @@ async def test_an_enqueue_that_was_started_before_it_is_repeated_leaves_no_twin(
         assert await counted(other)
 
 
-@scenario
 async def test_a_lease_step_whose_answer_is_lost_gives_the_keys_that_it_started() -> None:
     async with behind_a_proxy() as (queue, proxy):
         await queue.queue("a", Options(payload=b"with a payload", meta={"and": "meta"}, priority=7))
@@ -86,7 +82,6 @@ async def test_a_lease_step_whose_answer_is_lost_gives_the_keys_that_it_started(
         assert [await owned.complete() for owned in started] == [True] * 10
 
 
-@scenario
 async def test_a_recovery_whose_answer_is_lost_tells_of_the_orphans_once() -> None:
     clock = FakeClock()
     async with behind_a_proxy(clock) as (queue, proxy):
@@ -103,7 +98,6 @@ async def test_a_recovery_whose_answer_is_lost_tells_of_the_orphans_once() -> No
         assert queue.metrics.expired_leases == 1
 
 
-@scenario
 async def test_a_lease_is_renewed_on_after_a_settle_that_failed() -> None:
     clock = FakeClock()
     with TcpProxy(shared_server().port) as proxy:
@@ -124,7 +118,6 @@ async def test_a_lease_is_renewed_on_after_a_settle_that_failed() -> None:
 
 
 @pytest.mark.parametrize("how", SETTLES)
-@scenario
 async def test_a_settle_whose_answer_is_lost_is_applied_once_and_answers_true(how: str) -> None:
     async with behind_a_proxy(FakeClock()) as (queue, proxy):
         await queue.queue("a")
@@ -141,7 +134,6 @@ async def test_a_settle_whose_answer_is_lost_is_applied_once_and_answers_true(ho
         assert not await SETTLES[how](owned)
 
 
-@scenario
 async def test_a_start_whose_answer_is_lost_is_ours() -> None:
     async with behind_a_proxy() as (queue, proxy):
         await queue.queue("a")
@@ -155,7 +147,6 @@ async def test_a_start_whose_answer_is_lost_is_ours() -> None:
         assert await owned.complete()
 
 
-@scenario
 async def test_a_redrive_whose_answer_is_lost_is_done_once_and_answers_true() -> None:
     async with behind_a_proxy() as (queue, proxy):
         await queue.queue("a")
@@ -169,7 +160,6 @@ async def test_a_redrive_whose_answer_is_lost_is_done_once_and_answers_true() ->
         assert await eligible(queue) == ["a"]
 
 
-@scenario
 async def test_a_renewal_whose_answer_is_lost_is_made_again() -> None:
     clock = FakeClock()
     async with behind_a_proxy(clock) as (queue, proxy):

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.redis_server import shared_server
-from tests.support.dispatching import scenario
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from workqueue import KeyStatus, Options
 from workqueue.backends.redis.backend import RedisQueue
@@ -30,7 +29,6 @@ async def started_keys(queue: RedisQueue) -> list[str]:
 
 
 @pytest.mark.parametrize("record", SPOILT, ids=repr)
-@scenario
 async def test_a_queued_key_that_cannot_be_read_is_set_aside_and_the_others_start(
     record: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -48,7 +46,6 @@ async def test_a_queued_key_that_cannot_be_read_is_set_aside_and_the_others_star
 
 
 @pytest.mark.parametrize("record", SPOILT, ids=repr)
-@scenario
 async def test_a_delayed_key_that_cannot_be_read_holds_up_none_that_comes_due(record: bytes) -> None:
     name, clock = fresh_name(), FakeClock()
     async with opened(shared_server().url(name), clock) as queue:
@@ -63,7 +60,6 @@ async def test_a_delayed_key_that_cannot_be_read_holds_up_none_that_comes_due(re
 
 
 @pytest.mark.parametrize("running", [b"", b"\xff", b"\x01t\xff", b"\x01t\x00", b"\x01t\x00not a record"], ids=repr)
-@scenario
 async def test_an_orphan_that_cannot_be_read_is_set_aside_and_its_twin_and_the_others_go_on(running: bytes) -> None:
     name, clock = fresh_name(), FakeClock()
     async with opened(shared_server().url(name), clock) as queue:
@@ -79,7 +75,6 @@ async def test_an_orphan_that_cannot_be_read_is_set_aside_and_its_twin_and_the_o
         assert (await queue.counts()).in_progress == 2
 
 
-@scenario
 async def test_an_enqueue_of_a_key_that_cannot_be_read_is_kept_as_a_new_one() -> None:
     name = fresh_name()
     async with opened(shared_server().url(name)) as queue:
@@ -93,7 +88,6 @@ async def test_an_enqueue_of_a_key_that_cannot_be_read_is_kept_as_a_new_one() ->
         assert await aside(queue) == [("a", KeyStatus.QUEUED)]
 
 
-@scenario
 async def test_a_settle_that_meets_a_twin_which_cannot_be_read_ends_and_so_do_those_beside_it() -> None:
     name = fresh_name()
     async with opened(shared_server().url(name)) as queue:
@@ -110,7 +104,6 @@ async def test_a_settle_that_meets_a_twin_which_cannot_be_read_ends_and_so_do_th
         assert (counts.queued, counts.twins, counts.unreadable) == (1, 0, 1)
 
 
-@scenario
 async def test_a_listing_shows_what_cannot_be_read_wherever_it_lies_and_drop_removes_it() -> None:
     name = fresh_name()
     async with opened(shared_server().url(name)) as queue:
@@ -134,7 +127,6 @@ async def test_a_listing_shows_what_cannot_be_read_wherever_it_lies_and_drop_rem
         assert await aside(queue) == []
 
 
-@scenario
 async def test_one_key_that_cannot_be_read_is_found_as_such() -> None:
     name = fresh_name()
     async with opened(shared_server().url(name)) as queue:

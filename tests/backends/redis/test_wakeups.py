@@ -12,7 +12,7 @@ import pytest
 from dispatcher import Attempt, Callback, Dispatcher, DispatcherSettings
 from tests.fakes.redis_server import RedisServer
 from tests.fakes.tcp_proxy import TcpProxy
-from tests.support.dispatching import scenario, settle_down
+from tests.support.dispatching import settle_down
 from tests.support.redis import fresh_name, lease, opened, scripts_run, until
 from workqueue import Options
 from workqueue.backends.redis.backend import RedisQueue
@@ -49,7 +49,6 @@ async def nothing(key: str, attempt: Attempt) -> None:
     """A callback that succeeds."""
 
 
-@scenario
 async def test_an_idle_dispatcher_sends_less_than_two_commands_a_second(server: RedisServer) -> None:
     clock = FakeClock()
     async with opened(server.url(), clock) as queue, Dispatcher(queue, nothing, DispatcherSettings(concurrency=10)):
@@ -62,7 +61,6 @@ async def test_an_idle_dispatcher_sends_less_than_two_commands_a_second(server: 
         assert scripts_run(server) - before - 60 < 2 * 60
 
 
-@scenario
 async def test_a_key_is_started_while_its_dispatcher_would_sleep_for_long(server: RedisServer) -> None:
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -76,7 +74,6 @@ async def test_a_key_is_started_while_its_dispatcher_would_sleep_for_long(server
         assert await started == "a"
 
 
-@scenario
 async def test_a_key_wakes_one_of_many_sleepers_who_passes_on_what_he_leaves(server: RedisServer) -> None:
     async with AsyncExitStack() as stack:
         queues = [await stack.enter_async_context(opened(server.url())) for _ in range(8)]
@@ -94,7 +91,6 @@ async def test_a_key_wakes_one_of_many_sleepers_who_passes_on_what_he_leaves(ser
         assert waiting(server) == 6
 
 
-@scenario
 async def test_a_sleeper_that_died_is_passed_over(server: RedisServer) -> None:
     with TcpProxy(server.port) as proxy:
         url = server.url()
@@ -117,7 +113,6 @@ async def unsubscribed(server: RedisServer, left: int) -> bool:
     return len(server.ask("PUBSUB", "CHANNELS", "*:wake:*")) == left
 
 
-@scenario
 async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: RedisServer) -> None:
     async with opened(server.url()) as leaving, opened(server.url()) as staying:
         first = sleep(leaving, concurrency=100)
@@ -132,7 +127,6 @@ async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: Re
         await second
 
 
-@scenario
 async def test_all_who_sleep_on_one_handle_are_woken_though_one_of_them_looks_or_leaves(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         sleepers = [sleep(queue, 3)]
@@ -156,7 +150,6 @@ async def carried_out(queue: RedisQueue) -> None:
     await queue.counts()
 
 
-@scenario
 async def test_a_key_is_started_once_though_a_dispatcher_is_told_twice_to_end_as_it_comes(server: RedisServer) -> None:
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -181,7 +174,6 @@ def patient(queue: RedisQueue, callback: Callback, concurrency: int) -> Dispatch
     return Dispatcher(queue, callback, DispatcherSettings(concurrency=concurrency, poll_period=HOUR))
 
 
-@scenario
 async def test_a_connection_that_breaks_as_its_dispatcher_is_woken_starts_the_key_once(server: RedisServer) -> None:
     started: list[tuple[str, int]] = []
 
@@ -199,7 +191,6 @@ async def test_a_connection_that_breaks_as_its_dispatcher_is_woken_starts_the_ke
     assert (proxy.lost_answers, started) == (1, [("a", 1)])
 
 
-@scenario
 async def test_a_sleeper_that_may_start_nothing_more_is_not_woken(server: RedisServer) -> None:
     async with opened(server.url()) as modest, opened(server.url()) as producer:
         await producer.queue("a")
@@ -213,7 +204,6 @@ async def test_a_sleeper_that_may_start_nothing_more_is_not_woken(server: RedisS
         sleeping.cancel()
 
 
-@scenario
 async def test_a_key_that_comes_due_sooner_than_anything_known_sets_a_new_alarm(server: RedisServer) -> None:
     async with opened(server.url()) as queue, opened(server.url()) as producer:
         now = queue.clock.wall_us() / 1e6
@@ -234,7 +224,6 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-@scenario
 async def test_a_user_without_channels_polls_and_is_told_so(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,7 +237,6 @@ async def test_a_user_without_channels_polls_and_is_told_so(
     assert "no wake-ups, polling instead" in caplog.text
 
 
-@scenario
 async def test_a_listening_connection_that_breaks_is_made_again(server: RedisServer) -> None:
     async with opened(server.url()) as queue, opened(server.url()) as producer:
         sleeping = sleep(queue)
@@ -263,7 +251,6 @@ async def test_a_listening_connection_that_breaks_is_made_again(server: RedisSer
         await sleeping
 
 
-@scenario
 async def test_a_listening_connection_that_died_without_a_word_is_made_again(server: RedisServer) -> None:
     with TcpProxy(server.port) as proxy:
         url = server.url(timeout="1s").replace(str(server.port), str(proxy.port))
@@ -285,7 +272,6 @@ async def test_a_listening_connection_that_died_without_a_word_is_made_again(ser
             await sleeping
 
 
-@scenario
 async def test_a_dispatcher_that_is_drained_as_it_is_woken_leaves_the_key_to_another(server: RedisServer) -> None:
     async with opened(server.url()) as leaving, opened(server.url()) as staying:
         wait = leaving.wait
@@ -305,7 +291,6 @@ async def test_a_dispatcher_that_is_drained_as_it_is_woken_leaves_the_key_to_ano
             await sleeping
 
 
-@scenario
 async def test_dispatchers_whom_the_rate_holds_up_do_not_keep_waking_each_other(server: RedisServer) -> None:
     clock = FakeClock()
     async with opened(server.url(), clock) as one, opened(server.url(), clock) as other:
@@ -323,7 +308,6 @@ async def test_dispatchers_whom_the_rate_holds_up_do_not_keep_waking_each_other(
         asleep_still.cancel()
 
 
-@scenario
 async def test_a_sleeper_that_had_no_room_is_up_when_a_key_comes_due(server: RedisServer) -> None:
     clock = FakeClock()
     async with opened(server.url(), clock) as queue, opened(server.url(), clock) as idle:
@@ -341,7 +325,6 @@ async def test_a_sleeper_that_had_no_room_is_up_when_a_key_comes_due(server: Red
         assert [started.key for started in (await lease(idle)).started] == ["later"]
 
 
-@scenario
 async def test_a_busy_queue_sends_no_wake_ups(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         await queue.queue_many((f"key-{number}", Options()) for number in range(500))
@@ -357,7 +340,6 @@ async def is_empty(queue: RedisQueue) -> bool:
     return counts.queued + counts.in_progress == 0
 
 
-@scenario
 async def test_many_large_payloads_do_not_go_in_one_call_that_holds_up_everybody(server: RedisServer) -> None:
     async with opened(server.url()) as queue:
         before = scripts_run(server)
@@ -367,7 +349,6 @@ async def test_many_large_payloads_do_not_go_in_one_call_that_holds_up_everybody
         assert (await queue.counts()).queued == 50
 
 
-@scenario
 async def test_concurrent_calls_travel_together(server: RedisServer) -> None:
     async with opened(server.url(fresh_name())) as queue:
         before = scripts_run(server)

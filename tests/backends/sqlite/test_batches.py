@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.dispatching import scenario
+from tests.support.dispatching import bounded
 from tests.support.sqlite import MANY, lease, locked, sqlite_queue
 from workqueue import Configuration, Options
 from workqueue.backends.memory.backend import MemoryQueue
@@ -50,7 +50,7 @@ async def live(queue: FullQueue, before: list[tuple[str, Options]], started: int
 def test_enqueues_of_one_batch_end_as_the_same_enqueues_one_by_one(
     tmp_path: Path, before: list[tuple[str, Options]], started: int, together: list[tuple[str, Options]]
 ) -> None:
-    @scenario
+    @bounded
     async def compare() -> None:
         clock = FakeClock()
         name = f"n{secrets.token_hex(8)}"
@@ -69,7 +69,6 @@ def test_enqueues_of_one_batch_end_as_the_same_enqueues_one_by_one(
     compare()
 
 
-@scenario
 async def test_settles_and_enqueues_of_one_batch_leave_every_key_where_it_belongs(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db", FakeClock()) as queue:
         await queue.queue_many([(key, Options()) for key in "abcde"])
@@ -87,7 +86,6 @@ async def test_settles_and_enqueues_of_one_batch_leave_every_key_where_it_belong
         assert attempts == {"a": 0, "b": 0, "c": 1, "d": 0, "e": 0}
 
 
-@scenario
 async def test_a_flood_of_keys_that_come_due_at_once_starts_in_the_order_of_their_priority(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -105,7 +103,6 @@ async def test_a_flood_of_keys_that_come_due_at_once_starts_in_the_order_of_thei
         assert [owned.key for owned in leased.started] == ["key-4499", "key-4498", "key-4497"]
 
 
-@scenario
 async def test_a_key_that_came_due_may_be_started_from_a_listing(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -116,7 +113,6 @@ async def test_a_key_that_came_due_may_be_started_from_a_listing(tmp_path: Path)
         assert (await listed.start()).key == "a"
 
 
-@scenario
 async def test_a_key_that_came_due_while_no_start_is_saved_up_does_not_end_the_wait(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dispatching import scenario, until
+from tests.support.dispatching import until
 from tests.support.sqlite import MANY, eligible, lease, locked, shell, sqlite_queue
 from workqueue import KeyStatus, Options, StoreUnavailableError
 from workqueue.backends.sqlite.backend import SqliteQueue
@@ -27,7 +27,6 @@ async def traced(queue: SqliteQueue) -> list[str]:
     return statements
 
 
-@scenario
 async def test_calls_that_wait_together_are_committed_together(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         statements = await traced(queue)
@@ -41,7 +40,6 @@ async def test_calls_that_wait_together_are_committed_together(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("synchronous", "expected"), [("full", ["FULL", "NORMAL", "FULL"]), ("normal", ["NORMAL", "NORMAL", "NORMAL"])]
 )
-@scenario
 async def test_enqueues_and_settles_wait_for_the_disk_and_starts_do_not(
     tmp_path: Path, synchronous: str, expected: list[str]
 ) -> None:
@@ -65,7 +63,6 @@ def level_of(statements: list[str]) -> str:
     return ["NORMAL", *[text.split()[-1] for text in statements if text.startswith("PRAGMA synchronous")]][-1]
 
 
-@scenario
 async def test_one_call_that_fails_does_not_fail_the_others_of_its_batch(tmp_path: Path) -> None:
     def broken(attempts: int) -> timedelta:
         raise ZeroDivisionError
@@ -85,7 +82,6 @@ async def test_one_call_that_fails_does_not_fail_the_others_of_its_batch(tmp_pat
         assert (await queue.get("a")).status is KeyStatus.IN_PROGRESS
 
 
-@scenario
 async def test_of_two_settles_of_one_lease_in_one_batch_the_first_is_applied(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -95,7 +91,6 @@ async def test_of_two_settles_of_one_lease_in_one_batch_the_first_is_applied(tmp
         assert (await queue.get("a")).attempts == 0
 
 
-@scenario
 async def test_a_burst_larger_than_one_transaction_is_stored_whole_and_in_order(tmp_path: Path) -> None:
     keys = [f"key-{number:04}" for number in range(3500)]
     async with sqlite_queue(tmp_path / "q.db") as queue:
@@ -105,7 +100,6 @@ async def test_a_burst_larger_than_one_transaction_is_stored_whole_and_in_order(
         assert [queued.key for queued in (await queue.enumerate(5000)).queued] == keys
 
 
-@scenario
 async def test_a_large_enqueue_lets_everybody_else_have_their_turn(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         large = asyncio.ensure_future(queue.queue_many([(f"k{number}", Options()) for number in range(10_000)]))
@@ -118,7 +112,6 @@ async def test_a_large_enqueue_lets_everybody_else_have_their_turn(tmp_path: Pat
         assert (await queue.counts()).queued == 10_001
 
 
-@scenario
 async def test_a_cancelled_enqueue_hurts_nobody(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         with locked(tmp_path / "q.db"):
@@ -134,7 +127,6 @@ async def test_a_cancelled_enqueue_hurts_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", range(4))
-@scenario
 async def test_a_cancelled_lease_hands_back_the_keys_it_started(tmp_path: Path, steps: int) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue_many([(f"key-{number}", Options()) for number in range(5)])
@@ -148,7 +140,6 @@ async def test_a_cancelled_lease_hands_back_the_keys_it_started(tmp_path: Path, 
         assert await handed_back(queue) == [(f"key-{number}", 0) for number in range(5)]
 
 
-@scenario
 async def test_a_lease_cancelled_when_its_answer_is_already_there_hands_back_its_keys(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue_many([(f"key-{number}", Options()) for number in range(5)])
@@ -164,7 +155,6 @@ async def test_a_lease_cancelled_when_its_answer_is_already_there_hands_back_its
         assert await handed_back(queue) == [(f"key-{number}", 0) for number in range(5)]
 
 
-@scenario
 async def test_a_cancelled_start_hands_back_its_key(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -185,7 +175,6 @@ async def handed_back(queue: SqliteQueue) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("verb", ["complete", "requeue", "release", "dead_letter"])
-@scenario
 async def test_a_cancelled_settle_is_applied_or_its_key_is_recovered(tmp_path: Path, verb: str) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -205,7 +194,6 @@ async def test_a_cancelled_settle_is_applied_or_its_key_is_recovered(tmp_path: P
 
 
 @pytest.mark.parametrize("call", ["enumerate", "counts", "configuration"])
-@scenario
 async def test_a_cancelled_read_hurts_nobody(tmp_path: Path, call: str) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -219,7 +207,6 @@ async def test_a_cancelled_read_hurts_nobody(tmp_path: Path, call: str) -> None:
         assert (await queue.get("a")).status is KeyStatus.QUEUED
 
 
-@scenario
 async def test_closing_answers_every_call_that_waits(tmp_path: Path) -> None:
     queue = await sqlite_queue(tmp_path / "q.db").__aenter__()
     calls = [asyncio.ensure_future(queue.queue(f"key-{number}")) for number in range(200)]
@@ -234,7 +221,6 @@ async def test_closing_answers_every_call_that_waits(tmp_path: Path) -> None:
     assert len(stored) == sum(answer is None for answer in answers[:-1]) == 200
 
 
-@scenario
 async def test_closing_while_the_file_is_locked_fails_what_waits_and_ends(tmp_path: Path) -> None:
     queue = await sqlite_queue(tmp_path / "q.db", busy_timeout="100ms").__aenter__()
     with locked(tmp_path / "q.db"):
@@ -246,7 +232,6 @@ async def test_closing_while_the_file_is_locked_fails_what_waits_and_ends(tmp_pa
     assert {type(answer) for answer in answers} == {StoreUnavailableError}
 
 
-@scenario
 async def test_a_closed_queue_says_so_and_leaves_no_thread(tmp_path: Path) -> None:
     threads = threading.active_count()
     async with sqlite_queue(tmp_path / "q.db") as queue:
@@ -261,7 +246,6 @@ async def test_a_closed_queue_says_so_and_leaves_no_thread(tmp_path: Path) -> No
     await until(lambda: threading.active_count() <= threads + 1)  # asyncio keeps one for `to_thread`
 
 
-@scenario
 async def test_closing_can_be_cancelled_and_leaves_no_thread_all_the_same(tmp_path: Path) -> None:
     threads = threading.active_count()
     queue = await sqlite_queue(tmp_path / "q.db", busy_timeout="100ms").__aenter__()
@@ -278,7 +262,6 @@ async def test_closing_can_be_cancelled_and_leaves_no_thread_all_the_same(tmp_pa
     assert isinstance(waiting.exception(), StoreUnavailableError)
 
 
-@scenario
 async def test_a_queue_that_is_not_open_refuses_calls_instead_of_keeping_them(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database " * 100)
     queue = sqlite_queue(tmp_path / "text")
@@ -290,7 +273,6 @@ async def test_a_queue_that_is_not_open_refuses_calls_instead_of_keeping_them(tm
         await queue.queue("a")
 
 
-@scenario
 async def test_a_queue_that_was_closed_is_not_entered_again(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         pass
@@ -298,7 +280,6 @@ async def test_a_queue_that_was_closed_is_not_entered_again(tmp_path: Path) -> N
         await queue.__aenter__()
 
 
-@scenario
 async def test_a_queue_can_be_opened_again(tmp_path: Path) -> None:
     for opened in range(3):
         async with sqlite_queue(tmp_path / "q.db") as queue:
@@ -308,7 +289,6 @@ async def test_a_queue_can_be_opened_again(tmp_path: Path) -> None:
         assert hand.execute("SELECT count(*) FROM queued").fetchone() == (3,)
 
 
-@scenario
 async def test_a_batch_costs_a_handful_of_statements_whatever_its_size(tmp_path: Path) -> None:
     """Beside a busy event loop every row that sqlite3 steps waits for the interpreter, so no batch steps its rows."""
     async with sqlite_queue(tmp_path / "q.db") as queue:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dispatching import scenario
 from tests.support.sqlite import eligible, lease, locked, python, shell, sqlite_queue
 from workqueue import Configuration, KeyStatus, Options, StoreUnavailableError
 from workqueue.backends.sqlite.backend import SqliteQueue
@@ -41,7 +40,6 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-@scenario
 async def test_a_file_that_stays_locked_fails_calls_in_time_and_loses_nothing(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db", busy_timeout="100ms") as queue:
         await queue.queue("before")
@@ -59,7 +57,6 @@ async def test_a_file_that_stays_locked_fails_calls_in_time_and_loses_nothing(tm
         assert await eligible(queue) == ["after"]
 
 
-@scenario
 async def test_calls_wait_for_a_lock_that_is_held_only_for_a_moment(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         with locked(tmp_path / "q.db"):
@@ -72,7 +69,6 @@ async def test_calls_wait_for_a_lock_that_is_held_only_for_a_moment(tmp_path: Pa
         assert len(await eligible(queue)) == 20
 
 
-@scenario
 async def test_a_key_started_after_a_wait_longer_than_a_lease_is_kept(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -96,7 +92,6 @@ async def whose_settle_failed(queue: SqliteQueue, file: Path) -> OwnedInProgress
     return owned
 
 
-@scenario
 async def test_a_lease_is_renewed_on_after_a_settle_that_failed(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock, busy_timeout="10ms") as queue:
@@ -108,7 +103,6 @@ async def test_a_lease_is_renewed_on_after_a_settle_that_failed(tmp_path: Path) 
         assert await owned.complete()
 
 
-@scenario
 async def test_a_settle_that_fails_until_its_lease_is_over_is_lost(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock, busy_timeout="10ms") as queue:
@@ -120,7 +114,6 @@ async def test_a_settle_that_fails_until_its_lease_is_over_is_lost(tmp_path: Pat
         assert not await owned.complete()
 
 
-@scenario
 async def test_a_renewal_that_finds_the_file_locked_says_so_in_time(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db", FakeClock()) as queue:
         await queue.queue("a")
@@ -135,7 +128,6 @@ async def test_a_renewal_that_finds_the_file_locked_says_so_in_time(tmp_path: Pa
     assert list(renewed.kept) == [lease_of]
 
 
-@scenario
 async def test_a_renewal_that_gave_up_does_not_prolong_the_lease_later(tmp_path: Path) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -160,7 +152,6 @@ def test_a_full_disk_refuses_enqueues_loses_none_and_recovers(tmp_path: Path) ->
     assert queued == stored + 2
 
 
-@scenario
 async def test_a_database_that_may_not_grow_still_lets_what_fits_pass(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         pages = await queue._ask(lambda store: store.connection.execute("PRAGMA page_count").fetchone()[0])
@@ -177,7 +168,6 @@ async def test_a_database_that_may_not_grow_still_lets_what_fits_pass(tmp_path: 
 
 
 @pytest.mark.parametrize("replacement", [None, b""])
-@scenario
 async def test_a_file_that_was_deleted_or_replaced_takes_no_more_keys(
     tmp_path: Path, replacement: bytes | None
 ) -> None:
@@ -191,7 +181,6 @@ async def test_a_file_that_was_deleted_or_replaced_takes_no_more_keys(
             await queue.queue("b")
 
 
-@scenario
 async def test_a_damaged_page_is_reported_as_damage(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue_many([(f"key-{number}", Options()) for number in range(2000)])
@@ -208,7 +197,6 @@ GARBAGE = ["'abc'", "x'ff'", "1e300", "-9e999", "''", "-1", "9223372036854775807
 
 
 @pytest.mark.parametrize("value", GARBAGE)
-@scenario
 async def test_a_queued_row_of_garbage_is_processed_like_any_other(tmp_path: Path, value: str) -> None:
     async with sqlite_queue(tmp_path / "q.db", FakeClock()) as queue:
         await queue.queue("odd", Options(payload=b"x", meta={"m": "1"}))
@@ -230,7 +218,6 @@ async def test_a_queued_row_of_garbage_is_processed_like_any_other(tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", GARBAGE)
-@scenario
 async def test_a_running_or_dead_row_of_garbage_is_processed_like_any_other(tmp_path: Path, value: str) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -274,7 +261,6 @@ async def see_everything(queue: SqliteQueue) -> None:
         "UPDATE in_progress SET token = 'mine'",
     ],
 )
-@scenario
 async def test_a_slip_of_the_hand_that_would_leave_a_key_stuck_is_refused(tmp_path: Path, slip: str) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -284,7 +270,6 @@ async def test_a_slip_of_the_hand_that_would_leave_a_key_stuck_is_refused(tmp_pa
             hand.execute(slip)
 
 
-@scenario
 async def test_settings_of_garbage_limit_nothing(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -295,7 +280,6 @@ async def test_settings_of_garbage_limit_nothing(tmp_path: Path) -> None:
         assert len((await lease(queue)).started) == 1
 
 
-@scenario
 async def test_rows_deleted_by_hand_leave_the_counts_right_and_free_their_slots(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue_many([(f"key-{number}", Options()) for number in range(5)])
@@ -309,7 +293,6 @@ async def test_rows_deleted_by_hand_leave_the_counts_right_and_free_their_slots(
 
 
 @pytest.mark.parametrize("seconds", [0, -60], ids=["at once", "with a not-before"])
-@scenario
 async def test_a_lease_deleted_by_hand_frees_what_was_queued_meanwhile_once_the_queue_is_opened_again(
     tmp_path: Path, seconds: int
 ) -> None:
@@ -326,7 +309,6 @@ async def test_a_lease_deleted_by_hand_frees_what_was_queued_meanwhile_once_the_
         assert not await stale.complete()
 
 
-@scenario
 async def test_a_key_in_progress_that_a_hand_made_eligible_does_not_stop_the_queue(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -344,7 +326,6 @@ async def test_a_key_in_progress_that_a_hand_made_eligible_does_not_stop_the_que
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
-@scenario
 async def test_a_jump_of_the_wall_clock_ends_no_lease_and_strands_no_key(tmp_path: Path, jump: timedelta) -> None:
     clock = FakeClock()
     async with sqlite_queue(tmp_path / "q.db", clock) as queue:
@@ -362,7 +343,6 @@ async def test_a_jump_of_the_wall_clock_ends_no_lease_and_strands_no_key(tmp_pat
         assert await owned.complete()
 
 
-@scenario
 async def test_a_lease_of_another_boot_is_an_orphan_at_once(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dispatching import scenario, until
+from tests.support.dispatching import until
 from tests.support.sqlite import eligible, lease, locked, python, shell, sqlite_queue
 from workqueue import InvalidOptionsError, Options, StoreUnavailableError, open_queue
 from workqueue.backends.sqlite import opening
@@ -57,7 +57,6 @@ def test_a_url_that_names_no_file_or_an_unknown_setting_is_refused(url: str) -> 
 
 
 @pytest.mark.parametrize("name", ["wq.db", "with space.db", "what?.db", "#1.db", "ünï.db", "100%.db"])
-@scenario
 async def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     escaped = name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
@@ -67,7 +66,6 @@ async def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).exists()
 
 
-@scenario
 async def test_a_relative_path_means_the_directory_in_which_the_queue_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +79,6 @@ async def test_a_relative_path_means_the_directory_in_which_the_queue_was_made(
     assert (tmp_path / "wq.db").exists()
 
 
-@scenario
 async def test_queues_of_different_names_share_a_file_and_nothing_else(tmp_path: Path) -> None:
     builds, deploys = sqlite_queue(tmp_path / "q.db", name="builds"), sqlite_queue(tmp_path / "q.db", name="deploys")
     async with builds, deploys:
@@ -96,7 +93,6 @@ async def test_queues_of_different_names_share_a_file_and_nothing_else(tmp_path:
         assert await eligible(builds) == await eligible(deploys) == ["a"]
 
 
-@scenario
 async def test_a_payload_larger_than_the_setting_is_refused(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db", max_payload="1KiB") as queue:
         with pytest.raises(InvalidOptionsError):
@@ -108,7 +104,6 @@ async def test_a_payload_larger_than_the_setting_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"not a database, but some text that somebody wrote\n" * 40, os.urandom(8192)])
-@scenario
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
@@ -119,7 +114,6 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Pa
     assert path.read_bytes() == content
 
 
-@scenario
 async def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
     with shell(tmp_path / "app.db") as app:
         app.execute("CREATE TABLE users (name TEXT)")
@@ -130,7 +124,6 @@ async def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path:
         assert app.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
 
 
-@scenario
 async def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -141,7 +134,6 @@ async def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
         await sqlite_queue(tmp_path / "q.db").__aenter__()
 
 
-@scenario
 async def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusableError, match=re.escape(str(tmp_path / "missing" / "q.db"))):
         await sqlite_queue(tmp_path / "missing" / "q.db").__aenter__()
@@ -165,7 +157,6 @@ def test_a_file_or_directory_that_may_not_be_written_is_named(
         assert str(path) in last_line
 
 
-@scenario
 async def test_an_existing_queue_opens_and_can_be_read_while_the_file_is_locked(tmp_path: Path) -> None:
     await enqueue(tmp_path / "q.db")
 
@@ -175,7 +166,6 @@ async def test_an_existing_queue_opens_and_can_be_read_while_the_file_is_locked(
             assert (await queue.counts()).queued == 1
 
 
-@scenario
 async def test_a_file_that_stays_locked_cannot_be_made_a_queue_now(tmp_path: Path) -> None:
     with shell(tmp_path / "q.db") as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -185,7 +175,6 @@ async def test_a_file_that_stays_locked_cannot_be_made_a_queue_now(tmp_path: Pat
             await sqlite_queue(tmp_path / "q.db", busy_timeout="50ms").__aenter__()
 
 
-@scenario
 async def test_many_processes_may_make_the_file_at_the_same_moment(tmp_path: Path) -> None:
     queues = [sqlite_queue(tmp_path / "q.db", name=f"q{number % 3}") for number in range(12)]
 
@@ -220,7 +209,6 @@ def test_a_file_that_another_process_makes_while_it_is_looked_at_is_a_queue_like
     assert queue == 1
 
 
-@scenario
 async def test_opening_can_be_cancelled(tmp_path: Path) -> None:
     threads = threading.active_count()
     with shell(tmp_path / "q.db") as other:

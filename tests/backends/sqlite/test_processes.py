@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dispatching import scenario
 from tests.support.programs import REPOSITORY, clean_environment
 from tests.support.sqlite import lease, sqlite_queue, sqlite_url
 from workqueue.backends.sqlite.backend import SqliteQueue
@@ -76,7 +75,6 @@ async def drain(queue: SqliteQueue) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@scenario
 async def test_a_kill_9_of_two_processes_at_any_moment_loses_no_key_and_completes_none_twice(
     tmp_path: Path, seed: int
 ) -> None:
@@ -97,7 +95,6 @@ async def test_a_kill_9_of_two_processes_at_any_moment_loses_no_key_and_complete
     assert max(done.values(), default=1) == 1, "a key was completed twice"
 
 
-@scenario
 async def test_what_a_killed_process_had_in_progress_is_started_by_the_other(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
     ledger = Ledger()
@@ -112,7 +109,6 @@ async def test_what_a_killed_process_had_in_progress_is_started_by_the_other(tmp
         assert await owned.complete() is False
 
 
-@scenario
 async def test_a_process_that_waits_is_woken_by_what_another_enqueues(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
     ledger = Ledger()
@@ -129,7 +125,6 @@ async def test_a_process_that_waits_is_woken_by_what_another_enqueues(tmp_path: 
         assert [owned.key for owned in (await lease(queue)).started] == ["a"]
 
 
-@scenario
 async def test_dispatchers_in_several_processes_never_exceed_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
     queues = [sqlite_queue(path) for _ in range(4)]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dispatching import scenario
 from tests.support.sqlite import eligible, lease, sqlite_queue
 from workqueue.backends import open_queue
 from workqueue.backends.sqlite import boot
@@ -32,7 +31,6 @@ def rights(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022], indirect=True)
-@scenario
 async def test_a_new_file_and_its_log_are_for_nobody_but_their_owner(tmp_path: Path, umask: None) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -41,7 +39,6 @@ async def test_a_new_file_and_its_log_are_for_nobody_but_their_owner(tmp_path: P
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077], indirect=True)
-@scenario
 async def test_a_file_is_shared_by_a_group_that_is_let_in(tmp_path: Path, umask: None) -> None:
     async with sqlite_queue(tmp_path / "q.db", mode="0660") as queue:
         await queue.queue("a")
@@ -49,7 +46,6 @@ async def test_a_file_is_shared_by_a_group_that_is_let_in(tmp_path: Path, umask:
         assert rights(tmp_path) == {"q.db": 0o660, "q.db-wal": 0o660, "q.db-shm": 0o660}
 
 
-@scenario
 async def test_a_file_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db"):
         pass
@@ -73,7 +69,6 @@ def test_a_path_with_a_nul_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "\n", "not a uuid\n", "00000000-0000-0000-0000-000000000000\n"])
-@scenario
 async def test_a_boot_that_cannot_be_told_from_others_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
@@ -88,7 +83,6 @@ async def test_a_boot_that_cannot_be_told_from_others_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("spelling", [BOOT, BOOT.replace("-", "")])
-@scenario
 async def test_a_boot_that_is_named_in_the_url_is_the_one_that_the_kernel_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
@@ -111,7 +105,6 @@ def test_a_boot_that_is_no_uuid_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["fsync", "open"])
-@scenario
 async def test_a_directory_that_refuses_fsync_is_logged_and_no_hindrance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:

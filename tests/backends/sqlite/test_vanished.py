@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from tests.support.dispatching import scenario
 from tests.support.sqlite import eligible, lease, python, sqlite_queue
 from workqueue import StoreUnavailableError
 from workqueue.backends.sqlite.store import Ask
@@ -49,7 +48,6 @@ print(asyncio.run(while_open()), forked())
 
 
 @pytest.mark.parametrize("side", ["-wal", "-shm"])
-@scenario
 async def test_a_log_or_shared_memory_that_was_deleted_takes_no_more_keys_and_loses_none(
     tmp_path: Path, side: str
 ) -> None:
@@ -64,7 +62,6 @@ async def test_a_log_or_shared_memory_that_was_deleted_takes_no_more_keys_and_lo
         assert await eligible(queue) == ["stored"]
 
 
-@scenario
 async def test_a_log_that_vanishes_during_a_commit_acknowledges_nothing(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         vanish = Ask(lambda store: (tmp_path / "q.db-wal").unlink())
@@ -79,7 +76,6 @@ async def test_a_log_that_vanishes_during_a_commit_acknowledges_nothing(tmp_path
         assert {type(answer) for answer in answers} == {StoreUnusableError}
 
 
-@scenario
 async def test_a_log_behind_a_link_is_watched_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "q.db").symlink_to(tmp_path / "real" / "wq.db")
@@ -102,7 +98,6 @@ def a_loop_of_links(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("trouble", [not_a_directory, a_loop_of_links])
-@scenario
 async def test_a_file_that_cannot_be_looked_at_for_a_while_ends_no_dispatcher(
     tmp_path: Path, trouble: Callable[[Path], None]
 ) -> None:

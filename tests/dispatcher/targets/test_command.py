@@ -14,7 +14,7 @@ import pytest
 import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, command_callback
 from dispatcher.targets.command import CommandCallback
-from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, scenario, state, states, until
+from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, state, states, until
 from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
@@ -32,7 +32,6 @@ async def queued(key: str = "a", options: Options = Options()) -> MemoryQueue:
     return queue
 
 
-@scenario
 async def test_a_program_gets_the_key_as_json_on_its_stdin(tmp_path: Path) -> None:
     queue = await queued("café/1", Options(priority=7, payload=b"text", meta={"who": "me"}))
     seen = tmp_path / "seen"
@@ -55,7 +54,6 @@ async def test_a_program_gets_the_key_as_json_on_its_stdin(tmp_path: Path) -> No
         (65, ["dropped"], "exited with 65: out of disk"),
     ],
 )
-@scenario
 async def test_an_exit_code_becomes_an_outcome(code: int, action: list[str], told: str) -> None:
     queue, events = await queued(), Recorder()
 
@@ -66,7 +64,6 @@ async def test_an_exit_code_becomes_an_outcome(code: int, action: list[str], tol
     assert all(told in event.failure.error for event in events.events)
 
 
-@scenario
 async def test_a_program_that_is_killed_has_failed() -> None:
     queue = await queued()
 
@@ -75,7 +72,6 @@ async def test_a_program_that_is_killed_has_failed() -> None:
     assert await dead_letters(queue) == {"a": "HandlerFailedError: the command was killed by SIGKILL"}
 
 
-@scenario
 async def test_a_program_need_not_read_what_it_is_given() -> None:
     queue = await queued(options=Options(payload=b"x" * 200_000))
 
@@ -84,7 +80,6 @@ async def test_a_program_need_not_read_what_it_is_given() -> None:
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 
 
-@scenario
 async def test_of_very_much_on_stderr_only_the_end_is_kept() -> None:
     queue = await queued()
     chatty = "import sys; sys.stderr.write('noise\\n' * 1_000_000 + 'the real reason'); sys.exit(75)"
@@ -116,7 +111,6 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["obedient", "stubborn"])
-@scenario
 async def test_a_program_that_runs_too_long_is_ended_with_everything_that_it_started(kind: str, tmp_path: Path) -> None:
     queue, pids, events = await queued(), tmp_path / "pids", Recorder()
     clock = clock_of(queue)
@@ -133,7 +127,6 @@ async def test_a_program_that_runs_too_long_is_ended_with_everything_that_it_sta
     await until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
 
 
-@scenario
 async def test_a_dispatcher_that_stops_ends_its_programs_and_hands_their_keys_back(tmp_path: Path) -> None:
     queue, pids = await queued(), tmp_path / "pids"
     callback = python(RUNNING, str(pids), "obedient")
@@ -146,7 +139,6 @@ async def test_a_dispatcher_that_stops_ends_its_programs_and_hands_their_keys_ba
     await until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
 
 
-@scenario
 async def test_ctrl_c_reaches_the_dispatcher_alone(tmp_path: Path) -> None:
     queue, seen = await queued(), tmp_path / "group"
 
@@ -157,7 +149,6 @@ async def test_ctrl_c_reaches_the_dispatcher_alone(tmp_path: Path) -> None:
     assert int(seen.read_text()) != os.getpgrp()
 
 
-@scenario
 async def test_a_program_that_is_gone_spends_no_attempt(tmp_path: Path) -> None:
     program = tmp_path / "handle"
     program.write_text("#!/bin/sh\nexit 0\n")

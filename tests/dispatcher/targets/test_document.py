@@ -10,7 +10,7 @@ import pytest
 import dispatcher
 from dispatcher import Attempt
 from dispatcher.targets.document import key_document
-from tests.support.dispatching import memory, scenario
+from tests.support.dispatching import memory
 from workqueue import Options
 
 
@@ -25,7 +25,6 @@ from workqueue import Options
     ],
     ids=str,
 )
-@scenario
 async def test_a_payload_is_text_where_it_is_utf_8_and_base64_where_it_is_not(
     payload: bytes | None, fields: dict[str, str]
 ) -> None:

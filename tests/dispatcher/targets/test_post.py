@@ -21,7 +21,7 @@ import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, HandlerFailedError, HttpCallback, http_callback
 from dispatcher.outage import TargetUnavailableError
 from dispatcher.targets.post import outcome_of_status
-from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, scenario, state, states, until
+from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, state, states, until
 from tests.support.tls import Authority, Pair
 from workqueue import InfrastructureError, NonRetriableError, Options, RequeueAfter
 from workqueue.access.security import ClientSecurity, ServerTLS
@@ -60,7 +60,6 @@ async def queued(*keys: str, options: Options = Options()) -> MemoryQueue:
     return queue
 
 
-@scenario
 async def test_a_handler_gets_the_key_as_a_cloud_event_and_its_attempt_as_json() -> None:
     seen: list[tuple[dict[str, str], Any]] = []
 
@@ -145,7 +144,6 @@ def test_an_answer_that_says_when_to_come_back_is_a_requeue(status: int) -> None
         ("٣", None),
     ],
 )
-@scenario
 async def test_retry_after_is_seconds_or_a_date_and_anything_else_counts_as_absent(
     value: str, seconds: int | None
 ) -> None:
@@ -165,7 +163,6 @@ async def test_retry_after_is_seconds_or_a_date_and_anything_else_counts_as_abse
     assert not_before == (None if seconds is None else datetime(2030, 1, 31, 12, tzinfo=UTC) + seconds * SECOND)
 
 
-@scenario
 async def test_what_the_handler_says_is_kept_with_the_failure_but_not_all_of_it() -> None:
     queue = await queued("a")
 
@@ -177,7 +174,6 @@ async def test_what_the_handler_says_is_kept_with_the_failure_but_not_all_of_it(
     assert len(error) < 1200
 
 
-@scenario
 async def test_an_answer_without_end_does_not_hold_the_slot() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -194,7 +190,6 @@ async def test_an_answer_without_end_does_not_hold_the_slot() -> None:
     assert (await state(queue, "a")).attempts == 1
 
 
-@scenario
 async def test_a_redirect_is_not_followed() -> None:
     methods: list[str] = []
 
@@ -210,7 +205,6 @@ async def test_a_redirect_is_not_followed() -> None:
     assert "answered 302" in events.events[0].failure.error
 
 
-@scenario
 async def test_a_refused_connection_spends_no_attempt() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -223,7 +217,6 @@ async def test_a_refused_connection_spends_no_attempt() -> None:
     assert (await state(queue, "a")).attempts == 0
 
 
-@scenario
 async def test_a_host_that_has_no_address_is_an_outage() -> None:
     async with http_callback("http://no-such-host.invalid/") as callback:
         with pytest.raises(TargetUnavailableError, match=r"no-such-host\.invalid") as raised:
@@ -246,7 +239,6 @@ def attempt() -> Any:
     return Attempt()
 
 
-@scenario
 async def test_a_connection_that_breaks_is_an_outage_in_which_the_handler_was_reached() -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -259,7 +251,6 @@ async def test_a_connection_that_breaks_is_an_outage_in_which_the_handler_was_re
     assert raised.value.trouble == "broken"
 
 
-@scenario
 async def test_a_handler_that_takes_too_long_is_given_up() -> None:
     left = asyncio.Event()
 
@@ -281,7 +272,6 @@ async def test_a_handler_that_takes_too_long_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "secret"])
-@scenario
 async def test_a_token_is_shown_to_the_handler(token: str, tmp_path: Path) -> None:
     seen: list[str | None] = []
 
@@ -298,7 +288,6 @@ async def test_a_token_is_shown_to_the_handler(token: str, tmp_path: Path) -> No
     assert seen == [f"Bearer {token}" if token else None]
 
 
-@scenario
 async def test_a_handler_behind_tls_is_checked_against_the_authority(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     app = Starlette(routes=[Route("/", answering(200), methods=["POST"])])

@@ -150,7 +150,7 @@ def test_a_hook_lets_another_actor_in_after_a_request(server: GcsServer, client:
     assert client.delete("a", ifGenerationMatch=ours["generation"]).status == 412
 
 
-def test_a_coroutine_hook_runs_on_the_loop_that_planned_it() -> None:
+async def test_a_coroutine_hook_runs_on_the_loop_that_planned_it() -> None:
     async def scenario() -> tuple[int, object]:
         ran_on: list[object] = []
 
@@ -165,7 +165,7 @@ def test_a_coroutine_hook_runs_on_the_loop_that_planned_it() -> None:
             return answer.status, ran_on == [asyncio.get_running_loop()]
 
     with GcsServer() as server:
-        assert asyncio.run(scenario()) == (404, True)
+        assert await scenario() == (404, True)
 
 
 def test_a_failing_hook_fails_the_test_even_if_the_client_shrugs() -> None:

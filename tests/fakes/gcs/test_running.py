@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +67,7 @@ def service_account(server: GcsServer, folder: Path) -> str:
     return str(path)
 
 
-def test_a_service_account_gets_a_token_that_opens_the_bucket(server: GcsServer, tmp_path: Path) -> None:
+async def test_a_service_account_gets_a_token_that_opens_the_bucket(server: GcsServer, tmp_path: Path) -> None:
     """https://developers.google.com/identity/protocols/oauth2/service-account."""
     server.tokens.required = ""
 
@@ -80,7 +79,7 @@ def test_a_service_account_gets_a_token_that_opens_the_bucket(server: GcsServer,
             async with session.get(f"{server.url}/storage/v1/b/wq/o", headers=headers) as answer:
                 return answer.status
 
-    assert asyncio.run(scenario()) == 200
+    assert await scenario() == 200
     assert [grant.subject for grant in server.tokens.granted] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
 
 
@@ -114,12 +113,12 @@ def test_the_metadata_server_insists_on_its_header(client: RawClient) -> None:
 # Ways to run it
 
 
-def test_the_server_runs_on_the_loop_of_the_test() -> None:
+async def test_the_server_runs_on_the_loop_of_the_test() -> None:
     async def scenario() -> int:
         async with GcsServer() as server, aiohttp.request("GET", f"{server.url}/storage/v1/b/wq/o") as answer:
             return answer.status
 
-    assert asyncio.run(scenario()) == 200
+    assert await scenario() == 200
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tests.fakes.kubernetes.server import KubernetesServer
-from tests.support.dispatching import scenario
 from tests.support.kubernetes import connected
 from workqueue.sources.kubernetes import (
     API,
@@ -28,7 +27,6 @@ async def made(api: API, path: str, **fields: Any) -> dict[str, Any]:
     return await api.request("POST", path, body={"metadata": metadata, **fields})
 
 
-@scenario
 async def test_a_name_is_taken_once() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         await made(api, LEASES)
@@ -36,7 +34,6 @@ async def test_a_name_is_taken_once() -> None:
             await made(api, LEASES)
 
 
-@scenario
 async def test_an_update_of_an_old_version_is_a_conflict_and_changes_nothing() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         old = await made(api, LEASES, spec={"holderIdentity": "a"})
@@ -46,7 +43,6 @@ async def test_an_update_of_an_old_version_is_a_conflict_and_changes_nothing() -
         assert server.read("Lease", "one")["spec"] == {"holderIdentity": "b"}
 
 
-@scenario
 async def test_a_lease_is_never_updated_without_a_version() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         await made(api, LEASES)
@@ -54,7 +50,6 @@ async def test_a_lease_is_never_updated_without_a_version() -> None:
             await api.request("PUT", f"{LEASES}/one", body={"metadata": {"name": "one"}, "spec": {}})
 
 
-@scenario
 async def test_status_and_the_rest_are_written_apart_and_only_the_rest_has_generations() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         await made(api, SITES, spec={"size": 1}, status={"ignored": True})
@@ -65,7 +60,6 @@ async def test_status_and_the_rest_are_written_apart_and_only_the_rest_has_gener
         assert site["status"] == {"seen": 2}
 
 
-@scenario
 async def test_what_has_a_finalizer_is_only_marked_and_goes_with_its_last_finalizer() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         await made(api, SITES, metadata={"finalizers": ["example.com/cleanup"]})
@@ -76,7 +70,6 @@ async def test_what_has_a_finalizer_is_only_marked_and_goes_with_its_last_finali
             await api.request("GET", f"{SITES}/one")
 
 
-@scenario
 async def test_a_write_that_changes_nothing_has_no_new_version() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         before = await made(api, SITES, spec={"size": 1})
@@ -85,7 +78,6 @@ async def test_a_write_that_changes_nothing_has_no_new_version() -> None:
         assert server.store.revision == int(before["metadata"]["resourceVersion"])
 
 
-@scenario
 async def test_the_next_page_of_a_list_is_as_of_its_first_page_or_gone() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         for name in ("a", "b", "c"):
@@ -99,7 +91,6 @@ async def test_the_next_page_of_a_list_is_as_of_its_first_page_or_gone() -> None
             await api.request("GET", SITES, {"limit": "1", "continue": second["metadata"]["continue"]})
 
 
-@scenario
 async def test_discovery_says_where_a_kind_is_and_permissions_are_per_verb_and_resource() -> None:
     async with KubernetesServer() as server, connected(server) as api:
         assert (await api.resource(Kind.parse("v1/Namespace"))).path("x", "n") == "/api/v1/namespaces/n"

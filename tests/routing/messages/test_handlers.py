@@ -12,7 +12,6 @@ import msgspec
 import pydantic
 import pytest
 
-from tests.support.dispatching import scenario
 from workqueue.routing import Context, Message
 from workqueue.routing.errors import DecodeError, InvalidPayloadError, UnusableHandlerError
 from workqueue.routing.messages.handlers import as_json, handler_of
@@ -151,7 +150,6 @@ def test_an_annotation_that_cannot_be_resolved_is_refused_and_the_type_may_be_na
     assert handler_of(takes_local, Local, replies=False).argument(b'{"id": 1}') == Local(1)
 
 
-@scenario
 async def test_a_handler_with_a_second_parameter_gets_the_context() -> None:
     async def seen(payload: bytes, context: Context) -> object:
         return payload, context
@@ -161,7 +159,6 @@ async def test_a_handler_with_a_second_parameter_gets_the_context() -> None:
     assert await handler_of(seen, bytes, replies=True)(b"x", context) == (b"x", context)
 
 
-@scenario
 async def test_a_plain_function_is_called_in_a_thread() -> None:
     def thread(payload: bytes) -> object:
         return threading.current_thread()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.dispatching import scenario
 from workqueue.routing import Context, Hooks, Router, Source, fields, has_fields
 from workqueue.routing.errors import DecodeError, RoutingError
 from workqueue.routing.messages.hooks import NO_HOOKS
@@ -79,7 +78,6 @@ def routed(hooks: Hooks | list[Hooks] = NO_HOOKS, own: Hooks = NO_HOOKS, clock: 
     return router
 
 
-@scenario
 async def test_hooks_are_called_in_the_order_of_the_steps_the_routers_first() -> None:
     steps, clock = Steps(), FakeClock()
     every = ("on_parse", "on_dispatch", "on_success", "on_failure")
@@ -96,7 +94,6 @@ async def test_hooks_are_called_in_the_order_of_the_steps_the_routers_first() ->
     assert steps.seen == expected
 
 
-@scenario
 async def test_a_failure_is_told_with_its_error_and_how_long_it_took() -> None:
     steps = Steps()
     hooks = Hooks(on_failure=steps.noting("failed"), on_success=steps.noting("succeeded"))
@@ -108,7 +105,6 @@ async def test_a_failure_is_told_with_its_error_and_how_long_it_took() -> None:
     assert steps.seen[0][3] is raised.value
 
 
-@scenario
 async def test_what_on_parse_returns_is_the_context_from_then_on() -> None:
     async def with_tenant(context: Context) -> Context:
         return context.having(tenant=f"{context.values.get('tenant', '')}+{context.key}")
@@ -117,7 +113,6 @@ async def test_what_on_parse_returns_is_the_context_from_then_on() -> None:
         await routed(Hooks(on_parse=with_tenant), Hooks(on_parse=with_tenant)).process(FAILING)
 
 
-@scenario
 async def test_what_on_parse_raises_fails_the_message() -> None:
     def refuse(context: Context) -> None:
         raise PermissionError("not on Sundays")
@@ -127,7 +122,6 @@ async def test_what_on_parse_raises_fails_the_message() -> None:
 
 
 @pytest.mark.parametrize("step", ["on_dispatch", "on_success"])
-@scenario
 async def test_a_hook_that_only_watches_cannot_fail_a_message(step: str, caplog: pytest.LogCaptureFixture) -> None:
     def broken(context: Context, *told: object) -> None:
         raise RuntimeError("the metrics are down")
@@ -136,7 +130,6 @@ async def test_a_hook_that_only_watches_cannot_fail_a_message(step: str, caplog:
     assert f"the hook {step} raised" in caplog.text
 
 
-@scenario
 async def test_a_hook_cannot_hide_what_the_handler_raised() -> None:
     def broken(context: Context, *told: object) -> None:
         raise RuntimeError("the metrics are down")
@@ -146,7 +139,6 @@ async def test_a_hook_cannot_hide_what_the_handler_raised() -> None:
 
 
 @pytest.mark.parametrize("step", REFUSED)
-@scenario
 async def test_without_a_hook_that_decides_the_message_fails(step: str) -> None:
     others = Hooks(**{other: SKIP for other in REFUSED if other != step})
 
@@ -156,7 +148,6 @@ async def test_without_a_hook_that_decides_the_message_fails(step: str) -> None:
 
 
 @pytest.mark.parametrize("step", REFUSED)
-@scenario
 async def test_a_router_hook_that_returns_skips_the_message(step: str) -> None:
     steps = Steps()
 
@@ -166,7 +157,6 @@ async def test_a_router_hook_that_returns_skips_the_message(step: str) -> None:
 
 
 @pytest.mark.parametrize("step", WITH_SOURCE)
-@scenario
 async def test_a_sources_own_hook_alone_may_skip_the_message(step: str) -> None:
     steps = Steps()
 
@@ -177,7 +167,6 @@ async def test_a_sources_own_hook_alone_may_skip_the_message(step: str) -> None:
 
 @pytest.mark.parametrize("whose", ["router", "own"])
 @pytest.mark.parametrize("step", WITH_SOURCE)
-@scenario
 async def test_if_one_of_several_hooks_raises_the_message_fails_with_that(step: str, whose: str) -> None:
     steps, decided = Steps(), PermissionError("kept for an operator")
     hooks = Hooks(**{step: steps.deciding("router", decided if whose == "router" else None)})
@@ -188,7 +177,6 @@ async def test_if_one_of_several_hooks_raises_the_message_fails_with_that(step: 
     assert [name for name, _ in steps.seen] == (["router"] if whose == "router" else ["router", "own"])
 
 
-@scenario
 async def test_a_hook_that_decides_may_be_a_coroutine_function_and_sees_the_cause() -> None:
     async def reraise(context: Context, error: RoutingError) -> None:
         assert error.__cause__ is not None

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.dispatching import scenario
 from workqueue import NonRetriableError, QueueKey, QueueKeys, RequeueAfter
 from workqueue.routing import (
     Context,
@@ -98,7 +97,6 @@ def users(*sources: Source, hooks: Hooks = NO_HOOKS) -> tuple[Router, list[User]
     return router, seen
 
 
-@scenario
 async def test_a_message_reaches_the_handler_for_its_key_decoded_into_what_it_takes() -> None:
     router, seen = users()
 
@@ -108,7 +106,6 @@ async def test_a_message_reaches_the_handler_for_its_key_decoded_into_what_it_ta
     assert processed == Processed("envelope", "user/created", {})
 
 
-@scenario
 async def test_a_func_returns_what_a_proc_does_not() -> None:
     router = Router(ENVELOPE)
 
@@ -124,7 +121,6 @@ async def test_a_func_returns_what_a_proc_does_not() -> None:
     assert (await router.process(raw("touch-user"))).result == {}
 
 
-@scenario
 async def test_keys_are_routed_as_types_are() -> None:
     router, seen = Router(ENVELOPE), []
     for name in ("", "user", "user/created"):
@@ -140,7 +136,6 @@ async def test_keys_are_routed_as_types_are() -> None:
     assert seen == [("user/created", "user/created"), ("user", "user/deleted"), ("", "users")]
 
 
-@scenario
 async def test_the_source_registered_first_wins_in_every_group_and_after_any_traffic() -> None:
     router = Router(named("narrow", field_equals("kind", "a")), named("wide", has_fields("type")))
     router.group(inspect_cloud_event, named("events", has_fields("specversion")))
@@ -165,7 +160,6 @@ def named(name: str, when: Any, inspector: Any = None) -> Source:
     return source if inspector is None else Source(name, when, source.parse, inspector)
 
 
-@scenario
 async def test_a_view_is_made_at_most_once_for_each_inspector_however_many_sources_it_has() -> None:
     made: list[str] = []
 
@@ -187,7 +181,6 @@ async def test_a_view_is_made_at_most_once_for_each_inspector_however_many_sourc
     assert sorted(made) == ["one", "other"]
 
 
-@scenario
 async def test_an_inspector_behind_the_winner_is_not_asked() -> None:
     def never(message: Message) -> Mapping[str, Any]:
         raise AssertionError
@@ -199,7 +192,6 @@ async def test_an_inspector_behind_the_winner_is_not_asked() -> None:
     assert seen == [User(1)]
 
 
-@scenario
 async def test_an_event_is_routed_alike_in_both_modes() -> None:
     router = Router()
     router.group(inspect_cloud_event, Source("events", has_fields("type"), fields("type", "data")))
@@ -225,7 +217,6 @@ def taking(seen: list[User]) -> Any:
     [b"", b"no JSON", b"[]", b'{"type": "user/created"}', b'{"payload": {}}', b"\xff", b'{"a":' * 10_000],
     ids=["empty", "text", "list", "no payload", "no type", "no UTF-8", "bottomless"],
 )
-@scenario
 async def test_a_message_that_no_source_takes_fails(message: bytes) -> None:
     router, seen = users()
 
@@ -247,7 +238,6 @@ async def test_a_message_that_no_source_takes_fails(message: bytes) -> None:
     ],
     ids=["wrong type", "wrong shape", "50 levels", "invalid", "no handler", "key a number", "key null"],
 )
-@scenario
 async def test_a_message_that_reaches_no_handler_fails_with_the_step_that_refused_it(
     message: bytes, error: type[Exception]
 ) -> None:
@@ -258,7 +248,6 @@ async def test_a_message_that_reaches_no_handler_fails_with_the_step_that_refuse
     assert seen == []
 
 
-@scenario
 async def test_who_waits_gets_the_result_of_a_func_and_an_empty_one_of_a_proc() -> None:
     answers = Answers()
     router, _ = users(asking(answers))
@@ -274,7 +263,6 @@ async def looking_up(payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
-@scenario
 async def test_who_waits_is_told_of_a_failure_and_so_is_the_transport() -> None:
     answers, error = Answers(), NonRetriableError("no such user")
     router = Router(asking(answers))
@@ -294,7 +282,6 @@ def raising(error: Exception) -> Any:
     return handler
 
 
-@scenario
 async def test_a_replier_that_fails_does_not_hide_the_handlers_error() -> None:
     answers, error = Answers(broken=True), ValueError("the real reason")
     router = Router(asking(answers))
@@ -307,7 +294,6 @@ async def test_a_replier_that_fails_does_not_hide_the_handlers_error() -> None:
     assert "nobody listens" in error.__notes__[0]
 
 
-@scenario
 async def test_an_answer_that_cannot_be_given_fails_the_message_and_is_not_followed_by_its_opposite() -> None:
     answers = Answers(broken=True)
     router, _ = users(asking(answers))
@@ -325,7 +311,6 @@ async def test_an_answer_that_cannot_be_given_fails_the_message_and_is_not_follo
         (raw(payload={"id": -1}), "on_validation_error"),
     ],
 )
-@scenario
 async def test_who_waits_for_a_message_that_is_skipped_gets_an_answer_too(message: bytes, hook: str) -> None:
     answers = Answers()
     router, seen = users(asking(answers, hooks=Hooks(**{hook: SKIP})))
@@ -337,7 +322,6 @@ async def test_who_waits_for_a_message_that_is_skipped_gets_an_answer_too(messag
     assert processed.skipped is not None
 
 
-@scenario
 async def test_who_waits_hears_nothing_yet_when_the_handler_asks_to_be_called_again() -> None:
     answers = Answers()
     router = Router(asking(answers))
@@ -353,7 +337,6 @@ async def test_who_waits_hears_nothing_yet_when_the_handler_asks_to_be_called_ag
     assert answers.given == []
 
 
-@scenario
 async def test_a_handler_that_asks_for_more_keys_has_handled_its_message() -> None:
     answers = Answers()
     router = Router(asking(answers))
@@ -373,7 +356,6 @@ def test_a_handler_or_a_source_that_is_registered_twice_is_refused() -> None:
         router.add(ENVELOPE)
 
 
-@scenario
 async def test_a_discriminator_that_raises_fails_the_message_instead_of_passing_it_on() -> None:
     def broken(view: Mapping[str, Any]) -> bool:
         raise ZeroDivisionError

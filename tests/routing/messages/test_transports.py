@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dispatcher
-from tests.support.dispatching import Recorder, dead_letters, memory, scenario, settle_down, state, states
+from tests.support.dispatching import Recorder, dead_letters, memory, settle_down, state, states
 from workqueue import Options, QueueKey, QueueKeys, RequeueAfter
 from workqueue.routing import (
     Message,
@@ -56,7 +56,6 @@ class Handlers:
         await self.go.wait()
 
 
-@scenario
 async def test_a_keys_payload_is_a_message_and_a_failure_keeps_the_key() -> None:
     queue, handlers = memory(), Handlers()
     await queue.queue("1", Options(payload=raw("note", 7)))
@@ -70,7 +69,6 @@ async def test_a_keys_payload_is_a_message_and_a_failure_keeps_the_key() -> None
 
 
 @pytest.mark.parametrize("payload", [None, b"", b"no JSON", raw("other")], ids=str)
-@scenario
 async def test_a_message_that_reaches_no_handler_is_kept_and_tried_again(payload: bytes | None) -> None:
     queue, events = memory(), Recorder()
     await queue.queue("1", Options(payload=payload))
@@ -81,7 +79,6 @@ async def test_a_message_that_reaches_no_handler_is_kept_and_tried_again(payload
     assert [event.failure.action for event in events.events] == ["requeued"]
 
 
-@scenario
 async def test_a_handler_may_ask_for_a_requeue_or_for_more_keys() -> None:
     queue, router = memory(), Handlers().router
 
@@ -101,7 +98,6 @@ async def test_a_handler_may_ask_for_a_requeue_or_for_more_keys() -> None:
     assert (await state(queue, "1")).not_before is not None
 
 
-@scenario
 async def test_the_headers_of_a_message_travel_in_the_meta_of_its_key() -> None:
     queue, router, seen = memory(), Router(), []
     router.group(inspect_cloud_event, Source("events", has_fields("type"), fields("type", "data")))
@@ -132,7 +128,6 @@ class Settled:
         self.of[message.raw] = ended
 
 
-@scenario
 async def test_each_message_of_an_iterator_is_settled_with_what_became_of_it() -> None:
     handlers, settled = Handlers(), Settled()
     good, bad = raw("note", 1), raw("fail", "no")
@@ -145,7 +140,6 @@ async def test_each_message_of_an_iterator_is_settled_with_what_became_of_it() -
     assert isinstance(settled.of[b"no JSON"], NoSourceError)
 
 
-@scenario
 async def test_no_more_messages_are_taken_than_may_be_under_way() -> None:
     handlers, settled, taken = Handlers(), Settled(), []
 
@@ -163,7 +157,6 @@ async def test_no_more_messages_are_taken_than_may_be_under_way() -> None:
     assert (handlers.running, len(settled.of)) == (5, 5)
 
 
-@scenario
 async def test_a_message_that_cannot_be_settled_ends_the_consumer_with_the_error() -> None:
     async def broken(message: Message, ended: Processed | Exception) -> None:
         raise ConnectionError("the broker is gone")
@@ -173,7 +166,6 @@ async def test_a_message_that_cannot_be_settled_ends_the_consumer_with_the_error
     assert raised.group_contains(ConnectionError, match="the broker is gone")
 
 
-@scenario
 async def test_a_consumer_that_is_cancelled_settles_nothing_that_had_not_ended() -> None:
     handlers, settled = Handlers(), Settled()
     consuming = asyncio.create_task(consume(handlers.router, iterated(raw("wait", 1), raw("wait", 2)), settled))

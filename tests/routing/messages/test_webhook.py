@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.dispatching import scenario
 from workqueue import InfrastructureError, NonRetriableError, RequeueAfter
 from workqueue.routing import Hooks, Router, Source, fields, has_fields, inspect_cloud_event, webhook
 from workqueue.routing.messages.hooks import NO_HOOKS
@@ -78,7 +77,6 @@ def raw(type_: str, payload: object = None) -> bytes:
     ],
     ids=["func", "proc", "no source", "no key", "no handler", "decode", "hopeless", "down", "broken"],
 )
-@scenario
 async def test_a_caller_is_answered_with_what_became_of_its_message(body: bytes, status: int, text: str) -> None:
     async with serving_router() as session, session.post("/", data=body) as response:
         answer = await response.text()
@@ -87,20 +85,17 @@ async def test_a_caller_is_answered_with_what_became_of_its_message(body: bytes,
     assert "password" not in answer
 
 
-@scenario
 async def test_what_a_handler_raised_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_router() as session, session.post("/", data=raw("broken")):
         assert "a password, perhaps" in caplog.text
         assert caplog.records[-1].levelno == logging.ERROR
 
 
-@scenario
 async def test_a_handler_that_wants_it_again_says_when() -> None:
     async with serving_router() as session, session.post("/", data=raw("later")) as response:
         assert (response.status, response.headers["retry-after"]) == (503, "60")
 
 
-@scenario
 async def test_a_message_that_a_hook_skips_counts_as_handled() -> None:
     hooks = Hooks(on_no_handler=lambda context, error: None)
 
@@ -108,7 +103,6 @@ async def test_a_message_that_a_hook_skips_counts_as_handled() -> None:
         assert (response.status, await response.text()) == (200, "{}")
 
 
-@scenario
 async def test_an_event_in_binary_mode_is_read_from_the_headers() -> None:
     headers = {"CE-SpecVersion": "1.0", "CE-ID": "1", "CE-Source": "/s", "CE-Type": "lookup"}
 
@@ -117,13 +111,11 @@ async def test_an_event_in_binary_mode_is_read_from_the_headers() -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 400), (1001, 413)])
-@scenario
 async def test_a_body_may_have_the_limit_and_not_one_byte_more(size: int, status: int) -> None:
     async with serving_router(limit=1000) as session, session.post("/", data=b" " * size) as response:
         assert response.status == status
 
 
-@scenario
 async def test_a_body_that_does_not_say_its_length_is_cut_off_at_the_limit() -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
@@ -138,7 +130,6 @@ async def test_a_body_that_does_not_say_its_length_is_cut_off_at_the_limit() -> 
     assert status == 413
 
 
-@scenario
 async def test_only_post_is_taken() -> None:
     async with serving_router() as session, session.get("/") as response:
         assert response.status == 405

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from dispatcher import Dispatcher
-from tests.support.dispatching import running, scenario, settle_down
+from tests.support.dispatching import running, settle_down
 from tests.support.schedules import NOON, SETTINGS, scheduled
 from workqueue import Options
 from workqueue.errors import KeyNotFoundError, StoreUnavailableError
@@ -20,7 +20,6 @@ from workqueue.testing import FlakyQueue
 EVERY_TWO = Schedule("s", "*/2 * * * *", "k")
 
 
-@scenario
 async def test_a_schedule_enqueues_its_key_at_every_tick() -> None:
     async with scheduled() as world:
         await world.shelf.declare([Schedule("s", "*/2 * * * *", "k", priority=3, payload=b"p", meta={"team": "web"})])
@@ -32,7 +31,6 @@ async def test_a_schedule_enqueues_its_key_at_every_tick() -> None:
         assert state.meta["scheduled-time"] == "2026-06-01T12:06:00+00:00"
 
 
-@scenario
 async def test_many_processes_fire_each_tick_once() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -42,7 +40,6 @@ async def test_many_processes_fire_each_tick_once() -> None:
         assert world.fired == ["2:00", "4:00", "6:00"]
 
 
-@scenario
 async def test_a_process_killed_between_the_lease_and_the_enqueue_loses_no_tick() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -55,25 +52,20 @@ async def test_a_process_killed_between_the_lease_and_the_enqueue_loses_no_tick(
 
 
 @pytest.mark.parametrize("missed", ["once", "skip", "all"])
-def test_a_process_killed_between_the_enqueue_and_its_note_repeats_that_tick_only(missed: str) -> None:
-    @scenario
-    async def test() -> None:
-        async with scheduled() as world:
-            await world.shelf.declare([Schedule("s", "*/2 * * * *", "k", missed=missed)])  # type: ignore[arg-type]
-            world.clock.advance(timedelta(minutes=2))
-            (owned,) = (await world.schedules.lease(LeaseRequest(1, 1))).started
-            await world.target.queue("k")
-            owned.abandon()
-            (run,) = (await world.target.lease(LeaseRequest(1, 1))).started
-            await run.complete()
-            async with world.dispatched():
-                await world.passes(1)
-            assert world.fired == ["2:00", "2:16"]
-
-    test()
+async def test_a_process_killed_between_the_enqueue_and_its_note_repeats_that_tick_only(missed: str) -> None:
+    async with scheduled() as world:
+        await world.shelf.declare([Schedule("s", "*/2 * * * *", "k", missed=missed)])  # type: ignore[arg-type]
+        world.clock.advance(timedelta(minutes=2))
+        (owned,) = (await world.schedules.lease(LeaseRequest(1, 1))).started
+        await world.target.queue("k")
+        owned.abandon()
+        (run,) = (await world.target.lease(LeaseRequest(1, 1))).started
+        await run.complete()
+        async with world.dispatched():
+            await world.passes(1)
+        assert world.fired == ["2:00", "2:16"]
 
 
-@scenario
 async def test_a_process_killed_after_its_note_repeats_nothing() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -86,7 +78,6 @@ async def test_a_process_killed_after_its_note_repeats_nothing() -> None:
         assert world.fired == ["2:00", "4:00"]
 
 
-@scenario
 async def test_what_nobody_fired_is_made_up_for_once() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -97,7 +88,6 @@ async def test_what_nobody_fired_is_made_up_for_once() -> None:
         assert (world.firing.metrics.fired, world.firing.metrics.missed) == (2, 3)
 
 
-@scenario
 async def test_every_missed_tick_gets_a_run_of_its_own_if_asked_to() -> None:
     async with scheduled() as world:
         await world.shelf.declare([Schedule("s", "*/2 * * * *", "k", missed="all")])
@@ -112,7 +102,6 @@ async def test_every_missed_tick_gets_a_run_of_its_own_if_asked_to() -> None:
         assert seen == ["02", "04", "06"]
 
 
-@scenario
 async def test_a_target_that_is_down_gets_its_tick_when_it_is_back() -> None:
     async with scheduled() as world:
         flaky = FlakyQueue(world.target)
@@ -124,7 +113,6 @@ async def test_a_target_that_is_down_gets_its_tick_when_it_is_back() -> None:
         assert world.fired == ["2:07"], "after 1, 2 and 4 seconds"
 
 
-@scenario
 async def test_a_schedule_that_is_pulled_forward_does_not_fire_early() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -135,7 +123,6 @@ async def test_a_schedule_that_is_pulled_forward_does_not_fire_early() -> None:
         assert world.fired == ["2:00"]
 
 
-@scenario
 async def test_an_update_neither_fires_twice_nor_waits_for_the_old_tick() -> None:
     async with scheduled() as world:
         await world.shelf.declare([Schedule("s", "0 0 1 1 *", "k")])
@@ -148,7 +135,6 @@ async def test_an_update_neither_fires_twice_nor_waits_for_the_old_tick() -> Non
         assert world.fired == ["2:00", "5:00"]
 
 
-@scenario
 async def test_an_update_while_the_schedule_fires_is_not_overwritten() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -163,7 +149,6 @@ async def test_an_update_while_the_schedule_fires_is_not_overwritten() -> None:
         assert world.target.sent == [("2:00", "k"), ("5:00", "new")]
 
 
-@scenario
 async def test_declaring_the_same_again_changes_nothing() -> None:
     async with scheduled() as world:
         await world.shelf.declare([Schedule("s", "@every 2m", "k")])
@@ -174,7 +159,6 @@ async def test_declaring_the_same_again_changes_nothing() -> None:
         assert world.fired == ["3:00", "4:00"], "its missed tick and its phase are as they were"
 
 
-@scenario
 async def test_a_paused_schedule_does_not_fire_and_misses_nothing() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -187,7 +171,6 @@ async def test_a_paused_schedule_does_not_fire_and_misses_nothing() -> None:
         assert world.fired == ["6:00"]
 
 
-@scenario
 async def test_a_removed_schedule_is_gone() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -198,7 +181,6 @@ async def test_a_removed_schedule_is_gone() -> None:
         assert (world.fired, await world.shelf.listing()) == ([], [])
 
 
-@scenario
 async def test_a_schedule_that_is_removed_while_it_fires_does_not_come_back() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -216,7 +198,6 @@ async def test_a_schedule_that_is_removed_while_it_fires_does_not_come_back() ->
             await world.schedules.get("s")
 
 
-@scenario
 async def test_a_schedule_can_be_declared_again_while_it_is_being_removed() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -230,7 +211,6 @@ async def test_a_schedule_can_be_declared_again_while_it_is_being_removed() -> N
         assert world.fired == ["4:00"]
 
 
-@scenario
 async def test_run_now_leaves_the_ticks_as_they_are() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])
@@ -241,7 +221,6 @@ async def test_run_now_leaves_the_ticks_as_they_are() -> None:
         assert world.fired == ["1:00", "2:00"]
 
 
-@scenario
 async def test_the_listing_tells_last_and_next_even_of_one_that_fires() -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO, Schedule("idle", "@daily", "k", paused=True)])
@@ -254,7 +233,6 @@ async def test_the_listing_tells_last_and_next_even_of_one_that_fires() -> None:
         assert (firing.last, firing.next) == (NOON + timedelta(minutes=2), NOON + timedelta(minutes=4))
 
 
-@scenario
 async def test_a_definition_that_cannot_be_read_is_kept_and_shown(caplog: pytest.LogCaptureFixture) -> None:
     async with scheduled() as world:
         await world.schedules.queue("odd", Options(payload=b'{"version": 99}'))
@@ -265,7 +243,6 @@ async def test_a_definition_that_cannot_be_read_is_kept_and_shown(caplog: pytest
         assert "later release" in odd.problem
 
 
-@scenario
 async def test_a_key_that_is_no_schedule_is_dropped() -> None:
     async with scheduled() as world:
         await world.schedules.queue("stray")
@@ -275,7 +252,6 @@ async def test_a_key_that_is_no_schedule_is_dropped() -> None:
             await world.schedules.get("stray")
 
 
-@scenario
 async def test_how_late_it_fired_is_measured_from_when_it_was_to_fire() -> None:
     async with scheduled() as world:
         await world.shelf.declare([Schedule("s", "*/2 * * * *", "k", jitter=timedelta(seconds=30))])
@@ -286,7 +262,6 @@ async def test_how_late_it_fired_is_measured_from_when_it_was_to_fire() -> None:
         assert 0 <= world.firing.metrics.lateness.total <= 100_000
 
 
-@scenario
 async def test_two_thousand_schedules_that_tick_together_all_fire() -> None:
     async with scheduled() as world:
         await world.shelf.declare([Schedule(f"s{n}", "0 * * * *", f"k{n}") for n in range(2_000)])
@@ -298,7 +273,6 @@ async def test_two_thousand_schedules_that_tick_together_all_fire() -> None:
         assert len({key for _, key in world.target.sent}) == 2_000
 
 
-@scenario
 async def test_missed_ticks_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with scheduled() as world:
         await world.shelf.declare([EVERY_TWO])

@@ -16,7 +16,6 @@ import pytest
 
 from dispatcher import Attempt, Dispatcher
 from tests.fakes.redis_server import shared_server
-from tests.support.dispatching import scenario
 from tests.support.programs import REPOSITORY, Server, clean_environment, serving
 from tests.support.redis import fresh_name
 from workqueue import KeyStatus, open_queue
@@ -76,28 +75,23 @@ class Ticks:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_process_killed_around_the_enqueue_of_a_tick_loses_none(url: str, when: str) -> None:
-    @scenario
-    async def test() -> None:
-        await declare(url, Schedule("s", "@every 1s", "k", missed="all"))
-        command = [sys.executable, "-m", "tests.support.schedule_worker", url, when]
-        died = await asyncio.to_thread(subprocess.run, command, cwd=REPOSITORY, env=clean_environment({}), timeout=60)
-        assert died.returncode == -signal.SIGKILL
-        ticks = Ticks("k")
-        with ExitStack() as stack:
-            await asyncio.to_thread(stack.enter_context, firing(url))
-            async with open_queue(url) as queue:
-                await ticks.more(queue, 4)
-        assert ticks.steps("k") == {SECOND}
-        async with open_queue(schedules_url(url)) as queue:
-            (kept,) = await Shelf(queue).listing()
-        assert kept.schedule is not None
-        assert to_us(min(ticks.seen["k"])) == kept.schedule.since_us + 1_000_000, "the first tick is among them"
-
-    test()
+async def test_a_process_killed_around_the_enqueue_of_a_tick_loses_none(url: str, when: str) -> None:
+    await declare(url, Schedule("s", "@every 1s", "k", missed="all"))
+    command = [sys.executable, "-m", "tests.support.schedule_worker", url, when]
+    died = await asyncio.to_thread(subprocess.run, command, cwd=REPOSITORY, env=clean_environment({}), timeout=60)
+    assert died.returncode == -signal.SIGKILL
+    ticks = Ticks("k")
+    with ExitStack() as stack:
+        await asyncio.to_thread(stack.enter_context, firing(url))
+        async with open_queue(url) as queue:
+            await ticks.more(queue, 4)
+    assert ticks.steps("k") == {SECOND}
+    async with open_queue(schedules_url(url)) as queue:
+        (kept,) = await Shelf(queue).listing()
+    assert kept.schedule is not None
+    assert to_us(min(ticks.seen["k"])) == kept.schedule.since_us + 1_000_000, "the first tick is among them"
 
 
-@scenario
 async def test_processes_share_the_ticks_and_one_that_is_killed_leaves_no_gap(url: str) -> None:
     keys = ["a", "b", "c"]
     await declare(url, *[Schedule(key, "@every 1s", key, missed="all") for key in keys])
@@ -113,7 +107,6 @@ async def test_processes_share_the_ticks_and_one_that_is_killed_leaves_no_gap(ur
     assert [ticks.steps(key) for key in keys] == [{SECOND}] * 3
 
 
-@scenario
 async def test_a_file_declares_what_is_fired_beside_a_dispatcher(url: str, tmp_path: Path) -> None:
     file = tmp_path / "schedules.toml"
     file.write_text('[s]\nwhen = "@every 1s"\nkey = "k"\n')
