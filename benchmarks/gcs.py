@@ -33,7 +33,7 @@ from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.backends.gcs.listing.kept import Kept
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.metadata import entry_of
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 
 KEYS = int(os.environ.get("BENCH_KEYS", "10000"))
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "300000"))

@@ -30,7 +30,7 @@ from benchmarks.redis_processes import Row, crash, restart, server_cpu, several
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.fakes.redis_server import RedisCluster, RedisServer
 from workqueue import Options, open_queue
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.rpc.sharding import by_fnv
 
 ROUNDS = 5

@@ -17,7 +17,7 @@ from benchmarks.soak_witness import Log, Witness
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from dispatcher.loop import run_until_signalled
 from workqueue import Options, StoreUnavailableError, open_queue
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 
 BATCH = 200
 _PLAIN = Options()

@@ -26,7 +26,7 @@ from statistics import median
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from workqueue import Options, open_queue
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 
 CONCURRENCY = 100
 KEYS = 5_000

@@ -21,8 +21,9 @@ from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
 from workqueue.clock import duration_us
 from workqueue.errors import StoreError
-from workqueue.interface import Leased, WorkQueue
+from workqueue.interface import WorkQueue
 from workqueue.metrics import DispatchMetrics
+from workqueue.optional import Leased
 from workqueue.signals import Drains, until_signalled
 
 __all__ = ["Dispatcher", "run_until_signalled"]

@@ -9,8 +9,9 @@ from dispatcher.decision import UNREACHED, Decision, Failure
 from dispatcher.error_events import ErrorEvents, error_event
 from dispatcher.outage import IN_A_ROW, Ended, TargetUnavailableError
 from workqueue.errors import WorkQueueError
-from workqueue.interface import OwnedInProgressKey, RecoveredOrphan
+from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
+from workqueue.optional import RecoveredOrphan
 
 __all__ = ["Reports"]
 

@@ -15,7 +15,8 @@ from dispatcher.report import Reports
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
-from workqueue.interface import Leased, OwnedInProgressKey, WorkQueue
+from workqueue.interface import OwnedInProgressKey, WorkQueue
+from workqueue.optional import Leased
 
 __all__ = ["Round", "handle", "handle_async", "lease_keys"]
 

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 
 __all__ = ["MAX_CONCURRENCY", "DispatcherSettings", "SettingsArgs"]
 

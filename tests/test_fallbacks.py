@@ -11,7 +11,8 @@ from examples.three_verbs import Table, ThreeVerbs
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.equipment import Equipment, EquippedQueue
 from workqueue.fallbacks import with_fallbacks
-from workqueue.interface import (
+from workqueue.interface import WorkQueue
+from workqueue.optional import (
     BulkQueue,
     ConfigurableQueue,
     CountingQueue,
@@ -19,7 +20,6 @@ from workqueue.interface import (
     LeasingQueue,
     SearchableQueue,
     WaitingQueue,
-    WorkQueue,
     offers,
 )
 from workqueue.record import Change

@@ -16,10 +16,11 @@ from workqueue.equipment import Equipment
 from workqueue.errors import StoreUnavailableError
 from workqueue.fallbacks import with_fallbacks
 from workqueue.handles import Owned
-from workqueue.interface import Counts, LeaseRequest, OwnedInProgressKey, RecoveredOrphan
+from workqueue.interface import OwnedInProgressKey
 from workqueue.lease import Lease
 from workqueue.metric_table import BUCKETS, METRICS
 from workqueue.metrics import DispatchMetrics, Histogram, QueueMetrics, metrics_of, priority_class
+from workqueue.optional import Counts, LeaseRequest, RecoveredOrphan
 from workqueue.options import Options
 from workqueue.rules import Entry
 from workqueue.telemetry.gauges import GaugeRefresher

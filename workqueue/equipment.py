@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from workqueue.clock import Clock, SystemClock
-from workqueue.interface import offers
 from workqueue.lease import LeaseRenewer
+from workqueue.optional import offers
 from workqueue.options import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:

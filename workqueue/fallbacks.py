@@ -15,28 +15,23 @@ from typing import Protocol, Self, TypeVar
 from workqueue.clock import Clock
 from workqueue.equipment import Equipment, EquippedQueue
 from workqueue.errors import StartLostError, UnsupportedError
-from workqueue.interface import (
+from workqueue.interface import KeyState, ObservedInProgressKey, OwnedInProgressKey, QueuedKey, Snapshot, WorkQueue
+from workqueue.key import validate_key
+from workqueue.metrics import metrics_of
+from workqueue.optional import (
     BulkQueue,
     ConfigurableQueue,
     CountingQueue,
     Counts,
     Found,
-    KeyState,
     Leased,
     LeaseRequest,
     LeasingQueue,
-    ObservedInProgressKey,
-    OwnedInProgressKey,
-    QueuedKey,
     RecoveredOrphan,
     SearchableQueue,
-    Snapshot,
     WaitingQueue,
-    WorkQueue,
     offers,
 )
-from workqueue.key import validate_key
-from workqueue.metrics import metrics_of
 from workqueue.options import Options, check_payload
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration

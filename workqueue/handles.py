@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from workqueue.clock import from_us
 from workqueue.errors import InvalidOptionsError
-from workqueue.interface import KeyState, KeyStatus, RecoveredOrphan
+from workqueue.interface import KeyState, KeyStatus
 from workqueue.lease import Lease, LeaseRenewer, Lost
+from workqueue.optional import RecoveredOrphan
 from workqueue.rules import DeadLetter, Entry, Requeue, last_error, without_error
 
 __all__ = [

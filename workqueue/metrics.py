@@ -14,8 +14,9 @@ from typing import Generic, Literal, TypeVar, get_args
 from workqueue.clock import to_us
 from workqueue.equipment import Equipment
 from workqueue.handles import Owned
-from workqueue.interface import Counts, OwnedInProgressKey, RecoveredOrphan
+from workqueue.interface import OwnedInProgressKey
 from workqueue.metric_table import BUCKETS, MAX_PRIORITY_CLASSES
+from workqueue.optional import Counts, RecoveredOrphan
 from workqueue.rules import Entry
 
 __all__ = [

@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar, cast
 from workqueue.clock import Tick, duration_us
 from workqueue.errors import StoreUnavailableError
 from workqueue.fallbacks import FullQueue, with_fallbacks
-from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, QueuedKey, Snapshot, WorkQueue
+from workqueue.interface import KeyState, QueuedKey, Snapshot, WorkQueue
+from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import Options
 from workqueue.throttle import Configuration
 

@@ -24,8 +24,8 @@ from examples.manifests.screen import Row, Screen, Story, rows
 from examples.manifests.sink import Event, event_sink
 from workqueue import Options, Outcome, WorkQueue, open_queue
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import Counts
 from workqueue.metrics import metrics_of
+from workqueue.optional import Counts
 
 SHIPPED = Path(__file__).with_name("desired")
 MAX_RETRY = 3

@@ -15,7 +15,8 @@ import pytest
 from tests.support.programs import Ended, clean_environment, workqueue
 from workqueue import Options, open_queue
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
+from workqueue.optional import LeaseRequest
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tests.support.programs import Ended, workqueue
 from workqueue import Options, open_queue
 from workqueue.errors import StoreUnavailableError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.programs.settings import OutputFlags
 from workqueue.programs.sweep import Act, sweep
 from workqueue.testing import FakeClock

@@ -11,7 +11,8 @@ import pytest
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.conformance import URLTarget, run_all
 from workqueue.errors import KeyNotFoundError, StoreUnavailableError
-from workqueue.interface import KeyStatus, LeaseRequest, WorkQueue
+from workqueue.interface import KeyStatus, WorkQueue
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock, FlakyQueue
 

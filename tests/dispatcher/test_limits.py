@@ -24,7 +24,7 @@ from tests.support.dispatching import (
 from workqueue import Options, RequeueAfter
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.routing import Fixed, KeyRouter, Limits, with_limits
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)

@@ -24,7 +24,7 @@ from workqueue import Configuration, Options, RequeueAfter, StoreUnavailableErro
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.errors import QueueClosedError
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)

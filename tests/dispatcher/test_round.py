@@ -34,7 +34,7 @@ from workqueue import (
 )
 from workqueue.clock import from_us
 from workqueue.errors import InvalidSettingError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
 MINUTE = timedelta(minutes=1)

@@ -24,8 +24,8 @@ from tests.support.dispatching import (
 )
 from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.interface import Leased, LeaseRequest
 from workqueue.lease import LeaseTimes
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.routing import KeyRouter, Router, Source, fields, has_fields, queue_callback
 from workqueue.testing import FakeClock
 

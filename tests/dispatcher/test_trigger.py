@@ -33,7 +33,7 @@ from tests.support.dispatching import (
 from workqueue.access.tokens import StaticTokens
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnusableError
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.web.bearer import BearerTokens
 from workqueue.web.server import http_server
 

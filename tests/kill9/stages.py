@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.options import Options
 
 STAGES = ("enqueue", "start", "call", "settle", "tell")

@@ -19,7 +19,8 @@ from tests.model.model import Model, Waiting
 from workqueue.conformance import Case, Need, Target
 from workqueue.errors import KeyNotFoundError, StartLostError
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import Leased, LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.options import Options
 from workqueue.orphan import ORPHAN_ERROR
 from workqueue.throttle import Configuration

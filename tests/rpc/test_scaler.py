@@ -14,7 +14,7 @@ from tests.support.grpc import on_loop
 from tests.support.programs import serving, workqueue
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
-from workqueue.interface import Counts, LeaseRequest
+from workqueue.optional import Counts, LeaseRequest
 from workqueue.rpc.pb import externalscaler_pb2 as pb
 from workqueue.rpc.pb.externalscaler_pb2_grpc import ExternalScalerStub
 from workqueue.rpc.scaler import scale, size_of

@@ -14,8 +14,8 @@ from dispatcher import Attempt, Dispatcher, ErrorEvent
 from workqueue import KeyNotFoundError, KeyState, KeyStatus, StoreUnavailableError
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.handles import Owned
-from workqueue.interface import Counts, Leased, LeaseRequest
 from workqueue.metrics import EventResult
+from workqueue.optional import Counts, Leased, LeaseRequest
 from workqueue.rules import Requeue
 from workqueue.testing import FakeClock
 

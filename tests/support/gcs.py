@@ -12,8 +12,9 @@ from tests.fakes.gcs.server import GcsServer
 from workqueue.backends.gcs.address import GCSSettings
 from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.clock import Clock
-from workqueue.interface import LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
 from workqueue.lease import LeaseTimes
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
 LEASE = LeaseTimes(timedelta(seconds=15), timedelta(seconds=5))

@@ -12,7 +12,8 @@ from tests.fakes.redis_server import RedisServer, shared_server
 from workqueue import open_queue
 from workqueue.backends.redis.backend import RedisQueue
 from workqueue.clock import Clock
-from workqueue.interface import Leased, LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
+from workqueue.optional import Leased, LeaseRequest
 
 __all__ = ["commands", "eligible", "fresh_name", "lease", "lease_one", "opened", "scripts_run", "until"]
 

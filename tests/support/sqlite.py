@@ -13,7 +13,7 @@ from typing import Any
 from tests.support.programs import REPOSITORY, clean_environment
 from workqueue.backends import open_queue
 from workqueue.backends.sqlite.backend import SqliteQueue
-from workqueue.interface import Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.testing import FakeClock
 
 MANY = 1000

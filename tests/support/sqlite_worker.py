@@ -13,7 +13,8 @@ from datetime import timedelta
 
 from workqueue.backends import open_queue
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
+from workqueue.optional import LeaseRequest
 
 CONCURRENCY = 4
 SOON = timedelta(milliseconds=1)

@@ -18,9 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.enqueuer import EnqueuerMetrics
-from workqueue.interface import Counts, LeaseRequest
 from workqueue.metric_table import METRICS
 from workqueue.metrics import DispatchMetrics, QueueMetrics
+from workqueue.optional import Counts, LeaseRequest
 from workqueue.options import Options
 from workqueue.sources.schedules import ScheduleMetrics
 from workqueue.sources.sqs import SQSMetrics

@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, TraceState
 
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.interface import KeyState, KeyStatus, LeaseRequest
+from workqueue.interface import KeyState, KeyStatus
+from workqueue.optional import LeaseRequest
 from workqueue.options import MAX_META_BYTES, Options
 from workqueue.telemetry.tracing import attempt_tracer, traced_meta, with_trace
 

@@ -14,8 +14,9 @@ import typer
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError, WorkQueueError
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import DeadLetteredKey, Found, KeyState, SearchableQueue, offers
+from workqueue.interface import DeadLetteredKey, KeyState
 from workqueue.key import validate_key
+from workqueue.optional import Found, SearchableQueue, offers
 from workqueue.options import MAX_PRIORITY, Options
 from workqueue.programs import show
 from workqueue.programs.access import CallFlags

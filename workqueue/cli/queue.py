@@ -10,7 +10,7 @@ from typing import Annotated
 from workqueue.backends import open_queue
 from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError
-from workqueue.interface import Counts
+from workqueue.optional import Counts
 from workqueue.programs import show
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.settings import OutputFlags, QueueFlags

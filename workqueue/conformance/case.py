@@ -16,13 +16,12 @@ from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import (
     DeadLetteredKey,
     KeyState,
-    Leased,
-    LeaseRequest,
     ObservedInProgressKey,
     OwnedInProgressKey,
     QueuedKey,
     WorkQueue,
 )
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration

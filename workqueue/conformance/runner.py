@@ -14,14 +14,14 @@ from workqueue.conformance.scenario import Need, Scenario
 from workqueue.conformance.suite import all_scenarios
 from workqueue.conformance.target import URLTarget
 from workqueue.equipment import Equipment
-from workqueue.interface import (
+from workqueue.interface import WorkQueue
+from workqueue.optional import (
     BulkQueue,
     ConfigurableQueue,
     CountingQueue,
     LeasingQueue,
     SearchableQueue,
     WaitingQueue,
-    WorkQueue,
     offers,
 )
 

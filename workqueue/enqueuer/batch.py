@@ -13,7 +13,7 @@ from typing import Protocol
 
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import PartlyStoredError, StoreError, StoreUnavailableError
-from workqueue.interface import BulkQueue, offers
+from workqueue.optional import BulkQueue, offers
 from workqueue.options import FailedKey, Options
 
 __all__ = ["Batch", "Sink", "StampingSink", "may_pass", "pauses", "try_batch"]

@@ -19,7 +19,7 @@ from workqueue.access.security import ServerSecurity
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, StoreError
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import Counts
+from workqueue.optional import Counts
 from workqueue.rpc.pb import externalscaler_pb2 as pb
 from workqueue.rpc.pb.externalscaler_pb2_grpc import ExternalScalerServicer, add_ExternalScalerServicer_to_server
 from workqueue.rpc.server import GrpcServer, Listen, Service

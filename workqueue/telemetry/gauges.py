@@ -10,8 +10,8 @@ from typing import Self
 
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import StoreError
-from workqueue.interface import CountingQueue
 from workqueue.metrics import DispatchMetrics, QueueMetrics
+from workqueue.optional import CountingQueue
 
 __all__ = ["DEFAULT_REFRESH", "GaugeRefresher"]
 

@@ -13,7 +13,7 @@ from tests.fakes.gcs.server import GcsServer
 from tests.support.dispatching import until
 from tests.support.gcs import bucket_queue, emulator, names, operations, start_all
 from workqueue.backends.gcs.backend import GCSQueue
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.gcs.server import GcsServer
 from tests.support.dispatching import until
 from tests.support.gcs import bucket_queue, emulator, operations, start_all, start_one
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 

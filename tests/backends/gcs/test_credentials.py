@@ -26,7 +26,7 @@ from workqueue.backends.gcs.address import GCSSettings
 from workqueue.backends.gcs.api.credentials import Credentials
 from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
 

@@ -28,7 +28,7 @@ from tests.support.gcs import (
 )
 from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.errors import StartLostError, StoreError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 

@@ -18,7 +18,7 @@ from tests.support.dispatching import until
 from tests.support.gcs import bucket_queue, emulator, names, operations, start_all, start_one
 from workqueue.backends.gcs.api.store_time import StoreTime
 from workqueue.errors import StoreUnavailableError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 

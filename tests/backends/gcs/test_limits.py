@@ -22,7 +22,8 @@ from workqueue.attempt import Attempt
 from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.clock import Clock
 from workqueue.errors import StoreUnusableError
-from workqueue.interface import LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 

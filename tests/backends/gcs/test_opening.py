@@ -28,7 +28,7 @@ from workqueue.errors import (
     StoreUnusableError,
     WorkQueueError,
 )
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 
 DAY = 86_400

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 

@@ -15,7 +15,7 @@ from tests.support.sqlite import MANY, lease, locked, sqlite_queue
 from workqueue import Configuration, Options
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
 NOON = datetime(2025, 6, 15, 15, 6, 40, tzinfo=UTC)  # where a FakeClock begins

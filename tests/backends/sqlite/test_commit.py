@@ -16,7 +16,7 @@ from workqueue import KeyStatus, Options, StoreUnavailableError
 from workqueue.backends.sqlite.backend import SqliteQueue
 from workqueue.backends.sqlite.store import Ask
 from workqueue.errors import QueueClosedError, StoreUnusableError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
 

@@ -13,7 +13,8 @@ from tests.support.sqlite import eligible, lease, locked, python, shell, sqlite_
 from workqueue import Configuration, KeyStatus, Options, StoreUnavailableError
 from workqueue.backends.sqlite.backend import SqliteQueue
 from workqueue.errors import StoreUnusableError
-from workqueue.interface import LeaseRequest, OwnedInProgressKey
+from workqueue.interface import OwnedInProgressKey
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
 FULL_DISK = """

@@ -16,7 +16,7 @@ import pytest
 from tests.support.programs import REPOSITORY, clean_environment
 from tests.support.sqlite import lease, sqlite_queue, sqlite_url
 from workqueue.backends.sqlite.backend import SqliteQueue
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 
 KEYS = 60
 QUICK = {"lease": "1s", "renew": "200ms"}

@@ -13,7 +13,7 @@ from tests.support.dispatching import running, settle_down
 from tests.support.schedules import NOON, SETTINGS, scheduled
 from workqueue import Options
 from workqueue.errors import KeyNotFoundError, StoreUnavailableError
-from workqueue.interface import LeaseRequest
+from workqueue.optional import LeaseRequest
 from workqueue.sources.schedules import Firing, Schedule
 from workqueue.testing import FlakyQueue
 

@@ -32,8 +32,9 @@ from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.errors import KeyNotFoundError, QueueClosedError
 from workqueue.handles import UNSEEN, Queued, Unreadable, state_of
-from workqueue.interface import Counts, Found, KeyState, KeyStatus, Leased, LeaseRequest, Snapshot
+from workqueue.interface import KeyState, KeyStatus, Snapshot
 from workqueue.lease import LeaseRenewer, LeaseTimes
+from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.rules import enqueued
 from workqueue.throttle import Configuration

@@ -21,7 +21,8 @@ from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.sharing.slots import Permit
 from workqueue.errors import StoreError
 from workqueue.handles import Observed, Owned, recovered_orphan
-from workqueue.interface import KeyStatus, Leased, LeaseRequest, RecoveredOrphan
+from workqueue.interface import KeyStatus
+from workqueue.optional import Leased, LeaseRequest, RecoveredOrphan
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Requeue
 

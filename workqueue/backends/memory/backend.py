@@ -18,10 +18,11 @@ from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued, recovered_orphan
-from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
+from workqueue.interface import KeyState, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
+from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Entry, Requeue

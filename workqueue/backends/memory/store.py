@@ -16,8 +16,9 @@ from workqueue.backends.memory.ready import ReadyIndex
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock
 from workqueue.handles import LeaseTimesSeen, state_of
-from workqueue.interface import Counts, KeyState
+from workqueue.interface import KeyState
 from workqueue.lease import Lease
+from workqueue.optional import Counts
 from workqueue.options import Options
 from workqueue.rules import (
     DeadLetter,

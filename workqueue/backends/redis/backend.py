@@ -28,10 +28,11 @@ from workqueue.clock import Clock, SystemClock, duration_us, wait_first
 from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError, QueueClosedError
 from workqueue.handles import Dead, Observed, Owned, Queued, fenced
-from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, Snapshot
+from workqueue.interface import KeyState, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
+from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
 from workqueue.shown import cut

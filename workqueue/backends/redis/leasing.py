@@ -16,9 +16,9 @@ from workqueue.backends.redis.wire import Reply
 from workqueue.clock import Clock, duration_us, from_us
 from workqueue.errors import QueueClosedError, StartLostError, StoreError
 from workqueue.handles import HandleStore, Owned, Queued
-from workqueue.interface import Leased, LeaseRequest, RecoveredOrphan
 from workqueue.lease import Lease, LeaseRenewer
 from workqueue.metrics import QueueMetrics
+from workqueue.optional import Leased, LeaseRequest, RecoveredOrphan
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import started
 

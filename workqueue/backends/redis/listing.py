@@ -19,7 +19,8 @@ from workqueue.backends.redis.records import (
 from workqueue.backends.redis.turns import Turns
 from workqueue.errors import KeyNotFoundError
 from workqueue.handles import Dead, HandleStore, LeaseTimesSeen, Observed, Queued, state_of
-from workqueue.interface import Counts, Found, KeyState, KeyStatus, Snapshot, UnreadableKey
+from workqueue.interface import KeyState, KeyStatus, Snapshot, UnreadableKey
+from workqueue.optional import Counts, Found
 from workqueue.rules import started
 
 __all__ = ["Listing"]

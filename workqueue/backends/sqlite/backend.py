@@ -43,10 +43,11 @@ from workqueue.errors import (
     WorkQueueError,
 )
 from workqueue.handles import UNSEEN, Dead, Observed, Owned, Queued, fenced, state_of
-from workqueue.interface import Counts, Found, KeyState, Leased, LeaseRequest, RecoveredOrphan, Snapshot
+from workqueue.interface import KeyState, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
+from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
 from workqueue.throttle import Configuration

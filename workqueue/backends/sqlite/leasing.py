@@ -16,7 +16,7 @@ from workqueue.backends.sqlite.schema import DELAYED, READY
 from workqueue.backends.sqlite.store import Arrival, Settle, Store
 from workqueue.errors import InvalidOptionsError
 from workqueue.handles import recovered_orphan
-from workqueue.interface import LeaseRequest, RecoveredOrphan
+from workqueue.optional import LeaseRequest, RecoveredOrphan
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, requeued
 from workqueue.throttle import Configuration, TokenBucket

@@ -23,7 +23,7 @@ from workqueue.backends.sqlite.parameters import bound
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import LATEST_US, Clock
 from workqueue.handles import Dead, HandleStore, LeaseTimesSeen, Observed, Queued
-from workqueue.interface import Counts
+from workqueue.optional import Counts
 from workqueue.throttle import Configuration
 
 __all__ = ["Outlook", "Reads", "View"]

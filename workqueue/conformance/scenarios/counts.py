@@ -7,7 +7,7 @@ from typing import Any
 
 from workqueue.conformance.case import Case, expect
 from workqueue.conformance.scenario import Need, scenario
-from workqueue.interface import Counts
+from workqueue.optional import Counts
 
 
 async def _counted(case: Case, **expected: Any) -> None:

@@ -9,7 +9,8 @@ from datetime import timedelta
 from workqueue.backoff import Backoff
 from workqueue.conformance.case import MANY, Case, expect
 from workqueue.conformance.scenario import Need, scenario, scenarios
-from workqueue.interface import KeyStatus, LeaseRequest
+from workqueue.interface import KeyStatus
+from workqueue.optional import LeaseRequest
 
 HOOKS: dict[str, Backoff] = {
     "none": lambda attempts: None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workqueue.conformance.case import Case, expect
 from workqueue.conformance.scenario import Need, scenario
-from workqueue.interface import Found
+from workqueue.optional import Found
 
 
 @scenario()

@@ -19,9 +19,10 @@ from workqueue.attempt import Attempt
 from workqueue.clock import from_us
 from workqueue.equipment import Equipment
 from workqueue.errors import NonRetriableError
-from workqueue.interface import KeyStatus, SearchableQueue, WorkQueue, offers
+from workqueue.interface import KeyStatus, WorkQueue
 from workqueue.metric_table import BUCKETS
 from workqueue.metrics import Histogram
+from workqueue.optional import SearchableQueue, offers
 from workqueue.options import Options
 from workqueue.outcomes import RequeueAfter
 from workqueue.sources.schedules.schedule import LAST_TICK, Due, Schedule, due
