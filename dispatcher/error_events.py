@@ -20,7 +20,7 @@ from dispatcher.waiting import all_done
 from workqueue.clock import Clock, SystemClock, from_us, within
 from workqueue.errors import InvalidSettingError
 from workqueue.metrics import EventResult
-from workqueue.shown import cut
+from workqueue.shown import cut, shown_url
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -91,7 +91,9 @@ class CloudEventErrors:
         clock: Clock | None = None,
     ) -> None:
         if url and not url.startswith(("http://", "https://")):
-            raise InvalidSettingError(f"the URL for error events starts with http:// or https://, unlike {url!r}")
+            raise InvalidSettingError(
+                f"the URL for error events starts with http:// or https://, unlike {shown_url(url)!r}"
+            )
         if not source:
             raise InvalidSettingError("the source of error events is the workqueue's name, not an empty string")
         self.results: dict[EventResult, int] = {"sent": 0, "failed": 0, "dropped": 0}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from workqueue.shown import cut, describe, visible
+from workqueue.backends.url import QueueURL
+from workqueue.shown import cut, describe, shown_url, visible
 
 
 class HopelessError(Exception):
@@ -53,3 +54,60 @@ def test_an_error_is_described_by_its_class_or_status_and_its_text(error: BaseEx
 )
 def test_what_would_move_hide_or_reorder_text_is_shown_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+HIDDEN = [
+    ("redis://app:hunter2@h/0", "redis://app:***@h/0"),
+    ("REDISS://app:hunter2@h/0", "REDISS://app:***@h/0"),
+    ("redis://:hunter2@h", "redis://:***@h"),
+    ("redis://hunter2@h", "redis://***@h"),
+    ("redis://app%3Ahunter2@h", "redis://***@h"),
+    ("redis://app:hunter2/x@h/0", "redis://app:***@h/0"),
+    ("redis://app:1/hunter2@h/0", "redis://app:***@h/0"),
+    ("redis://app:hunter2?x@h/0", "redis://app:***@h/0"),
+    ("redis://app:1?hunter2@h", "redis://app:***@h"),
+    ("redis://app:x?hunter2=b@h", "redis://app:***@h"),
+    ("redis://app:hunter2#x@h/0", "redis://app:***@h/0"),
+    ("redis://app:h@hunter2@h/0", "redis://app:***@h/0"),
+    ("redis://a:hunter2@h1,b:hunter2@h2/0", "redis://a:***@h2/0"),
+    ("redis://app:hunter2", "redis://app:***"),
+    ("redis://app:hunter2@[::1/0", "redis://app:***@[::1/0"),
+    ("redis:///app:hunter2@h", "redis:///app:***@h"),
+    ("redis:/app:hunter2@h", "redis:***@h"),
+    ("app:hunter2@h/0", "app:***@h/0"),
+    ("redis://app:\nhunter2@h", "redis://app:***@h"),
+    ("redis+sentinel://h1:1,h2:2/m/0?sentinel_password=hunter2&name=a", "redis+sentinel://h1:1,h2:2/m/0?sentinel_password=***&name=a"),
+    ("rediss://h/0?Sentinel%5FPassword=hunter2", "rediss://h/0?Sentinel%5FPassword=***"),
+    ("https://h/p?token=hunter2", "https://h/p?token=***"),
+    ("https://h/p?X-Amz-Signature=hunter2", "https://h/p?X-Amz-Signature=***"),
+    ("grpc://u:hunter2@h:1", "grpc://u:***@h:1"),
+    ("gs://u:hunter2@bucket", "gs://u:***@bucket"),
+    ("sqlite://u:hunter2@h/q.db", "sqlite://u:***@h/q.db"),
+    ("sqs://h/1/q?endpoint=http://u:hunter2@e", "sqs://h/1/q?endpoint=http://u:***@e"),
+    ("sqs://h/1/q?endpoint=http%3A%2F%2Fu%3Ahunter2%40e", "sqs://h/1/q?endpoint=http://u:***@e"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("url", "shown"), HIDDEN)
+def test_a_url_is_shown_without_its_password_however_it_is_spelled(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h:6379/0?name=a",
+        "redis+cluster://h1,h2:2,[::1]:3?name=builds",
+        "sqlite:////data/me@work/q.db?mode=0660",
+        "https://broker/path?to=me@x.org",
+        "gs://bucket/prefix",
+        "memory://",
+        "workqueue.db",
+    ],
+)
+def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
+    assert shown_url(url) == url
+
+
+def test_a_parsed_url_does_not_show_its_password_either() -> None:
+    assert repr(QueueURL.parse("redis://app:hunter2@h/0?name=a")) == "QueueURL('redis://app:***@h/0?name=a')"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
-__all__ = ["cut", "describe", "visible"]
+__all__ = ["cut", "describe", "is_secret", "shown_url", "visible"]
 
 # Control characters, lone surrogates, and what reorders or hides its neighbours: zero-width, bidirectional, tags.
 _HARMFUL = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
 )
+
+_LOCAL = frozenset({"sqlite", "memory"})  # whose paths may have an @ of their own
+_HOST = r"(?:[^\s:,\[\]]*|\[[0-9A-Fa-f:.%]*\])(?::\d{0,5})?"
+_HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*")
+_SETTING = re.compile(r"([^&;=]+)=([^&;]*)")
+_SECRET = re.compile(r"pass|pas+w|pwd|secret|token|sig|key|auth|cred", re.IGNORECASE)
 
 
 def visible(text: str) -> str:
@@ -29,6 +36,43 @@ def cut(text: str, most_bytes: int) -> str:
     return encoded[: most_bytes - 3].decode("utf-8", "ignore") + "…"
 
 
+def shown_url(url: str) -> str:
+    """`url` for a message, without its passwords: before the host or in the query, encoded as they should be or not.
+
+    Rather too much is hidden than too little: messages end up in logs.
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    end = _end_of_userinfo(rest, local=scheme.lower() in _LOCAL)
+    user, colon, _ = rest[:end].partition(":")
+    hidden = "" if not end else f"{user}:***" if colon else "***"
+    path, question, query = rest[end:].partition("?")
+    return visible(f"{scheme}{separator}{hidden}{path}{question}{_SETTING.sub(_without_secret, query)}")
+
+
+def _end_of_userinfo(rest: str, *, local: bool) -> int:
+    """Where the host begins, with its `@`; a password with `/`, `?` or `#` in it does not end before its `@`."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    before, _, query = rest.partition("?")
+    searched = authority if local else before if "=" in query else rest
+    end = searched.rfind("@")
+    if end < 0 and not _HOSTS.fullmatch(authority):
+        end = rest.rfind("@") if "@" in rest else len(authority)
+    return max(end, 0)
+
+
+def is_secret(setting: str) -> bool:
+    """Whether a setting of this name may hold something that nobody should read."""
+    return _SECRET.search(unquote(setting)) is not None
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    if is_secret(name):
+        return f"{name}=***"
+    inner = unquote(value)
+    return f"{name}={shown_url(inner)}" if "://" in inner or ":" in inner.partition("@")[0] != inner else found[0]
+
+
 def describe(error: BaseException) -> str:
     """The class and text of an error; of a failed gRPC call its status and text.
 
@@ -43,8 +87,8 @@ def describe(error: BaseException) -> str:
 
 def _status_of(error: BaseException) -> str:
     """`CODE: text` of a failed gRPC call, whose own text is many lines; gRPC itself need not be imported."""
-    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    code, details = (getattr(type(error), name, None) for name in ("code", "details"))  # no property is run
     if not (callable(code) and callable(details)):
         return ""
-    name = getattr(code(), "name", "")
-    return f"{name}: {details()}" if name else ""
+    name = getattr(code(error), "name", "")
+    return f"{name}: {details(error)}" if name else ""

@@ -19,7 +19,7 @@ from workqueue.attempt import Attempt
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import InfrastructureError, InvalidSettingError, NonRetriableError, StoreUnavailableError
 from workqueue.outcomes import RequeueAfter
-from workqueue.shown import cut, describe
+from workqueue.shown import cut, describe, shown_url
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -75,7 +75,9 @@ def _checked(url: str) -> SplitResult:
             return parts
     except ValueError:  # a port beyond 65535, a broken IPv6 address
         pass
-    raise InvalidSettingError(f"{url!r} is no URL to post keys to; it takes http://host/path or https://host/path")
+    raise InvalidSettingError(
+        f"{shown_url(url)!r} is no URL to post keys to; it takes http://host/path or https://host/path"
+    )
 
 
 class HttpCallback:
@@ -100,9 +102,9 @@ class HttpCallback:
             async with session.post(self._url, data=message.body, headers=headers, allow_redirects=False) as response:
                 text = await _beginning(response)
         except (ClientConnectorError, ConnectionTimeoutError) as error:
-            raise TargetUnavailableError(f"{self._url}: {describe(error)}") from error
+            raise TargetUnavailableError(f"{shown_url(self._url)}: {describe(error)}") from error
         except (ClientError, OSError) as error:
-            raise TargetUnavailableError(f"{self._url}: {describe(error)}", "broken") from error
+            raise TargetUnavailableError(f"{shown_url(self._url)}: {describe(error)}", "broken") from error
         later = _retry_after(response.headers.get("retry-after", ""), from_us(self._clock.wall_us()))
         return outcome_of_status(response.status, text, later, marked=ANSWER_HEADER in response.headers)
 
@@ -124,7 +126,7 @@ class HttpCallback:
         try:
             return {"authorization": f"Bearer {await self._security.token.token()}"}
         except StoreUnavailableError as error:
-            raise TargetUnavailableError(f"no token for {self._url}: {describe(error)}") from error
+            raise TargetUnavailableError(f"no token for {shown_url(self._url)}: {describe(error)}") from error
 
     def _opened(self) -> ClientSession:
         if self._session is None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.programs import workqueue
+from tests.support.programs import dispatcher, workqueue
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.settings import queue_url
 from workqueue.programs.takes import spoken
@@ -109,3 +109,59 @@ def test_a_password_in_a_url_is_not_shown() -> None:
     assert ended.code == 2
     assert "rediss://user:***@host/0" in ended.err
     assert "secret" not in ended.err
+
+
+SPELLINGS = [
+    "redis://app:hunter2/x@h/0",
+    "redis://app:hunter2?x@h/0",
+    "redis://app:hunter2#x@h/0",
+    "redis://app:hunter2@h:port/0",
+    "redis://app:hunter2@h/database",
+    "redis://app:hunter2@h/0?colour=red",
+    "redis://app:hunter2@h/0?lease=soon",
+    "redis://app:hunter2@[::1/0",
+    "redis://app:hunter2@h1,h2/0",
+    "redis+cluster://app:hunter2@h/1",
+    "redis+sentinel://h/?sentinel_password=hunter2",
+    "redis+sentinel://h/m/0?sentinel_pasword=hunter2",
+    "rediss:/app:hunter2@h",
+    "app:hunter2@h",
+    "carrier-pigeon://app:hunter2@h",
+    "gs://app:hunter2@bucket",
+    "sqlite://app:hunter2@h/q.db",
+    "grpc://app:hunter2@h:1",
+    "https://app:hunter2@h",
+    "http://h?token=hunter2",
+    "sqs://app:hunter2@h",
+    "sqs://h/1/q?endpoint=app:hunter2@h",
+]
+
+
+@pytest.mark.parametrize("url", SPELLINGS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ls", "--queue"],
+        ["enqueue", "k", "--patience", "1ms", "--queue"],
+        ["hyperqueue", "--shards"],
+        ["stats", "--queue"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_error_shows_a_password(command: Sequence[str], url: str) -> None:
+    ended = workqueue(*command, url)
+
+    assert ended.code != 0
+    assert "hunter2" not in ended.err
+
+
+@pytest.mark.parametrize("url", SPELLINGS)
+@pytest.mark.parametrize("flag", ["--target", "--events-url", "--oidc-issuer", "--oidc-jwks-url", "--queue"])
+def test_no_error_of_a_dispatcher_shows_a_password(flag: str, url: str) -> None:
+    called = [] if flag == "--target" else ["--callback", "tests.support.reconcilers:complete"]
+    oidc = ["--oidc-audience", "https://me"] if "oidc" in flag else []
+    issuer = ["--oidc-issuer", "https://issuer.example"] if flag == "--oidc-jwks-url" else []
+    ended = dispatcher("run", *called, *oidc, *issuer, flag, url, "--http-port", "0", "--host", "192.0.2.1")
+
+    assert ended.code != 0
+    assert "hunter2" not in ended.err

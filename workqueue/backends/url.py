@@ -15,6 +15,7 @@ from workqueue.errors import InvalidSettingError, MissingExtraError
 from workqueue.fallbacks import FullQueue
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES
+from workqueue.shown import is_secret, shown_url
 
 __all__ = ["QueueURL", "duration", "open_queue", "size", "switch"]
 
@@ -30,6 +31,7 @@ _BACKENDS = {
     "gs": ("workqueue.backends.gcs.backend", "gcs"),
 }
 
+_LOCAL = ("sqlite", "memory")  # whose paths may have an @
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -87,12 +89,19 @@ class QueueURL:
             ) from error
         if parts.scheme not in _BACKENDS or "://" not in url:
             known = ", ".join(f"{scheme}://" for scheme in _BACKENDS)
-            raise InvalidSettingError(f"{_shown(url)!r} is no queue URL; it starts with one of {known}")
+            raise InvalidSettingError(f"{shown_url(url)!r} is no queue URL; it starts with one of {known}")
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         settings = dict(pairs)
         if len(settings) != len(pairs):
-            raise InvalidSettingError(f"a setting comes twice in {_shown(url)!r}")
+            raise InvalidSettingError(f"a setting comes twice in {shown_url(url)!r}")
+        if _has_late_userinfo(parts):
+            raise InvalidSettingError(
+                f"{shown_url(url)!r} has an @ where none belongs: percent-encode / ? # and @ in its password"
+            )
         return cls(parts.scheme, parts, settings)
+
+    def __repr__(self) -> str:
+        return f"QueueURL({shown_url(self.parts.geturl())!r})"
 
     def take(self, name: str, convert: Callable[[str], _T], default: _T) -> _T:
         """Remove and convert one setting.
@@ -106,7 +115,8 @@ class QueueURL:
         try:
             return convert(text)
         except ValueError as error:
-            raise InvalidSettingError(f"{name}={text} in the queue URL: {error}") from error
+            shown = "***" if is_secret(name) else text
+            raise InvalidSettingError(f"{name}={shown} in the queue URL: {error}") from error
 
     def name(self) -> str:
         """`name`: which queue within a store; letters, digits, `.`, `_`, `-`. Default `default`."""
@@ -127,6 +137,13 @@ class QueueURL:
         if self.settings:
             unknown = ", ".join(sorted(self.settings))
             raise InvalidSettingError(f"{self.scheme}:// has no setting {unknown}; docs/backends.md lists them")
+
+
+def _has_late_userinfo(parts: SplitResult) -> bool:
+    """Whether a password has ended the host too early, so that errors about what follows would show its rest."""
+    if parts.scheme in _LOCAL or "@" in parts.netloc:
+        return False
+    return "@" in parts.path + parts.fragment or ("@" in parts.query and "=" not in parts.query)
 
 
 def duration(text: str) -> timedelta:
@@ -154,11 +171,6 @@ def switch(text: str) -> bool:
     if text not in ("true", "false"):
         raise ValueError("it takes true or false")
     return text == "true"
-
-
-def _shown(url: str) -> str:
-    """`url` for a message: without its password, since messages end up in logs."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
 
 
 def _name(text: str) -> str:

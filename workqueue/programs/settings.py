@@ -15,6 +15,7 @@ from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.takes import Takes, choice
+from workqueue.shown import shown_url
 
 __all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "is_sqs", "queue_url"]
 
@@ -37,7 +38,7 @@ def queue_url(given: str | None, environ: Mapping[str, str]) -> str:
     # into the wrong queue goes unnoticed.
     if given and given == from_url and from_go not in (None, from_url):
         raise InvalidSettingError(
-            f"WORKQUEUE_URL and WORKQUEUE_MODE name two queues ({from_go} is the second): set one of them"
+            f"WORKQUEUE_URL and WORKQUEUE_MODE name two queues ({shown_url(from_go)} is the second): set one of them"
         )
     return given or from_go or DEFAULT_URL
 
@@ -88,17 +89,20 @@ class QueueFlags:
         if is_sqs(url) and sqs:
             return url
         if is_sqs(url):
-            raise InvalidSettingError(f"--queue {url} is an SQS queue: enqueue can send to it, this takes one of ours")
+            raise InvalidSettingError(
+                f"--queue {shown_url(url)} is an SQS queue: enqueue can send to it, this takes one of ours"
+            )
         if not is_receiver(url):
             with naming("--queue or WORKQUEUE_URL"):
                 QueueURL.parse(url)
         if is_receiver(url) and not receiver:
             raise InvalidSettingError(
-                f"--queue {url} is a receiver: enqueue and get can ask it, this takes the queue's URL"
+                f"--queue {shown_url(url)} is a receiver: enqueue and get can ask it, this takes the queue's URL"
             )
         if url.startswith("memory:") and not memory:
             raise InvalidSettingError(
-                f"--queue {url} lives inside one process, where no other program finds it; use it with dispatcher serve"
+                f"--queue {shown_url(url)} lives inside one process, where no other program finds it; "
+                "use it with dispatcher serve"
             )
         return url
 

@@ -22,6 +22,7 @@ from workqueue.rpc.bearer import AddToken
 from workqueue.rpc.credentials import channel_credentials
 from workqueue.rpc.limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from workqueue.rpc.renewal import RenewedChannel
+from workqueue.shown import shown_url
 
 __all__ = ["Address", "Diagnosis", "Probe", "diagnose", "open_channel"]
 
@@ -66,9 +67,11 @@ class Address:
             tls, default = _SCHEMES[parts.scheme]
             port = parts.port or default  # raises ValueError beyond 65535
         except (KeyError, ValueError):
-            raise InvalidSettingError(f"{text!r} is no address of a gRPC server; it takes {_ALLOWED}") from None
+            raise InvalidSettingError(
+                f"{shown_url(text)!r} is no address of a gRPC server; it takes {_ALLOWED}"
+            ) from None
         if not parts.hostname or port is None or _has_more(parts):
-            raise InvalidSettingError(f"{text!r} is not just a host and a port; it takes {_ALLOWED}")
+            raise InvalidSettingError(f"{shown_url(text)!r} is not just a host and a port; it takes {_ALLOWED}")
         return cls(parts.hostname, port, tls)
 
     def __str__(self) -> str:

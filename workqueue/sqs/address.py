@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from workqueue.backends.url import duration
 from workqueue.errors import InvalidSettingError
+from workqueue.shown import shown_url
 
 __all__ = ["SCHEME", "Address"]
 
@@ -54,12 +55,14 @@ class Address:
         """
         parts = urlsplit(url)
         if not url.startswith(SCHEME) or not parts.netloc or not _PATH.fullmatch(parts.path):
-            raise InvalidSettingError(f"{url!r} names no SQS queue: {_TAKES}")
+            raise InvalidSettingError(f"{shown_url(url)!r} names no SQS queue: {_TAKES}")
         settings = dict(parse_qsl(parts.query, keep_blank_values=True))
         region = _REGION.search(parts.hostname or "")
         endpoint = settings.pop("endpoint", f"https://{parts.netloc}")
         if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).netloc:
-            raise InvalidSettingError(f"endpoint={endpoint} in the SQS URL: it takes http://host:port or https://host")
+            raise InvalidSettingError(
+                f"endpoint={shown_url(endpoint)} in the SQS URL: it takes http://host:port or https://host"
+            )
         place = settings.pop("region", region[1] if region else None)
         patience = _patience(settings.pop("patience", "30s"))
         if settings:

@@ -65,7 +65,7 @@ def test_a_url_says_how() -> None:
     ("url", "line"),
     [
         ("redis://a,b", "redis:// takes one host; several go with redis+sentinel or redis+cluster"),
-        ("redis://a:port", "'a:port' in the queue URL is no host or host:port"),
+        ("redis://a:port", "'a:***' in the queue URL is no host or host:port"),
         ("redis://a:70000", "'a:70000' in the queue URL is no host or host:port"),
         ("redis://a/main", "the path of redis:// ends with a database number, not 'main'"),
         ("redis+sentinel://a", "redis+sentinel:// names its master in the path: redis+sentinel://h1,h2/mymaster/0"),

@@ -14,6 +14,7 @@ from workqueue.errors import InvalidKeyError, InvalidSettingError
 from workqueue.interface import KeyStatus
 from workqueue.key import MAX_KEY_BYTES, validate_key
 from workqueue.lease import LeaseTimes
+from workqueue.shown import shown_url
 
 __all__ = ["DEFAULT_LEASE", "DEFAULT_REFRESH", "GCSSettings", "Place", "check_owner", "may_exist"]
 
@@ -79,7 +80,9 @@ class GCSSettings:
         """
         bucket = url.parts.netloc
         if not _BUCKET.fullmatch(bucket):
-            raise InvalidSettingError(f"gs://{bucket} names no bucket; write gs://BUCKET or gs://BUCKET/PREFIX")
+            raise InvalidSettingError(
+                f"{shown_url(f'gs://{bucket}')} names no bucket; write gs://BUCKET or gs://BUCKET/PREFIX"
+            )
         emulator = environment.get(_EMULATOR, "")
         endpoint = url.take("endpoint", _endpoint, _endpoint(emulator) if emulator else _PUBLIC)
         return cls(

@@ -21,6 +21,7 @@ from workqueue.backends.redis.blocking import BlockingConnection
 from workqueue.backends.redis.errors import CONNECTION_ERRORS, typed_error
 from workqueue.backends.url import QueueURL, duration, switch
 from workqueue.errors import InvalidSettingError, StoreError, StoreUnavailableError, StoreUnusableError
+from workqueue.shown import shown_url
 
 __all__ = ["Address", "Locator", "RedisSettings"]
 
@@ -217,7 +218,7 @@ def _address(text: str, default_port: int) -> Address:
     if not colon:
         host, port = text, str(default_port)
     if not port.isdigit() or not 0 < int(port) < 65536:
-        raise InvalidSettingError(f"{text!r} in the queue URL is no host or host:port")
+        raise InvalidSettingError(f"{shown_url(text)!r} in the queue URL is no host or host:port")
     return Address(host.strip("[]") or "localhost", int(port))
 
 

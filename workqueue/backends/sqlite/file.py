@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from workqueue.backends.sqlite.boot import boot_id_of
 from workqueue.backends.url import QueueURL, duration
 from workqueue.errors import InvalidSettingError
+from workqueue.shown import shown_url
 
 __all__ = ["QueueFile", "file_of"]
 
@@ -63,7 +64,7 @@ def _path(url: QueueURL) -> str:
     path = unquote(parts.path[1:])
     if parts.netloc or parts.fragment or not path or path == ":memory:" or "\0" in path:
         raise InvalidSettingError(
-            f"{parts.geturl()!r} names no file: write sqlite:///relative.db or sqlite:////absolute/path.db, "
+            f"{shown_url(parts.geturl())!r} names no file: write sqlite:///relative.db or sqlite:////absolute/path.db, "
             "'#' and '?' in a name as %23 and %3F; for a queue in memory use memory://"
         )
     return os.path.abspath(path)
