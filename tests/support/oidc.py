@@ -28,6 +28,8 @@ class Issuer:
         self.down = False
         self.fetches = 0
         self.discovery: dict[str, object] = {}
+        self.answer: Response | None = None  # instead of the keys
+        self.details: dict[str, str | None] = {"use": "sig"}  # of each key; what is None is left out
         self._keys: dict[str, Any] = {}
         self.add_key("first")
 
@@ -37,7 +39,7 @@ class Issuer:
     def add_rsa_key(self, kid: str) -> None:
         self._keys[kid] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
-    def token(self, kid: str | None = "first", **changes: object) -> str:
+    def token(self, kid: str | None = "first", algorithm: str = "", **changes: object) -> str:
         """A good token for `https://me`, but for what is changed; a claim changed to None is left out."""
         now = datetime.now(UTC)
         claims = {
@@ -48,7 +50,7 @@ class Issuer:
             "exp": now + timedelta(hours=1),
         } | changes
         key = self._keys[kid or "first"]
-        algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+        algorithm = algorithm or ("RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256")
         headers = {"kid": kid} if kid else None
         return jwt.encode({name: value for name, value in claims.items() if value is not None}, key, algorithm, headers)
 
@@ -66,13 +68,14 @@ class Issuer:
 
     async def _publish(self, request: Request) -> Response:
         self.fetches += 1
-        return JSONResponse({"keys": [_published(kid, key) for kid, key in self._keys.items()]})
+        return self.answer or JSONResponse({"keys": [self.published(kid) for kid in self._keys]})
 
-
-def _published(kid: str, key: Any) -> dict[str, object]:
-    kind: Any = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
-    published: dict[str, object] = json.loads(kind.to_jwk(key.public_key()))
-    return published | {"kid": kid, "use": "sig"}
+    def published(self, kid: str) -> dict[str, object]:
+        """The public half of a key, as a JWK."""
+        key = self._keys[kid]
+        kind: Any = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
+        published = json.loads(kind.to_jwk(key.public_key())) | {"kid": kid} | self.details
+        return {name: value for name, value in published.items() if value is not None}
 
 
 class MetadataServer:

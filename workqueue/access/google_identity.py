@@ -12,6 +12,7 @@ import aiohttp
 
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
+from workqueue.shown import describe
 
 __all__ = ["METADATA_HOST", "GoogleIDToken"]
 
@@ -81,9 +82,7 @@ class GoogleIDToken:
             ):
                 return (await response.text()).strip()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise StoreUnavailableError(
-                f"no Google ID token from {self._url}: {str(error) or type(error).__name__}"
-            ) from error
+            raise StoreUnavailableError(f"no Google ID token from {self._url}: {describe(error)}") from error
 
 
 def _expiry_us(token: str) -> int:
@@ -92,5 +91,5 @@ def _expiry_us(token: str) -> int:
         claims = token.split(".")[1]
         padded = claims + "=" * (-len(claims) % 4)
         return int(json.loads(base64.urlsafe_b64decode(padded))["exp"]) * 1_000_000
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreUnavailableError("the metadata server answered with something that is no ID token") from error

@@ -1,23 +1,20 @@
-"""Stages 1, 3, 5: who may call, by OpenID Connect tokens: signed by an issuer, for an audience, not expired."""
+"""Who may call, by OpenID Connect tokens: signed by an issuer, for an audience, not expired."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
-
-from workqueue.access.addresses import is_loopback
-from workqueue.access.tokens import TokenCheckUnavailableError, TokenRefusedError
-from workqueue.clock import Clock, SystemClock, duration_us
+from workqueue.access.tokens import TokenRefusedError
+from workqueue.clock import Clock, SystemClock
 from workqueue.errors import InvalidSettingError, MissingExtraError
+from workqueue.shown import shown_url
 
 try:
     import jwt
+
+    from workqueue.access.issuer_keys import IssuerKeys, SigningKey, check_issuer_url
 except ImportError as error:
     raise MissingExtraError(
         f"OIDC tokens need a library that is not installed ({error.name}): pip install 'workqueue-dispatcher[oidc]'"
@@ -25,16 +22,9 @@ except ImportError as error:
 
 __all__ = ["OIDCTokens"]
 
-log = logging.getLogger(__name__)
-
-# Signatures only an issuer can make. With the HS family, whoever knows the public key could sign as the issuer.
-_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _REQUIRED = ("exp", "iss", "aud", "sub")
 _LEEWAY = timedelta(seconds=30)
-_KEYS_LAST_US = duration_us(timedelta(hours=1))
-_REFETCH_US = duration_us(timedelta(seconds=10))
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
-_TRUSTED = {("https", False), ("https", True), ("http", True)}
+_LONGEST = 16 * 1024  # characters of a token
 
 
 class OIDCTokens:
@@ -63,31 +53,44 @@ class OIDCTokens:
     ) -> None:
         if not audience:
             raise InvalidSettingError("an OIDC audience is needed: tokens meant for others must not open this server")
-        self._issuer = _check_url(issuer)
+        self._issuer = check_issuer_url(issuer)
         self._audience = audience
         self._subjects = frozenset(subjects)
-        self._keys = _Keys(issuer, _check_url(jwks_url) if jwks_url else "", clock or SystemClock())
+        self._keys = IssuerKeys(issuer, check_issuer_url(jwks_url) if jwks_url else "", clock or SystemClock())
 
     async def verify(self, token: str) -> None:
+        if len(token) > _LONGEST:
+            raise TokenRefusedError(f"the token is longer than {_LONGEST} characters")
+        key = await self._keys.of(_key_id(token))
+        claims = self._claims(token, key)
+        email = claims.get("email") if claims.get("email_verified") is True else None
+        shown = {name for name in (claims["sub"], email) if isinstance(name, str)}
+        if self._subjects and not self._subjects & shown:
+            raise TokenRefusedError(f"the token is valid, but its subject {claims['sub']!r} may not call this server")
+
+    def _claims(self, token: str, key: SigningKey) -> dict[str, Any]:
         try:
-            key = await self._keys.of(jwt.get_unverified_header(token).get("kid"))
-            claims = jwt.decode(
+            return jwt.decode(
                 token,
-                key,
-                algorithms=_ALGORITHMS,
+                key.key,
+                algorithms=key.algorithms,
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=_LEEWAY,
                 options={"require": list(_REQUIRED)},
             )
         except jwt.PyJWTError as error:
-            raise TokenRefusedError(_explain(error, self._audience, self._issuer)) from error
-        self._check_subject(claims)
+            raise TokenRefusedError(_explain(error, self._audience, shown_url(self._issuer))) from error
+        except Exception as error:
+            raise TokenRefusedError("the token is not valid") from error  # whatever nonsense does to the library
 
-    def _check_subject(self, claims: Mapping[str, Any]) -> None:
-        shown = {claims["sub"], claims.get("email") if claims.get("email_verified") is True else None}
-        if self._subjects and not self._subjects & shown:
-            raise TokenRefusedError(f"the token is valid, but its subject {claims['sub']!r} may not call this server")
+
+def _key_id(token: str) -> str | None:
+    try:
+        kid = jwt.get_unverified_header(token).get("kid")
+    except Exception as error:
+        raise TokenRefusedError("the token is not valid: it has no header that can be read") from error
+    return None if kid is None else str(kid)
 
 
 def _explain(error: jwt.PyJWTError, audience: str, issuer: str) -> str:
@@ -102,79 +105,3 @@ def _explain(error: jwt.PyJWTError, audience: str, issuer: str) -> str:
             return f"the token is not signed by {issuer}"
         case _:
             return f"the token is not valid: {error}"
-
-
-class _Keys:
-    """The issuer's public keys: fetched when first needed, again when an hour old or when a token names a new one."""
-
-    def __init__(self, issuer: str, jwks_url: str, clock: Clock) -> None:
-        self._issuer = issuer
-        self._jwks_url = jwks_url
-        self._clock = clock
-        self._known: dict[str | None, jwt.PyJWK] = {}
-        self._fetched_us = self._tried_us = 0
-        self._lock = asyncio.Lock()
-
-    async def of(self, kid: str | None) -> jwt.PyJWK:
-        if self._due(kid):
-            async with self._lock:  # one fetch for all who wait
-                if self._due(kid):
-                    await self._refresh()
-        if kid is None and len(self._known) == 1:
-            return next(iter(self._known.values()))
-        try:
-            return self._known[kid]
-        except KeyError:
-            raise TokenRefusedError(f"the token is signed with a key that {self._issuer} does not publish") from None
-
-    def _due(self, kid: str | None) -> bool:
-        now_us = self._clock.steady_us()
-        if self._tried_us and now_us - self._tried_us < _REFETCH_US:
-            if not self._known:
-                raise TokenCheckUnavailableError(f"the keys of {self._issuer} cannot be fetched at the moment")
-            return False  # made-up key ids must not make us hammer the issuer
-        unknown = kid not in self._known if kid else not self._known
-        return unknown or now_us - self._fetched_us >= _KEYS_LAST_US
-
-    async def _refresh(self) -> None:
-        self._tried_us = self._clock.steady_us()
-        try:
-            self._known = await self._fetch()
-            self._fetched_us = self._tried_us
-        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
-            if not self._known:
-                raise TokenCheckUnavailableError(
-                    f"the keys of {self._issuer} cannot be fetched: {_line(error)}"
-                ) from error
-            log.warning("still using the keys of %s fetched earlier: %s", self._issuer, _line(error))
-
-    async def _fetch(self) -> dict[str | None, jwt.PyJWK]:
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            jwks_url = self._jwks_url or await self._discover(session)
-            keys = jwt.PyJWKSet.from_dict(await _document(session, jwks_url))
-        return {key.key_id: key for key in keys}
-
-    async def _discover(self, session: aiohttp.ClientSession) -> str:
-        found = await _document(session, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
-        if found.get("issuer") != self._issuer:  # OpenID Connect Discovery 1.0, section 4.3
-            raise ValueError(f"its discovery document is that of another issuer, {found.get('issuer')!r}")
-        return _check_url(str(found.get("jwks_uri")))
-
-
-async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    async with session.get(url, raise_for_status=True) as response:
-        found = await response.json(content_type=None)
-    if not isinstance(found, dict):
-        raise ValueError(f"{url} is no JSON object")
-    return found
-
-
-def _check_url(url: str) -> str:
-    parts = urlsplit(url)
-    if not parts.hostname or (parts.scheme, is_loopback(parts.hostname)) not in _TRUSTED:
-        raise InvalidSettingError(f"{url!r} is no https URL: whoever answers there decides whom this server trusts")
-    return url
-
-
-def _line(error: Exception) -> str:
-    return str(error) or type(error).__name__
