@@ -1,7 +1,7 @@
 """Stages 4-6: the attempts under way in this process: each calls the callback for one key and settles the result.
 
-An attempt is one task. Nobody but us holds it, and we cancel it only while its callback runs, so a settle is never cut
-short: that is cheaper than a shield and leaves no gap. Who is cancelled (a round, the loop) asks its attempts to stop
+An attempt is one task, which nobody can cancel but while its callback runs, so a settle is never cut short: that is
+cheaper than a shield and leaves no gap. Who is cancelled (a round, the loop) asks its attempts to stop
 and waits for them.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Self
 from dispatcher.blocked import LoopWatch
 from dispatcher.callback import LeasedAttempt
 from dispatcher.overdue import RunTimes
-from dispatcher.running import CallbackRun
+from dispatcher.running import AttemptTask, CallbackRun
 from dispatcher.settle import Settling
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
@@ -69,6 +69,9 @@ class Attempts:
         self._change: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
+        owner = asyncio.current_task()
+        assert owner is not None
+        self._owner = owner
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -117,9 +120,11 @@ class Attempts:
                 run = limits.run(owned, now_us)
             self._runs[owned] = run
             run.sent = sent
+            run.owner = self._owner
             began(owned, now_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
-            run.task = asyncio.Task(attempt(run), loop=loop)
+            run.task = AttemptTask(attempt(run), loop=loop)
+            run.task.run = run
             owned.lost.subscribe(run.lose)
         self._run_times.start()
         self._loop_watch.start()

@@ -7,6 +7,7 @@ dead-lettered, where an operator finds it, and not silently dropped.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -108,6 +109,8 @@ def decide(end: End, result: object, attempts: int, settings: DispatcherSettings
             return _judged(TimeoutError(text), attempts, settings)
         case "expired":
             return _judged(ExpiredError("the callback ran until the deadline of its key"), attempts, settings)
+        case "cancelled":
+            return _judged(_cancelled(result), attempts, settings)
         case "cut short":
             return RELEASE
         case "lost":
@@ -118,6 +121,11 @@ def decide(end: End, result: object, attempts: int, settings: DispatcherSettings
 
 def _judged(result: object, attempts: int, settings: DispatcherSettings) -> Decision:
     return judge(result, attempts, settings.max_retry, settings.chosen_backoff)
+
+
+def _cancelled(result: object) -> asyncio.CancelledError:
+    said = f": {result}" if str(result) else ""
+    return asyncio.CancelledError(f"the callback's task was cancelled, and not by the dispatcher{said}")
 
 
 def judge(result: object, attempts: int, max_retry: int, backoff: Backoff | None = None) -> Decision:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from dispatcher.settings import DispatcherSettings
 from workqueue.attempt import StillRunsError
@@ -20,7 +20,7 @@ from workqueue.clock import Clock, duration_us
 from workqueue.interface import OwnedInProgressKey
 from workqueue.outcomes import QueueKeys, RequeueAfter
 
-__all__ = ["END_GRACE", "CallbackRun", "End", "Stage", "Why"]
+__all__ = ["END_GRACE", "AttemptTask", "CallbackRun", "End", "Stage", "Why"]
 
 END_GRACE = timedelta(seconds=30)
 """How long a cancelled callback may take to end before its lease is given up and it counts as a runaway."""
@@ -45,21 +45,45 @@ Why = Literal[
 ]
 """Why the dispatcher asked a callback to end."""
 
-End = Literal["answered", "timed out", "expired", "cut short", "lost", "left"]
+End = Literal["answered", "timed out", "expired", "cancelled", "cut short", "lost", "left"]
 """How a run came to its end. Only what `answered` is judged by what the callback returned or raised.
 
 - `timed out`: its run time was over; `expired`: the deadline of its key has passed.
-- `cut short`: it ended because the process is stopping.
+- `cancelled`: its task was cancelled by something in the callback, such as a deadline of its own.
+- `cut short`: it ended because the dispatcher is stopping, or the event loop is ending.
 - `lost`: its key is another owner's now.
 - `left`: its lease was given up, or must be because a thread of it runs on.
 """
+
+
+class AttemptTask(asyncio.Task[None]):
+    """The task of one attempt, which others can cancel only while its callback runs.
+
+    A deadline that a callback forgot fires while its key is being settled, or later. A settle that it cut short would
+    leave the key to its lease, and its work would be done again. Only the end of the event loop cuts a settle short.
+    """
+
+    __slots__ = ("run",)
+
+    run: CallbackRun
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.run.is_calling:
+            return super().cancel(msg)
+        if not self.done():  # whether the loop ends shows once all of its tasks have been cancelled
+            self.get_loop().call_soon(self._cancel_at_the_end)
+        return False
+
+    def _cancel_at_the_end(self) -> None:
+        if self.run.is_torn_down and not self.done():
+            super().cancel()
 
 
 class CallbackRun:
     """The run of one callback, as its dispatcher sees it.
 
     `why` is set from `ending` on. `deadline_us` is the end of the run time, and from `ending` on the end of its grace.
-    `sent` is how many calls the target had answered when this one began.
+    `sent` is how many calls the target had answered when this one began. `owner` is the task of the round or loop.
 
     Args:
         owned: the key.
@@ -74,6 +98,7 @@ class CallbackRun:
         "_expires_us",
         "deadline_us",
         "owned",
+        "owner",
         "sent",
         "settings",
         "stage",
@@ -81,7 +106,8 @@ class CallbackRun:
         "why",
     )
 
-    task: asyncio.Task[None]
+    task: AttemptTask
+    owner: asyncio.Task[Any]
 
     def __init__(self, owned: OwnedInProgressKey, clock: Clock, settings: DispatcherSettings, deadline_us: int) -> None:
         self.owned = owned
@@ -147,9 +173,19 @@ class CallbackRun:
         return self.stage == "runaway" or self.stage == "unsettled"
 
     @property
+    def is_calling(self) -> bool:
+        """Whether the callback runs."""
+        return self.stage == "calling" or self.stage == "ending" or self.stage == "runaway"
+
+    @property
     def is_cancelled_by_others(self) -> bool:
         """Whether somebody else cancelled the task: the callback itself, or the end of the event loop."""
         return self.task.cancelling() > self._cancels
+
+    @property
+    def is_torn_down(self) -> bool:
+        """Whether the event loop is ending. Then it cancels every task, also the owner, which nobody else does."""
+        return self.owner.done() or self.owner.cancelling() > 0
 
     def end(self, result: object) -> End:
         """How the run came to its end, once the callback has returned or raised `result`."""
@@ -163,9 +199,9 @@ class CallbackRun:
             return "timed out"
         if self.why == "the deadline of its key has passed":
             return "expired"
-        return "cut short" if self._is_cut_short(result) else "answered"
-
-    def _is_cut_short(self, result: object) -> bool:
         if self.why is not None:  # the dispatcher is stopping
-            return isinstance(result, BaseException) and not isinstance(result, RequeueAfter | QueueKeys)
-        return self.is_cancelled_by_others
+            has_ended_by_it = isinstance(result, BaseException) and not isinstance(result, RequeueAfter | QueueKeys)
+            return "cut short" if has_ended_by_it else "answered"
+        if not self.is_cancelled_by_others:
+            return "answered"
+        return "cut short" if self.is_torn_down else "cancelled"

@@ -16,6 +16,7 @@ LOOP = "tests.dispatcher.test_loop:test_"
 RUN_TIME = "tests.dispatcher.test_run_time:test_"
 OUTAGES = "tests.dispatcher.test_outage:test_"
 DOWN = "tests.dispatcher.test_target_down:test_"
+OTHERS = "tests.dispatcher.test_cancelled_callback:test_"
 CANCELLATION = "tests.dispatcher.test_cancellation:test_"
 
 
@@ -50,6 +51,11 @@ DISPATCH_BUGS = [
         "an attempt that was cut short by a shutdown is spent",
         CANCELLATION + "the_loop_can_be_cancelled_at_every_await",
         (Edit(OUTCOME + "decide", 'case "cut short":', "case 'nothing':"),),
+    ),
+    DispatchBug(
+        "a callback whose task is cancelled by others is handed back unspent, for ever",
+        OTHERS + "a_callback_that_has_itself_cancelled_has_failed_and_is_given_up_as_any_other",
+        (Edit(RUN + "end", "if self.is_torn_down", "if True"),),
     ),
     DispatchBug(
         "a round that is cancelled while it leases keys forgets them",

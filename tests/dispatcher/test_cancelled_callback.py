@@ -1,0 +1,103 @@
+"""A callback whose task is cancelled by something of its own: a deadline, a cancel scope that leaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import dispatcher
+from dispatcher import Attempt, Dispatcher, DispatcherSettings
+from tests.support.dispatching import Recorder, SlowQueue, dead_letters, memory, pass_time, running, settle_down, state
+from workqueue import RequeueAfter
+from workqueue.handles import Owned
+from workqueue.testing import FakeClock
+
+MINUTE = timedelta(minutes=1)
+
+
+def cancel_me(message: str | None = None) -> Callable[[], object]:
+    task = asyncio.current_task()
+    assert task is not None
+    return lambda: task.cancel(message)
+
+
+class OwnDeadline:
+    """A callback that has itself cancelled, as a deadline of its own does."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, key: str, attempt: Attempt) -> None:
+        self.calls += 1
+        asyncio.get_running_loop().call_soon(cancel_me("superseded"))
+        await asyncio.Event().wait()
+
+
+class ClosedForNow(SlowQueue):
+    """A store that keeps who completes a key waiting."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=FakeClock())
+        self.asked, self.open = asyncio.Event(), asyncio.Event()
+
+    async def complete(self, owned: Owned) -> bool:
+        self.asked.set()
+        await self.open.wait()
+        return await super().complete(owned)
+
+
+async def test_a_callback_that_has_itself_cancelled_has_failed_and_is_given_up_as_any_other() -> None:
+    queue, callback, errors = memory(), OwnDeadline(), Recorder()
+    await queue.queue("a")
+    settings = DispatcherSettings(max_retry=3, backoff=lambda attempts: MINUTE)
+
+    async with running(Dispatcher(queue, callback, settings, errors=errors)):
+        await pass_time(queue, 10 * MINUTE)
+
+    text = "CancelledError: the callback's task was cancelled, and not by the dispatcher: superseded"
+    assert callback.calls == 3
+    assert errors.told == [("a", "requeued"), ("a", "requeued"), ("a", "dead-lettered")]
+    assert await dead_letters(queue) == {"a": text}
+
+
+async def test_a_round_fails_such_a_callback_too() -> None:
+    queue = memory()
+    await queue.queue("a")
+
+    await dispatcher.handle(queue, callback=OwnDeadline(), max_retry=1)
+
+    assert list(await dead_letters(queue)) == ["a"]
+
+
+async def test_what_a_callback_answers_counts_although_it_was_cancelled() -> None:
+    queue = memory()
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        cancel_me()()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise RequeueAfter(MINUTE) from None
+
+    await queue.queue("a")
+    await dispatcher.handle(queue, callback=reconcile)
+
+    assert (await state(queue, "a")).not_before is not None
+
+
+async def test_a_deadline_that_a_callback_forgot_cuts_no_settle_short() -> None:
+    queue, forgotten = ClosedForNow(), []
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        forgotten.append(cancel_me())
+
+    await queue.queue("a")
+    round_ = dispatcher.handle_async(queue, callback=reconcile)
+    await queue.asked.wait()
+    forgotten[0]()
+    await settle_down()
+    queue.open.set()
+    await round_
+
+    assert (await state(queue, "a")).status.name == "UNKNOWN"
