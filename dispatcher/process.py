@@ -95,7 +95,7 @@ class Process:
             dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
             fired = self.schedules.fired(queue) if self.schedules is not None else nullcontext()
             watched = self._watched(dispatcher.setup, dispatcher.health, front)
-            async with watched as trigger, _received(queue, front, grpc_port), fired:
+            async with watched as trigger, _received(queue, front, grpc_port, dispatcher.health), fired:
                 await run_until_signalled(dispatcher, trigger)
 
     async def answer(self, front: Front) -> None:
@@ -131,11 +131,13 @@ class Process:
                 await trigger.drain()
 
 
-def _received(queue: FullQueue, front: Front, grpc_port: int | None) -> AbstractAsyncContextManager[object]:
+def _received(
+    queue: FullQueue, front: Front, grpc_port: int | None, health: Health
+) -> AbstractAsyncContextManager[object]:
     """Take keys over gRPC until the block ends, where the process is to."""
     if grpc_port is None:
         return nullcontext()
-    return receive(queue, host=front.host, port=grpc_port, security=front.security)
+    return receive(queue, host=front.host, port=grpc_port, security=front.security, drains=lambda: health.draining)
 
 
 def _end_in(patience: timedelta, round_: Round) -> None:

@@ -11,12 +11,16 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.programs import Ended, Server, dispatcher, process, serving, workqueue
 from workqueue.routing import POLICIES
+from workqueue.rpc.wire import SERVICE
 
 ANY_PORTS = ["--grpc-port", "0", "--http-port", "0"]
 
@@ -339,3 +343,27 @@ def test_tokens_guard_the_trigger_and_the_receiver_but_not_the_probes(url: str, 
         assert status(http, "/", "open-sesame") == 200
         assert workqueue("enqueue", "k", *place).code == 1
         assert workqueue("enqueue", "k", *place, "--token-file", f"{tmp_path}/tokens").code == 0
+
+
+def test_the_receiver_of_a_process_that_drains_turns_callers_away(url: str, gate: socket.socket) -> None:
+    run(url, "enqueue", key_of(gate))
+    command = ["serve", "--callback", "tests.support.reconcilers:until_released", *ANY_PORTS, "--queue", url]
+    with serving("dispatcher.cli", *command) as it:
+        grpc_port = it.port("listening on")
+        running, _ = gate.accept()
+        before = health(grpc_port)
+        it.tell()
+        it.logged("draining")
+
+        assert (before, health(grpc_port)) == ("SERVING", "NOT_SERVING")
+        running.close()
+        assert it.ended() == 0
+
+
+def health(port: int) -> str:
+    """What the receiver's service says of itself."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = health_pb2.HealthCheckRequest(service=SERVICE)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(request, timeout=20)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

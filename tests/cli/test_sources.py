@@ -151,6 +151,13 @@ def test_a_setting_of_subscribe_that_is_wrong_stops_it_at_its_start(url: str, fl
     assert ended.err.count("\n") == 1
 
 
+def test_a_subscription_whose_queue_cannot_be_reached_is_alive_and_not_ready() -> None:
+    with serving("workqueue.cli", "subscribe", "--queue", "grpc://127.0.0.1:1", "--http-port", "0") as it:
+        place = f"http://127.0.0.1:{it.port('health and metrics on')}"
+
+        assert [status(f"{place}/{path}")[0] for path in ("healthz", "readyz")] == [200, 503]
+
+
 def test_a_cron_job_does_one_slot_of_a_resync(url: str) -> None:
     command = f"{sys.executable} -c \"print('a'); print('b')\""
     flags = ["--queue", url, "--period", "1h", "--every", "1h", "--once"]

@@ -13,14 +13,18 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.grpc import FailingQueue, channel_to, on_loop, refused
+from tests.support.reconcilers import complete
 from workqueue.access.security import ServerSecurity
 from workqueue.access.tokens import StaticTokens
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnavailableError
 from workqueue.interface import KeyState
-from workqueue.rpc.readiness import StoreReadiness
+from workqueue.readiness import of_store
 from workqueue.rpc.receiver import receive
+from workqueue.rpc.reconciler import serve
+from workqueue.rpc.scaler import scale
 from workqueue.rpc.server import GrpcServer
+from workqueue.rpc.sharding import route
 from workqueue.rpc.wire import SERVICE
 from workqueue.testing import FakeClock
 
@@ -71,6 +75,46 @@ async def test_a_server_that_drains_is_alive_and_not_ready() -> None:
         assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.NOT_SERVING]
 
 
+async def test_a_receiver_in_a_process_that_drains_is_alive_and_not_ready() -> None:
+    async with health_of(receive(MemoryQueue(), port=0, drains=lambda: True)) as health:
+        assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.NOT_SERVING]
+
+
+async def test_a_reconciler_that_drains_is_alive_and_not_ready() -> None:
+    server = serve(complete, port=0)
+    async with health_of(server) as health:
+        before = [await status(health, name) for name in ("", SERVICE)]
+        server.stop()
+
+        assert before == [Status.SERVING, Status.SERVING]
+        assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.NOT_SERVING]
+
+
+async def test_a_hyperqueue_is_ready_while_any_of_its_shards_can_be_reached() -> None:
+    async with receive(MemoryQueue(), port=0) as shard:
+        shards = ["grpc://127.0.0.1:1", f"grpc://127.0.0.1:{shard.port}"]
+        async with route(shards, port=0) as server, channel_to(server) as channel:
+            assert await status(health_pb2_grpc.HealthStub(channel), SERVICE) == Status.SERVING
+
+
+async def test_a_hyperqueue_that_reaches_no_shard_is_alive_and_not_ready(caplog: pytest.LogCaptureFixture) -> None:
+    async with route(["grpc://127.0.0.1:1"], port=0) as server, channel_to(server) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.NOT_SERVING]
+
+    assert "not ready: none of 1 shards can be reached within 3 s" in caplog.messages
+
+
+@pytest.mark.parametrize("down", [1, 2])
+async def test_a_scaler_is_ready_while_the_store_of_any_of_its_queues_works(down: int) -> None:
+    queues = {"a": DownQueue(), "b": MemoryQueue() if down == 1 else DownQueue()}
+    server = scale(queues, port=0)
+    async with health_of(server) as health:
+        ready = await status(health, "externalscaler.ExternalScaler")
+
+    assert ready == (Status.SERVING if down == 1 else Status.NOT_SERVING)
+
+
 @on_loop
 async def test_whoever_watches_learns_of_the_drain() -> None:
     server = receive(MemoryQueue(), port=0)
@@ -78,10 +122,9 @@ async def test_whoever_watches_learns_of_the_drain() -> None:
         watching = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         seen = aiter(watching)
         assert (await anext(seen)).status == Status.SERVING
-        leaving = asyncio.ensure_future(server.__aexit__(None, None, None))
+        server.stop()
         assert (await anext(seen)).status == Status.NOT_SERVING
         watching.cancel()
-        await leaving
 
 
 @on_loop
@@ -107,7 +150,7 @@ async def test_checks_need_no_token_but_a_watch_that_stays_does() -> None:
 @on_loop
 async def test_why_a_store_cannot_be_used_names_no_address_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     clock, queue = FakeClock(), DownQueue()
-    readiness = StoreReadiness(queue, clock)
+    readiness = of_store(queue, clock)
 
     for _ in range(3):
         assert "10.0.0.7" not in await readiness.why_unready() != ""
@@ -123,7 +166,7 @@ async def test_why_a_store_cannot_be_used_names_no_address_and_is_logged_once(ca
 @on_loop
 async def test_a_store_is_asked_once_for_all_who_ask_within_five_seconds() -> None:
     clock, queue = FakeClock(), DownQueue()
-    readiness = StoreReadiness(queue, clock)
+    readiness = of_store(queue, clock)
 
     await asyncio.gather(*(readiness.why_unready() for _ in range(10)))
     assert queue.asked == 1
@@ -139,4 +182,4 @@ async def test_a_store_that_does_not_answer_at_all_is_not_waited_for() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    assert await StoreReadiness(SilentQueue()).why_unready() != ""
+    assert await of_store(SilentQueue()).why_unready() != ""

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from workqueue.backends import open_queue
-from workqueue.cli.sources import PRIORITY, Always, SourceFlags, showing
+from workqueue.cli.sources import PRIORITY, SourceFlags, showing
 from workqueue.programs.access import HTTP_PORT, PORT
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.takes import Takes, whole
+from workqueue.readiness import of_store
 
 if TYPE_CHECKING:
     from workqueue.fallbacks import FullQueue
@@ -140,7 +141,7 @@ async def _subscribe(events: KeyFlags, place: Client | FullQueue, source: Source
             max_body=events.max_body,
         )
         async with showing(queue, source.listen, port, [subscription.route()]) as follow:
-            follow(Always())
+            follow(of_store(queue))
             await asyncio.Event().wait()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -17,10 +17,10 @@ from workqueue.equipment import Equipment
 from workqueue.errors import StoreUnavailableError, WorkQueueError
 from workqueue.interface import WorkQueue
 from workqueue.options import MAX_META_BYTES
+from workqueue.readiness import of_store
 from workqueue.rpc.limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
-from workqueue.rpc.readiness import StoreReadiness
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import Refusal, of_enqueue
 from workqueue.rpc.wire import options_of, state_message_of
@@ -46,6 +46,7 @@ def receive(
     host: str = "127.0.0.1",
     port: int = 8080,
     security: ServerSecurity | None = None,
+    drains: Callable[[], bool] = lambda: False,
 ) -> GrpcServer:
     """A server that puts what it is sent into `queue`; enter it, then `wait()`.
 
@@ -54,13 +55,19 @@ def receive(
         host: where to listen; another address than loopback needs TLS or `security.insecure`.
         port: 0 for any free one, found in the server's `port` once it is entered.
         security: TLS and tokens.
+        drains: whether the process around it drains; calls are answered then, and health checks turn callers away.
 
     Raises:
         InvalidSettingError: host, port and security do not go together.
     """
+    store = of_store(queue)
+
+    async def why_unready() -> str:
+        return "draining" if drains() else await store.why_unready()
+
     limits = receiver_limits(Equipment.of(queue).max_payload)
     listen = Listen(host, port, security or ServerSecurity(), limits)
-    return GrpcServer(Receiver(queue), listen, why_unready=StoreReadiness(queue).why_unready)
+    return GrpcServer(Receiver(queue), listen, why_unready=why_unready)
 
 
 class Receiver(WorkqueueServiceServicer):

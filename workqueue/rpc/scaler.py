@@ -20,6 +20,7 @@ from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, StoreError
 from workqueue.fallbacks import FullQueue
 from workqueue.optional import Counts
+from workqueue.readiness import any_of, of_store
 from workqueue.rpc.pb import externalscaler_pb2 as pb
 from workqueue.rpc.pb.externalscaler_pb2_grpc import ExternalScalerServicer, add_ExternalScalerServicer_to_server
 from workqueue.rpc.server import GrpcServer, Listen, Service
@@ -65,7 +66,10 @@ def scale(
         raise InvalidSettingError("a scaler needs a queue to count")
     service = Service("externalscaler.ExternalScaler", add_ExternalScalerServicer_to_server)
     servicer = Scaler(queues, clock or SystemClock())
-    return GrpcServer(servicer, Listen(host, port, security or ServerSecurity()), service=service)
+    listen = Listen(host, port, security or ServerSecurity())
+    return GrpcServer(
+        servicer, listen, service=service, why_unready=any_of([of_store(each) for each in queues.values()])
+    )
 
 
 class _Sized:

@@ -132,7 +132,6 @@ class GrpcServer:
     async def __aexit__(self, *exc_info: object) -> None:
         with self._until_left:  # a second signal must not end the process while it drains
             self.stop()
-            self._health.changed()
             try:
                 if self._drain is not None:
                     await self._drain.drain()
@@ -150,6 +149,7 @@ class GrpcServer:
     def stop(self) -> None:
         """Let `wait` return. Nothing is drained before the block is left."""
         self._stopping.set()
+        self._health.changed()
 
     async def wait(self) -> None:
         """Return once somebody called `stop`, or a signal came in; then leave the block, which drains.

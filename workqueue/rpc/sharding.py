@@ -6,9 +6,11 @@ of the keys when a shard is added or removed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -17,6 +19,7 @@ import grpc
 from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.errors import InvalidSettingError
+from workqueue.readiness import Readiness
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
@@ -37,6 +40,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", covariant=True)
 _TIMEOUT_SECONDS = 30.0
+_PATIENCE_SECONDS = 3.0
 _IN_TIME = 0.9  # of the time that the caller has left, so that it learns which shard it was
 
 
@@ -107,7 +111,17 @@ async def route(
     async with AsyncExitStack() as stack:
         secured = [shard_security(shard) if shard_security else ClientSecurity() for shard in shards]
         opened = [await _open(stack, *each) for each in zip(addresses, secured, strict=True)]
-        yield await stack.enter_async_context(GrpcServer(Router(opened, choose), listen))
+        ready = Readiness(partial(_none_reached, [shard.channel for shard in opened]), "no shard can be reached")
+        yield await stack.enter_async_context(GrpcServer(Router(opened, choose), listen, why_unready=ready.why_unready))
+
+
+async def _none_reached(channels: Sequence[grpc.aio.Channel]) -> str:
+    """Why no call can be passed on; '' if there is a connection to any of the shards."""
+    tries = [asyncio.ensure_future(channel.channel_ready()) for channel in channels]
+    done, waiting = await asyncio.wait(tries, timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
+    return "" if done else f"none of {len(tries)} shards can be reached within {_PATIENCE_SECONDS:g} s"
 
 
 def _hash_of(name: str) -> Callable[[Sequence[str]], Choose]:
@@ -126,7 +140,7 @@ def _distinct(addresses: Sequence[Address]) -> Sequence[Address]:
 
 async def _open(stack: AsyncExitStack, address: Address, security: ClientSecurity) -> Shard:
     channel = await stack.enter_async_context(open_channel(address, security))
-    return Shard(str(address), WorkqueueServiceStub(channel))
+    return Shard(str(address), channel, WorkqueueServiceStub(channel))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,7 @@ class Shard:
     """One receiver behind a router."""
 
     name: str
+    channel: grpc.aio.Channel
     stub: WorkqueueServiceAsyncStub
 
 
