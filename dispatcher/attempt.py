@@ -40,7 +40,7 @@ class Attempts:
 
     Args:
         setup: what to call and how.
-        patient: whether a settle waits for a store that is down, as long as the lease lives.
+        patient: whether a settle that the store fails or refuses is tried again, as long as the lease lives.
         on_fatal: called when `fatal` is set.
     """
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 from dispatcher.decision import LEAVE, LOST, UNREACHED, Decision, decide
 from dispatcher.outage import TargetSilentError, TargetUnavailableError
@@ -13,19 +15,24 @@ from dispatcher.report import Reports
 from dispatcher.running import CallbackRun, End
 from dispatcher.setup import Setup
 from workqueue.clock import LATEST_US, duration_us, from_us
-from workqueue.errors import StoreUnavailableError
+from workqueue.errors import StoreError, WorkQueueError
 from workqueue.interface import OwnedInProgressKey
+from workqueue.lease import DEFAULT_LEASE
 from workqueue.metrics import SettleOutcome
 from workqueue.options import Options
 from workqueue.outcomes import QueueKey
+from workqueue.shown import describe
 from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["Settling"]
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_BUG_PATIENCE_US = DEFAULT_LEASE.duration_us  # for what is no error of ours: a bug would hold its key for ever
 
 
 class Settling:
@@ -33,7 +40,7 @@ class Settling:
 
     Args:
         setup: the queue, the rules, where to report.
-        patient: try again for as long as the lease lives when the store is unavailable.
+        patient: try again for as long as the lease lives, whatever the store says.
     """
 
     def __init__(self, setup: Setup, *, patient: bool) -> None:
@@ -106,10 +113,14 @@ class Settling:
     async def _store_keys(self, run: CallbackRun, decision: Decision) -> Decision:
         """Store the keys that the attempt asked for; only then may it complete, so that none can be forgotten."""
         now_us = self._clock.wall_us()
+        store = partial(self._queue.queue_many, [(asked.key, _options(asked, now_us)) for asked in decision.keys])
         try:
-            await self._queue.queue_many([(asked.key, _options(asked, now_us)) for asked in decision.keys])
+            try:
+                await store()
+            except Exception as error:  # noqa: BLE001 - as in _apply
+                await self._again(run, error, store)
         except Exception as error:  # noqa: BLE001 - fails the attempt as if it had raised this
-            return decide("answered", error, run.owned.attempts, run.settings)
+            return decide("left" if run.is_left else "answered", error, run.owned.attempts, run.settings)
         return decision
 
     async def _apply(self, run: CallbackRun, decision: Decision) -> SettleOutcome:
@@ -119,26 +130,48 @@ class Settling:
         if decision is LEAVE:
             run.owned.abandon()
             return "unsettled"
-        owned, pause = run.owned, _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return decision.outcome if await _verb(owned, decision) else "lost"
-            except StoreUnavailableError as error:
-                if not self._patient or owned.lost.is_set() or run.is_left:
-                    return self._give_up(owned, error)
-                extra = {"key": owned.key, "queue": self._metrics.name}
-                log.warning("settling key %r failed, trying again: %s", owned.key, error, extra=extra)
-            except Exception as error:  # noqa: BLE001 - one key's trouble must not end the others
-                return self._give_up(owned, error)
+        try:
+            applied = await _verb(run.owned, decision)
+        except Exception as error:  # noqa: BLE001 - one key's trouble must not end the others
+            return await self._apply_again(run, decision, error)
+        return decision.outcome if applied else "lost"
+
+    async def _apply_again(self, run: CallbackRun, decision: Decision, error: Exception) -> SettleOutcome:
+        try:
+            applied = await self._again(run, error, partial(_verb, run.owned, decision))
+        except Exception as last:  # noqa: BLE001 - as in _apply
+            return self._give_up(run.owned, last)
+        return decision.outcome if applied else "lost"
+
+    async def _again(self, run: CallbackRun, error: Exception, step: Callable[[], Awaitable[_T]]) -> _T:
+        """Take a step that failed with `error` again, for as long as there is patience; raises its last error."""
+        extra = {"key": run.owned.key, "queue": self._metrics.name}
+        pause, until_us = _FIRST_PAUSE_SECONDS, self._clock.steady_us() + _BUG_PATIENCE_US
+        while self._is_patient(run, error, until_us):
+            log.warning("settling key %r failed, trying again: %s", run.owned.key, describe(error), extra=extra)
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            try:
+                return await step()
+            except Exception as failed:  # noqa: BLE001 - as in _apply
+                error = failed
+        raise error
+
+    def _is_patient(self, run: CallbackRun, error: Exception, until_us: int) -> bool:
+        """Whether to try again: a store that refuses a user for a moment is no better than one that is down."""
+        if not self._patient or run.owned.lost.is_set() or run.is_left:
+            return False
+        if isinstance(error, WorkQueueError):  # else the call is wrong, or the queue is closed
+            return isinstance(error, StoreError)
+        return self._clock.steady_us() < until_us
 
     def _give_up(self, owned: OwnedInProgressKey, error: Exception) -> SettleOutcome:
         """The store failed: leave the key to its lease, so that somebody finds it."""
         self.errors.append(error)
         owned.abandon()
         extra = {"key": owned.key, "queue": self._metrics.name}
-        log.error("key %r could not be settled: %s", owned.key, error, extra=extra)
+        message = "key %r could not be settled, and runs again once its lease has lapsed: %s"
+        log.error(message, owned.key, describe(error), extra=extra)
         return "unsettled"
 
 

@@ -14,8 +14,8 @@ from workqueue.backoff import Backoff, backoff_for
 
 __all__ = ["ORPHAN_ERROR", "orphan_wait"]
 
-ORPHAN_ERROR = "OrphanedError: the process that had this key in progress stopped renewing its lease"
-"""What a dead letter says when its key's last attempt was cut off by a crash."""
+ORPHAN_ERROR = "OrphanedError: its lease lapsed, since its process died or was cut off from the store"
+"""What a dead letter says when nobody settled its key's last attempt."""
 
 
 def orphan_wait(attempts: int, max_retry: int, hook: Backoff | None = None) -> timedelta | None:

@@ -111,7 +111,12 @@ DISPATCH_BUGS = [
     DispatchBug(
         "the loop gives up a settle at the first refusal of the store",
         LOOP + "a_settle_waits_for_a_store_that_is_down",
-        (Edit(SETTLE + "_apply", "if not self._patient or", "if True or"),),
+        (Edit(SETTLE + "_is_patient", "if not self._patient or", "if True or"),),
+    ),
+    DispatchBug(
+        "the loop waits for a store that is down, and not for one that refuses it",
+        "tests.dispatcher.test_settle:test_a_settle_waits_for_a_store_that_refuses_it_for_a_moment",
+        (Edit(SETTLE + "_is_patient", "isinstance(error, StoreError)", "'Unavailable' in type(error).__name__"),),
     ),
     DispatchBug(
         "a callback may run for ever",

@@ -117,10 +117,11 @@ async def _at_a_distance(step: Callable[..., Coroutine[Any, Any, _T]], *args: ob
 
 
 class FragileQueue(MemoryQueue):
-    """A store whose steps fail as often as `broken` says; `steps` are those that were asked of it."""
+    """A store whose steps fail as often as `broken` says, with an `error`; `steps` are those that were asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: type[Exception] = StoreUnavailableError) -> None:
         super().__init__(clock=FakeClock())
+        self.error = error
         self.broken: Counter[str] = Counter()
         self.steps: list[str] = []
 
@@ -128,7 +129,7 @@ class FragileQueue(MemoryQueue):
         self.steps.append(name)
         if self.broken[name] > 0:
             self.broken[name] -= 1
-            raise StoreUnavailableError(f"{name} failed")
+            raise self.error(f"{name} failed")
 
     async def lease(self, request: LeaseRequest) -> Leased:
         self._step("lease")

@@ -1,0 +1,89 @@
+"""A settle that the store fails or refuses: how long the loop tries again, and what it says."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from dispatcher import Attempt, Dispatcher, DispatcherSettings
+from tests.support.dispatching import (
+    FragileQueue,
+    Ledger,
+    dead_letters,
+    nothing,
+    pass_time,
+    running,
+    settle_down,
+    states,
+)
+from workqueue import InvalidOptionsError, QueueKey, QueueKeys
+from workqueue.errors import StoreUnusableError
+
+SECOND = timedelta(seconds=1)
+LAST_ATTEMPT = DispatcherSettings(max_retry=1)
+
+
+async def test_a_settle_waits_for_a_store_that_refuses_it_for_a_moment() -> None:
+    queue, ledger = FragileQueue(StoreUnusableError), Ledger()
+    await queue.queue("a")
+    queue.broken["complete"] = 4
+
+    async with running(Dispatcher(queue, ledger, LAST_ATTEMPT)):
+        await pass_time(queue, 60 * SECOND)
+
+    assert ledger.called == {"a": 1}
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+async def test_a_settle_waits_as_long_as_its_lease_is_kept() -> None:
+    queue, ledger = FragileQueue(StoreUnusableError), Ledger()
+    await queue.queue("a")
+    queue.broken["complete"] = 1000
+
+    async with running(Dispatcher(queue, ledger, LAST_ATTEMPT)):
+        await pass_time(queue, timedelta(minutes=10))
+        queue.broken["complete"] = 0
+        await pass_time(queue, 10 * SECOND)
+
+    assert ledger.called == {"a": 1}
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+async def test_keys_that_an_attempt_asks_for_wait_for_the_store_too() -> None:
+    queue = FragileQueue(StoreUnusableError)
+    queue.broken["queue_many"] = 4
+
+    async def reconcile(key: str, attempt: Attempt) -> QueueKeys | None:
+        return QueueKeys(QueueKey("b", delay=timedelta(hours=1))) if key == "a" else None
+
+    await queue.queue("a")
+    async with running(Dispatcher(queue, reconcile, LAST_ATTEMPT)):
+        await pass_time(queue, 10 * SECOND)
+
+    assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "QUEUED"}
+
+
+async def test_a_bug_of_a_backend_does_not_hold_its_key_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    queue = FragileQueue(TypeError)
+    await queue.queue("a")
+    queue.broken["complete"] = 1000
+
+    async with running(Dispatcher(queue, nothing, LAST_ATTEMPT)):
+        await pass_time(queue, 60 * SECOND)
+
+    assert list(await dead_letters(queue)) == ["a"]
+    assert "key 'a' could not be settled, and runs again once its lease has lapsed: TypeError: complete failed" in (
+        caplog.text
+    )
+
+
+async def test_a_call_that_is_wrong_is_not_tried_again() -> None:
+    queue = FragileQueue(InvalidOptionsError)
+    await queue.queue("a")
+    queue.broken["complete"] = 1
+
+    async with running(Dispatcher(queue, nothing)):
+        await settle_down()
+
+    assert queue.steps.count("complete") == 1
