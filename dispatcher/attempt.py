@@ -21,6 +21,7 @@ from dispatcher.running import AttemptTask, CallbackRun
 from dispatcher.settle import Settling
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
+from workqueue.attempt import as_one
 from workqueue.clock import duration_us, wait_first
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
@@ -192,7 +193,7 @@ class Attempts:
         try:
             return await self._callback(run.owned.key, LeasedAttempt(run))
         except BaseException as error:  # noqa: BLE001 - whatever a callback raises decides about its key only
-            return error
+            return as_one(error)
 
     async def _settle(self, run: CallbackRun, result: object) -> SettleOutcome:
         if run.stage != "runaway":

@@ -22,6 +22,7 @@ from dispatcher.controller_probes import ControllerProbes
 from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.settings import DispatcherSettings
+from workqueue.attempt import as_one
 from workqueue.backends import open_queue
 from workqueue.errors import InfrastructureError, InvalidSettingError
 from workqueue.fallbacks import FullQueue
@@ -159,11 +160,14 @@ class Controller:
         async def reconcile(key: str, attempt: Attempt) -> Outcome | None:
             try:
                 return await self._reconcile(cluster, key, attempt)
-            except ConflictError as error:
+            except Exception as raised:
+                error = as_one(raised)
+                if isinstance(error, UnreachableError):
+                    raise InfrastructureError(error) from error
+                if not isinstance(error, ConflictError):
+                    raise
                 log.info("%r is reconciled again, its cache was behind: %s", key, error, extra={"key": key})
                 return _AFTER_CONFLICT
-            except UnreachableError as error:
-                raise InfrastructureError(error) from error
 
         places = [KubernetesEvents(cluster, socket.gethostname()), *([self._errors] if self._errors else [])]
         return Dispatcher(queue, reconcile, self._dispatch, errors=AllErrors(places))

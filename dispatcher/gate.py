@@ -18,7 +18,7 @@ from dispatcher.setup import Setup
 from dispatcher.waiting import all_done
 from workqueue.clock import duration_us, within
 from workqueue.errors import StoreError, StoreUnavailableError
-from workqueue.shown import describe
+from workqueue.shown import describe, leaves_of
 
 __all__ = ["RoundGate", "Turn"]
 
@@ -48,7 +48,7 @@ class Turn:
         error = self.ended.result()
         if error is None:
             return PlainTextResponse("ok\n")
-        return PlainTextResponse(f"{_text(error)}\n", 503 if all(map(_may_pass, _leaves(error))) else 500)
+        return PlainTextResponse(f"{describe(error)}\n", 503 if all(map(_may_pass, leaves_of(error))) else 500)
 
 
 class RoundGate:
@@ -135,8 +135,8 @@ class RoundGate:
             raise
         except BaseException as raised:  # noqa: BLE001 - even a KeyboardInterrupt fails a round only: the app is not ours
             error = raised
-            log.error("round failed: %s", _text(error), extra={"queue": self._setup.metrics.name})
-        store_errors = [each for each in _leaves(error) if isinstance(each, StoreError)]
+            log.error("round failed: %s", describe(error), extra={"queue": self._setup.metrics.name})
+        store_errors = [each for each in leaves_of(error) if isinstance(each, StoreError)] if error else []
         if store_errors:
             self._health.store_failed(store_errors[0])
         else:
@@ -144,16 +144,6 @@ class RoundGate:
         turn.ended.set_result(error)
 
 
-def _leaves(error: BaseException | None) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [] if error is None else [error]
-
-
 def _may_pass(error: BaseException) -> bool:
     """Whether calling again later may do."""
     return isinstance(error, StoreUnavailableError | TargetUnavailableError)
-
-
-def _text(error: BaseException) -> str:
-    return "; ".join(map(describe, _leaves(error)))

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from workqueue.shown import describe
+
 if TYPE_CHECKING:
     from workqueue.options import FailedKey
 
@@ -143,4 +145,4 @@ class InfrastructureError(WorkQueueError):
 
 
 def _text_of(cause: BaseException | str) -> str:
-    return f"{type(cause).__name__}: {cause}" if isinstance(cause, BaseException) else cause
+    return describe(cause) if isinstance(cause, BaseException) else cause

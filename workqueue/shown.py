@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-__all__ = ["cut", "describe", "is_secret", "shown_url", "visible"]
+__all__ = ["cut", "describe", "is_secret", "leaves_of", "shown_url", "visible"]
 
 # Control characters, lone surrogates, and what reorders or hides its neighbours: zero-width, bidirectional, tags.
 _HARMFUL = re.compile(
@@ -73,11 +73,20 @@ def _without_secret(found: re.Match[str]) -> str:
     return f"{name}={shown_url(inner)}" if "://" in inner or ":" in inner.partition("@")[0] != inner else found[0]
 
 
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """The errors in a group, and in the groups in it; of any other error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+    return [error]
+
+
 def describe(error: BaseException) -> str:
-    """The class and text of an error; of a failed gRPC call its status and text.
+    """The class and text of an error; of a failed gRPC call its status and text; of a group those of the errors in it.
 
     An error whose text cannot be had is described by its class.
     """
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(map(describe, leaves_of(error)))
     try:
         text = _status_of(error) or f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - a broken __str__ must not keep an error from being reported

@@ -112,7 +112,8 @@ async def test_a_conflict_is_no_failure_and_an_api_server_that_is_down_is_nobody
         assert site is not None
         if len(tries) == 1:
             server.touch("Site", "home")
-            await cluster.add_finalizer(site, "example.com/x")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(cluster.add_finalizer(site, "example.com/x"))
         else:
             server.faults.append(Fault("get", status=503))
             await cluster.read(SITE, key)

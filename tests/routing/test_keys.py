@@ -203,6 +203,22 @@ async def test_a_limit_that_cannot_be_read_fails_the_attempt_and_says_so() -> No
     assert "the key's deadline is 'tomorrow'" in events.events[0].failure.error
 
 
+async def test_what_a_callback_asks_for_in_a_group_is_done_past_its_deadline_too() -> None:
+    queue = memory()
+    clock = clock_of(queue)
+    router = KeyRouter(clock=clock)
+
+    @router.route("")
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        clock.advance(MINUTE)
+        raise ExceptionGroup("a TaskGroup", [RequeueAfter(MINUTE)])
+
+    await queue.queue("a", with_limits(Options(), Limits(deadline=from_us(clock.wall_us()) + MINUTE)))
+    await dispatcher.handle(queue, callback=router)
+
+    assert (await queue.get("a")).status.name == "QUEUED"
+
+
 async def test_a_key_is_called_until_its_deadline_and_not_past_it() -> None:
     queue = memory()
     clock = clock_of(queue)

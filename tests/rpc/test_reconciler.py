@@ -67,6 +67,7 @@ async def test_an_outcome_is_answered_whether_returned_or_raised(
 
     assert await answer_of(returns) == response
     assert await answer_of(raising(outcome)) == response
+    assert await answer_of(raising(ExceptionGroup("a TaskGroup", [outcome]))) == response
 
 
 @on_loop

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async
+from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async, as_one
 from workqueue.backoff import Backoff
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import ExpiredError, InvalidOptionsError, NonRetriableError
@@ -20,6 +20,7 @@ from workqueue.routing.errors import NoRouteError
 from workqueue.routing.limits import NO_LIMITS, Limits, limits_of
 from workqueue.routing.policies import retry_policy
 from workqueue.routing.routes import Routes
+from workqueue.shown import describe
 
 __all__ = ["TYPE", "KeyRouter", "Middleware", "RouteArgs", "type_of"]
 
@@ -128,15 +129,15 @@ class KeyRouter:
         self._check(deadline)
         try:
             return await route.wrapped(key, attempt)
-        except (RequeueAfter, QueueKeys):
-            raise
-        except Exception as error:
-            self._check(deadline, error)
+        except Exception as raised:
+            error = as_one(raised)
+            if not isinstance(error, RequeueAfter | QueueKeys):
+                self._check(deadline, error)
             raise
 
-    def _check(self, deadline: datetime, error: Exception | None = None) -> None:
+    def _check(self, deadline: datetime, error: BaseException | None = None) -> None:
         if from_us(self._clock.wall_us()) >= deadline:
-            last = f"; the last attempt failed: {type(error).__name__}: {error}" if error else ""
+            last = f"; the last attempt failed: {describe(error)}" if error else ""
             raise ExpiredError(f"the deadline of this key, {deadline.isoformat()}, has passed{last}") from error
 
 

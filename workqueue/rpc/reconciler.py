@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from workqueue.access.security import ServerSecurity
-from workqueue.attempt import Callback, call
+from workqueue.attempt import Callback, as_one, call
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.lease import Lost
 from workqueue.outcomes import QueueKeys, RequeueAfter
@@ -83,13 +83,14 @@ class Reconciler(WorkqueueServiceServicer):
     async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:
             return response_of(await call(self._callback, attempt.key, attempt))
-        except (RequeueAfter, QueueKeys) as outcome:
-            return response_of(outcome)
         except asyncio.CancelledError as error:
             if attempt.lost.is_set():
                 raise
             return of_attempt(error)
-        except BaseException as error:  # noqa: BLE001 - SystemExit ends an attempt, not the server with all the others
+        except BaseException as raised:  # noqa: BLE001 - SystemExit ends an attempt, not the server with all the others
+            error = as_one(raised)
+            if isinstance(error, RequeueAfter | QueueKeys):
+                return response_of(error)
             _log(attempt.key, error)
             return of_attempt(error)
 

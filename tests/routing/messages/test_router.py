@@ -326,12 +326,13 @@ async def test_who_waits_hears_nothing_yet_when_the_handler_asks_to_be_called_ag
     answers = Answers()
     router = Router(asking(answers))
     router.proc("raised")(raising(RequeueAfter(MINUTE)))
+    router.proc("grouped")(raising(ExceptionGroup("a TaskGroup", [RequeueAfter(MINUTE)])))
 
     @router.func("returned")
     async def returned(payload: object) -> RequeueAfter:
         return RequeueAfter(MINUTE)
 
-    for key in ("raised", "returned"):
+    for key in ("raised", "grouped", "returned"):
         with pytest.raises(RequeueAfter):
             await router.process(raw(key))
     assert answers.given == []

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from workqueue.attempt import in_thread
+from workqueue.attempt import as_one, in_thread
 from workqueue.routing.errors import DecodeError, InvalidPayloadError, UnusableHandlerError
 from workqueue.routing.messages.message import Context
 
@@ -59,9 +59,13 @@ class Handler:
 
     async def __call__(self, argument: Any, context: Context) -> Any:
         args = (argument, context) if self.takes_context else (argument,)
-        if self.is_async:
-            return await self.function(*args)
-        return await in_thread(self.function, *args, attempt=context.attempt)
+        try:
+            if self.is_async:
+                return await self.function(*args)
+            return await in_thread(self.function, *args, attempt=context.attempt)
+        except BaseExceptionGroup as group:
+            error = as_one(group)
+            raise error from error.__cause__
 
 
 def handler_of(function: Callable[..., Any], payload: Any = None, *, replies: bool) -> Handler:
