@@ -83,10 +83,10 @@ class Reconciler(WorkqueueServiceServicer):
     async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:
             return response_of(await call(self._callback, attempt.key, attempt))
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError as cancelled:
             if attempt.lost.is_set():
                 raise
-            return of_attempt(error)
+            return of_attempt(cancelled)
         except BaseException as raised:  # noqa: BLE001 - SystemExit ends an attempt, not the server with all the others
             error = as_one(raised)
             if isinstance(error, RequeueAfter | QueueKeys):
