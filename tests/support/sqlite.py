@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,28 @@ def shell(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def python(script: str, *args: Any) -> subprocess.CompletedProcess[str]:
-    """Run `script` as a process of its own."""
+# Makes a volume of $1 MiB at $2 that only the program after it sees. Root may do so, others in a namespace of users.
+_MOUNT = ["sh", "-c", 'mount -t tmpfs -o "size=$1m" tmpfs "$2" && shift 2 && exec "$@"', "sh"]
+_MOUNTED = (["unshare", "--mount", *_MOUNT], ["unshare", "--map-root-user", "--mount", *_MOUNT])
+# Where neither works, the file and its log get half of it each; ulimit counts in units of 512 bytes.
+_LIMITED = ["sh", "-c", 'ulimit -f $(($1 * 1024)) && shift 2 && exec "$@"', "sh"]
+
+
+def on_a_small_volume(mib: int, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run `script` as a process of its own, with a file on a volume of `mib` MiB as its argument."""
+    volume = [str(mib), str(folder)]
+    works = (each for each in _MOUNTED if shutil.which("unshare") and _ends_well([*each, *volume, "true"]))
+    return python(script, folder / "q.db", before=[*next(works, _LIMITED), *volume])
+
+
+def _ends_well(command: Sequence[str]) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def python(script: str, *args: Any, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `script` as a process of its own, which the command `before` starts."""
     return subprocess.run(
-        [sys.executable, "-c", script, *map(str, args)],
+        [*before, sys.executable, "-c", script, *map(str, args)],
         cwd=REPOSITORY,
         env=clean_environment({}),
         capture_output=True,

@@ -197,16 +197,16 @@ def test_a_file_that_another_process_makes_while_it_is_looked_at_is_a_queue_like
             if "sqlite_master" in statement:
                 connection.set_trace_callback(None)
                 monkeypatch.undo()
-                open_queue_file(file)[0].close()
+                open_queue_file(file, boot=0).connection.close()
 
         connection.set_trace_callback(traced)
         return connection
 
     monkeypatch.setattr(opening, "connect", connect_late)
-    connection, queue = open_queue_file(file)
-    connection.close()
+    opened = open_queue_file(file, boot=0)
+    opened.connection.close()
 
-    assert queue == 1
+    assert opened.queue == 1
 
 
 async def test_opening_can_be_cancelled(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from workqueue.backends.sqlite import leasing
 from workqueue.backends.sqlite.boot import boot_id
 from workqueue.backends.sqlite.file import QueueFile, file_of
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
+from workqueue.backends.sqlite.mark import Mark
 from workqueue.backends.sqlite.opening import open_queue_file
 from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.reads import Reads, View
@@ -97,7 +98,7 @@ class SqliteQueue:
         self._closed = True
         self._reads = Reads(file, self._view)
         self._waiting = Waiting(self._reads, self.clock, lease.duration)
-        self._writer = GroupCommit(file, self._open_store, self._waiting.tell)
+        self._writer = GroupCommit(file, self._open_file, self._waiting.tell)
 
     async def __aenter__(self) -> Self:
         await self._writer.open()
@@ -113,10 +114,11 @@ class SqliteQueue:
         finally:
             await self._reads.close()
 
-    def _open_store(self) -> Store:
+    def _open_file(self) -> tuple[Store, Mark]:
         identity = Identity(self.owner, self._known_boot(), self._lease_us)
-        connection, self._queue = open_queue_file(self._file)
-        return Store(connection, self._queue, identity, self.clock)
+        opened = open_queue_file(self._file, identity.boot)
+        self._queue = opened.queue
+        return Store(opened.connection, opened.queue, identity, self.clock), opened.mark
 
     def _view(self, connection: sqlite3.Connection) -> View:
         return View(connection, self._queue, self._known_boot(), self.clock, self)

@@ -14,14 +14,19 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from workqueue.backends.sqlite.calls import Call, Outbox
-from workqueue.backends.sqlite.errors import is_busy, translated
+from workqueue.backends.sqlite.calls import Call, Outbox, ThreadCall
+from workqueue.backends.sqlite.errors import is_busy, may_be_full, translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.guard import Guard
-from workqueue.backends.sqlite.store import Change, Store
+from workqueue.backends.sqlite.mark import Mark
+from workqueue.backends.sqlite.store import Change, Enqueue, Settle, Store
+from workqueue.backends.sqlite.wal import Log, Shortage
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
-__all__ = ["Commits"]
+__all__ = ["Commits", "OpenFile"]
+
+OpenFile = Callable[[], tuple[Store, Mark]]
+"""Opens the file, on the writer's thread."""
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.01  # seconds
 
@@ -32,39 +37,58 @@ class Commits:
     Args:
         file: the file.
         store: runs the steps.
+        mark: what says which file the log belongs to.
         outbox: takes the answers to the event loop.
         on_change: called on the event loop after a commit, with what it may have changed.
     """
 
-    def __init__(self, file: QueueFile, store: Store, outbox: Outbox, on_change: Callable[[Change], None]) -> None:
+    def __init__(
+        self, file: QueueFile, store: Store, mark: Mark, outbox: Outbox, on_change: Callable[[Change], None]
+    ) -> None:
         self._file = file
         self._store = store
         self._connection = store.connection
         self._outbox = outbox
         self._on_change = on_change
         self._guard = Guard(file)
+        self._log = Log(self._connection, file, mark)
         self._synced: bool | None = None
 
     def close(self) -> None:
         """Close the connection."""
+        self._log.close(may_write=self._lost_log() is None)
         self._connection.close()
 
     def commit(self, batch: Sequence[Call]) -> None:
         """Run `batch` in one transaction and answer it; if that fails, each call in a transaction of its own."""
-        for call in self._commit(batch):
-            self._commit([call])
+        for call in self._commit(self._admitted(batch)):
+            self._commit([call], is_last=True)
+        if self._log.is_due():
+            self._synchronise(durable=False)  # SQLite syncs the log before it writes it back, and the file thereafter
+            self._log.write_back()
 
-    def _commit(self, batch: Sequence[Call]) -> Sequence[Call]:
-        """Run `batch` and answer it; returns the calls that are to be run by themselves."""
+    def _admitted(self, batch: Sequence[Call]) -> Sequence[Call]:
+        """`batch` without what a disk that is nearly full has no room for; that is answered."""
+        shortage = self._log.shortage()
+        if shortage is None:
+            return batch
+        refused = [call for call in batch if _is_refused(call, shortage)]
+        self._answer(refused, shortage.error())
+        return [call for call in batch if call not in refused]
+
+    def _commit(self, batch: Sequence[Call], *, is_last: bool = False) -> Sequence[Call]:
+        """Run `batch` and answer it; returns the calls to be run by themselves, none if it is the last time."""
         calls = self._begin(batch)
         if not calls:
             return ()
         try:
+            self._log.begin(self._found)
             self._store.perform([call.step for call in calls])
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - it is some caller's, who gets it
             self._roll_back()
-            if len(calls) > 1:
+            has_room = may_be_full(error) and self._log.give_back()
+            if not is_last and (has_room or len(calls) > 1):
                 return calls
             self._answer(calls, error)
         else:
@@ -76,8 +100,8 @@ class Commits:
         nap = _FIRST_NAP
         while calls := [call for call in batch if call.is_wanted()]:
             try:
-                self._guard.check()
-                self._synchronise(any(call.durable for call in calls))
+                self._found = self._guard.check()
+                self._synchronise(durable=any(call.durable for call in calls))
                 self._connection.execute("BEGIN IMMEDIATE")
             except Exception as error:  # noqa: BLE001 - the callers get it
                 batch = self._patient(calls, error)
@@ -96,7 +120,7 @@ class Commits:
         self._answer([call for call in calls if call.since <= latest], error)
         return [call for call in calls if call.since > latest]
 
-    def _synchronise(self, durable: bool) -> None:
+    def _synchronise(self, *, durable: bool) -> None:
         """Have the next COMMIT wait for the disk, or not. A start need not: losing it in a power cut loses nothing."""
         wanted = durable and self._file.fsync
         if wanted is not self._synced:
@@ -115,6 +139,7 @@ class Commits:
         return None
 
     def _roll_back(self) -> None:
+        self._log.forget()
         if self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):  # a transaction that failed badly was rolled back by SQLite itself
                 self._connection.execute("ROLLBACK")
@@ -124,3 +149,10 @@ class Commits:
         for call in calls:
             call.answer(typed)
         self._outbox.send(partial(self._on_change, changed) if changed else None)
+
+
+def _is_refused(call: Call, shortage: Shortage) -> bool:
+    """New keys are; if it is acute, so is all but settling, and renewing, which comes from a thread."""
+    if type(call.step) is Enqueue:
+        return True
+    return shortage.is_acute and type(call.step) is not Settle and type(call) is not ThreadCall

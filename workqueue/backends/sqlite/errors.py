@@ -6,7 +6,7 @@ import sqlite3
 
 from workqueue.errors import StoreError, StoreUnavailableError, StoreUnusableError
 
-__all__ = ["is_busy", "translated"]
+__all__ = ["is_busy", "may_be_full", "translated"]
 
 _PRIMARY = 0xFF  # the low byte of an extended result code is the primary one
 
@@ -29,6 +29,11 @@ _UNKNOWN = (StoreUnusableError, "SQLite refused what this release asks of it")
 def is_busy(error: Exception) -> bool:
     """Whether the error only says that somebody else has the lock at the moment."""
     return _code(error) == sqlite3.SQLITE_BUSY
+
+
+def may_be_full(error: Exception) -> bool:
+    """Whether the disk may be full: a quota or a limit on the size of files shows as an error of input and output."""
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def translated(error: Exception, path: str) -> Exception:

@@ -1,22 +1,26 @@
-"""Stage 2: what must not be done to a queue file: write to a log that is gone, or use it across a fork.
+"""Stage 2: refusing to write to a queue file, or a log, that is not the one that was opened any more.
 
-SQLite notices neither, and answers as if all were well. A log that was deleted is written on, and everything in it is
-gone at the next start. A process that was forked while the file was open inherits SQLite's belief that it holds the
-file's locks, which the kernel gave to the parent alone; when the parent closes the file, the log is deleted under it.
+SQLite writes on to a log that was deleted, and answers as if all were well; everything in it is gone at the next start.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import weakref
+from typing import NamedTuple
 
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
-__all__ = ["Connection", "Guard", "refuse_inherited"]
+__all__ = ["Found", "Guard", "looked_at"]
 
 _Identity = tuple[int, int]
+
+
+class Found(NamedTuple):
+    """What there is to say of a file that is open, and of its log."""
+
+    file: os.stat_result
+    log: os.stat_result
 
 
 class Guard:
@@ -30,81 +34,44 @@ class Guard:
 
     def __init__(self, file: QueueFile) -> None:
         self._path = file.path
-        self._identities = {each: _identity(each) for each in (file.path, *file.sides())}
+        self._identities = [(each, _identity(looked_at(each))) for each in (file.path, *file.sides())]
 
-    def check(self) -> None:
-        """Return if all of them are where they were.
+    def check(self) -> Found:
+        """How the file and its log are found, if all three are what they were.
 
         Raises:
             StoreUnusableError: one was moved, deleted or replaced: what is written now would be lost.
             StoreUnavailableError: one cannot be looked at now.
         """
-        for each, identity in self._identities.items():
-            if _identity(each) != identity:
-                raise StoreUnusableError(
-                    f"{each} was moved, deleted or replaced while the queue was open, so nothing more is written; stop"
-                    f" this process before another opens {self._path}: closing the queue keeps what it had stored"
-                )
+        found = [self._same(path, identity) for path, identity in self._identities]
+        return Found(found[0], found[1])
+
+    def _same(self, path: str, identity: _Identity | None) -> os.stat_result:
+        found = looked_at(path)
+        if found is None or _identity(found) != identity:
+            raise StoreUnusableError(
+                f"{path} was moved, deleted or replaced while the queue was open, so nothing more is written; stop"
+                f" this process before another opens {self._path}: closing the queue keeps what it had stored"
+            )
+        return found
 
 
-def _identity(path: str) -> _Identity | None:
-    """What tells the file at `path` from every other; None = there is none."""
+def looked_at(path: str) -> os.stat_result | None:
+    """What there is to say of the file at `path`; None = there is none.
+
+    Raises:
+        StoreUnavailableError: it cannot be looked at now.
+    """
     try:
-        found = os.stat(path)
+        return os.stat(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreUnavailableError(
             f"{path} cannot be looked at ({error.strerror}); the same call may succeed later"
         ) from error
-    return found.st_dev, found.st_ino
 
 
-class Connection(sqlite3.Connection):
-    """A connection to a queue file; `refuse_inherited` knows of it until it is closed."""
-
-    def __init__(self, path: str, *args: object, **named: object) -> None:
-        _OPEN.add(self, path)
-        super().__init__(path, *args, **named)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        super().close()
-        _OPEN.discard(self)
-
-
-class _OpenFiles:
-    """The files that this process has open, and those that its parent had open when it was forked."""
-
-    def __init__(self) -> None:
-        self._open: weakref.WeakKeyDictionary[Connection, _Identity | None] = weakref.WeakKeyDictionary()
-        self._inherited: set[_Identity | None] = set()
-        os.register_at_fork(after_in_child=self._forked)
-
-    def add(self, connection: Connection, path: str) -> None:
-        self._open[connection] = _identity(path)
-
-    def discard(self, connection: Connection) -> None:
-        self._open.pop(connection, None)
-
-    def are_inherited(self, path: str) -> bool:
-        return bool(self._inherited) and _identity(path) in self._inherited
-
-    def _forked(self) -> None:
-        self._inherited.update(self._open.values())
-        self._inherited.discard(None)
-
-
-_OPEN = _OpenFiles()  # one for the process, as SQLite's own table of locks is, whose truth it mirrors
-
-
-def refuse_inherited(path: str) -> None:
-    """Return if this process may open the file.
-
-    Raises:
-        StoreUnusableError: it was forked while its parent had the file open.
-    """
-    if _OPEN.are_inherited(path):
-        raise StoreUnusableError(
-            f"{path} was open in the process that this one was forked from, so its locks cannot be trusted here; open"
-            " the queue only after the fork, or start processes with spawn or forkserver"
-        )
+def _identity(found: os.stat_result | None) -> _Identity | None:
+    """What tells a file from every other."""
+    return (found.st_dev, found.st_ino) if found is not None else None

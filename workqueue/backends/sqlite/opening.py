@@ -6,30 +6,29 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
 from workqueue.backends.sqlite.errors import is_busy, translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.guard import Connection, refuse_inherited
-from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, READABLE, STATEMENTS
+from workqueue.backends.sqlite.mark import Mark, refuse_replaced
+from workqueue.backends.sqlite.opened import Connection, refuse_inherited
+from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, LOG_MARK, READABLE, STATEMENTS
 from workqueue.errors import StoreUnusableError
 
-__all__ = ["OLDEST_SQLITE", "connect", "open_queue_file"]
+__all__ = ["OLDEST_SQLITE", "Opened", "connect", "open_queue_file"]
 
 log = logging.getLogger(__name__)
 
 OLDEST_SQLITE = (3, 34, 0)  # the first with every JSON and upsert feature used here; the one in RHEL 9
 
-# What a large backlog costs is its index of keys: each key is on a page of its own. Between two checkpoints such a page
-# is written back once, however often it changed, and the cache holds the index of some millions of keys. Both are upper
-# limits: a queue of a thousand keys needs a few hundred KiB.
-_CHECKPOINT_PAGES = 16_000
+# The index of some millions of keys. This is an upper limit: a queue of a thousand keys needs a few hundred KiB.
 _CACHE_KIB = 128 * 1024
-# More than that many pages, so that the log is written over and over instead of being cut and grown again.
-_WAL_KEPT_BYTES = 128 * 1024 * 1024
+# In case `wal.Log`, which writes the log back much earlier, cannot.
+_CHECKPOINT_PAGES = 64_000
 
 _T = TypeVar("_T")
 
@@ -42,7 +41,7 @@ def connect(file: QueueFile) -> Connection:
     """
     refuse_inherited(file.path)
     patience = file.patience.total_seconds()
-    connection = Connection(file.path, timeout=patience, isolation_level=None, cached_statements=256)
+    connection = Connection(file.path, timeout=patience)
     connection.row_factory = sqlite3.Row
     # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -55,20 +54,36 @@ def connect(file: QueueFile) -> Connection:
     return connection
 
 
-def open_queue_file(file: QueueFile) -> tuple[Connection, int]:
-    """The writer's connection to `file`, which is made if it does not exist, and the id of its queue.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file that is open: the writer's connection, the id of its queue, and the mark that it keeps."""
+
+    connection: Connection
+    queue: int
+    mark: Mark
+
+
+def open_queue_file(file: QueueFile, boot: int) -> Opened:
+    """Open `file` for writing; it is made if it does not exist.
+
+    Args:
+        file: the file and the name of the queue.
+        boot: the id of this boot.
 
     Raises:
         StoreUnusableError: the file is something else, from a newer release, or may not be written; see the message.
         StoreUnavailableError: it stayed locked for `patience`.
     """
     _check_library()
+    refuse_inherited(file.path)
     _make(file)
+    filled_by = refuse_replaced(file, boot)
     try:
         connection = connect(file)
         try:
             _patiently(lambda: _prepare(connection, file.path), file.patience)
-            queue = _patiently(lambda: _queue_id(connection, file.name), file.patience)
+            mark = Mark(connection, file.path, boot, filled_by)
+            queue = _patiently(lambda: _queue_id(connection, file.name, mark), file.patience)
             connection.execute("PRAGMA busy_timeout = 0")  # the writer waits by itself, to answer each call in its time
             _check_writable(connection)
         except BaseException:
@@ -76,7 +91,7 @@ def open_queue_file(file: QueueFile) -> tuple[Connection, int]:
             raise
     except sqlite3.Error as error:
         raise translated(error, file.path) from error
-    return connection, queue
+    return Opened(connection, queue, mark)
 
 
 def _check_library() -> None:
@@ -123,7 +138,6 @@ def _prepare(connection: Connection, path: str) -> None:
             f"{path}: this file system cannot hold a write-ahead log; put the file on a local disk"
         )
     connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
     connection.execute("PRAGMA secure_delete = OFF")  # some distributions zero every freed page by default
     connection.execute("PRAGMA fullfsync = ON")  # on macOS a plain fsync leaves the data in the drive's cache
     connection.execute("PRAGMA checkpoint_fullfsync = ON")
@@ -149,28 +163,47 @@ def _is_empty(connection: Connection, path: str) -> bool:
 
 
 def _complete(connection: Connection) -> None:
-    """Add the column that files of before the first release lack."""
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(in_progress)")}
-    if "began_us" not in columns:
-        connection.execute("ALTER TABLE in_progress ADD COLUMN began_us INTEGER NOT NULL DEFAULT 0")
+    """Add what files of before the first release lack."""
+    if not _is_complete(connection):
+        with _transaction(connection):
+            if not _has(connection, "began_us"):
+                connection.execute("ALTER TABLE in_progress ADD COLUMN began_us INTEGER NOT NULL DEFAULT 0")
+            if not _has(connection, "log_mark"):
+                for statement in LOG_MARK:
+                    connection.execute(statement)
+
+
+def _is_complete(connection: Connection) -> bool:
+    return _has(connection, "began_us") and _has(connection, "log_mark")
+
+
+def _has(connection: Connection, name: str) -> bool:
+    """Whether a table or column of this name was ever made."""
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE sql LIKE ?", (f"% {name} %",)).fetchone()
+    return bool(found[0])
 
 
 def _create(connection: Connection, path: str) -> None:
     """Make the tables, in one transaction, so that nobody ever sees half of them."""
     _pragma(connection, "journal_mode = WAL")
-    with closing(connection.cursor()) as cursor:
-        cursor.execute("BEGIN IMMEDIATE")
-        try:
-            if _is_empty(connection, path):  # another process may have been faster
-                for statement in STATEMENTS:
-                    cursor.execute(statement)
-                cursor.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                cursor.execute(f"PRAGMA user_version = {LAYOUT}")
-        except BaseException:
-            cursor.execute("ROLLBACK")
-            raise
-        cursor.execute("COMMIT")
+    with _transaction(connection):
+        if _is_empty(connection, path):  # another process may have been faster
+            for statement in STATEMENTS:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {LAYOUT}")
     _sync_directory(path)
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _sync_directory(path: str) -> None:
@@ -189,10 +222,12 @@ def _sync_directory(path: str) -> None:
         )
 
 
-def _queue_id(connection: Connection, name: str) -> int:
+def _queue_id(connection: Connection, name: str, mark: Mark) -> int:
     found = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
     if found is None:  # looked up first, so that an existing queue can be opened while the file is locked
-        connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
+        with _transaction(connection):
+            connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
+            mark.set()
         found = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
     return int(found[0])
 

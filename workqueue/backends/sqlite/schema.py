@@ -11,7 +11,7 @@ and N-1 always work one file together, and an older one refuses what it does not
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "DELAYED", "LAYOUT", "READABLE", "READY", "STATEMENTS", "TWIN"]
+__all__ = ["ANYBODY", "APPLICATION_ID", "DELAYED", "LAYOUT", "LOG_MARK", "READABLE", "READY", "STATEMENTS", "TWIN"]
 
 LAYOUT = 1
 READABLE = (1,)
@@ -56,6 +56,14 @@ CREATE TABLE dead (
   id INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key TEXT NOT NULL CHECK (typeof(key) = 'text'),
   priority INTEGER NOT NULL, attempts INTEGER NOT NULL, queued_us INTEGER NOT NULL, first_queued_us INTEGER NOT NULL,
   payload BLOB, meta TEXT, error TEXT NOT NULL, failed_us INTEGER NOT NULL, stamp INTEGER NOT NULL DEFAULT 0)
+"""
+
+ANYBODY = -2
+"""The writer of a mark that whoever has the file open may fill; see `mark`."""
+
+_LOG_MARK = """
+CREATE TABLE log_mark (
+  id INTEGER PRIMARY KEY CHECK (id = 1), file_mtime_ns INTEGER, boot INTEGER NOT NULL, writer INTEGER NOT NULL)
 """
 
 _INDEXES = (
@@ -105,5 +113,8 @@ CREATE TRIGGER dead_out AFTER DELETE ON dead BEGIN UPDATE OR ROLLBACK queues SET
 """,
 )
 
-STATEMENTS = (_QUEUES, _QUEUED, _IN_PROGRESS, _DEAD, *_INDEXES, *_TRIGGERS)
+LOG_MARK = (_LOG_MARK, f"INSERT INTO log_mark VALUES (1, NULL, 0, {ANYBODY})")
+"""What makes the mark, which files of before the first release lack."""
+
+STATEMENTS = (_QUEUES, _QUEUED, _IN_PROGRESS, _DEAD, *_INDEXES, *_TRIGGERS, *LOG_MARK)
 """What makes them all."""

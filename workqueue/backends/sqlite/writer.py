@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 from workqueue.backends.sqlite.calls import Call, LoopCall, Outbox, ThreadCall
-from workqueue.backends.sqlite.commit import Commits
+from workqueue.backends.sqlite.commit import Commits, OpenFile
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.lookout import Lookout
-from workqueue.backends.sqlite.store import Change, Step, Store
+from workqueue.backends.sqlite.store import Change, Step
 from workqueue.errors import QueueClosedError, StoreUnavailableError
 
 __all__ = ["GroupCommit"]
@@ -41,13 +41,13 @@ class GroupCommit:
 
     Args:
         file: the file.
-        open_store: opens it; runs on the thread.
+        open_file: opens it.
         on_change: called on the event loop after commits, ours and other processes', with what they may have changed.
     """
 
-    def __init__(self, file: QueueFile, open_store: Callable[[], Store], on_change: Callable[[Change], None]) -> None:
+    def __init__(self, file: QueueFile, open_file: OpenFile, on_change: Callable[[Change], None]) -> None:
         self._file = file
-        self._open_store = open_store
+        self._open_file = open_file
         self._on_change = on_change
         self._calls: queue.SimpleQueue[Call | _Signal] = queue.SimpleQueue()
         self._lookout = Lookout(partial(self._calls.put, _Signal.LOOK))
@@ -154,10 +154,10 @@ class GroupCommit:
             self._outbox.send()
 
     def _opened(self) -> Commits:
-        store = self._open_store()
+        store, mark = self._open_file()
         try:
             self._lookout.begin(store.connection)
-            return Commits(self._file, store, self._outbox, self._on_change)
+            return Commits(self._file, store, mark, self._outbox, self._on_change)
         except BaseException:
             store.connection.close()
             raise
