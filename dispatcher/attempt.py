@@ -126,7 +126,7 @@ class Attempts:
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
             run.task = AttemptTask(attempt(run), loop=loop)
             run.task.run = run
-            owned.lost.subscribe(run.lose)
+            run.lost.subscribe(run.lose)
         self._run_times.start()
         self._loop_watch.start()
 
@@ -187,7 +187,7 @@ class Attempts:
 
     async def _call(self, run: CallbackRun) -> Any:
         """What the callback returned or raised."""
-        if run.stage != "to call" or run.owned.lost.is_set():  # stopped before it began, or started too late
+        if run.stage != "to call" or run.lost.is_set():  # stopped before it began, or started too late
             return asyncio.CancelledError()
         run.stage = "calling"
         try:
@@ -242,7 +242,7 @@ class Attempts:
         if run.stage == "unsettled":
             log.error("key %r is left unsettled: the store does not answer", owned.key, extra=extra)
             return
-        owned.lost.set()  # its answer will be ignored; a thread has no other way to hear of it
+        run.lost.set()  # its answer will be ignored; a thread has no other way to hear of it
         self._setup.metrics.runaway_callbacks += 1
         self._outage.unanswered(owned.key)  # else starts would be held until a probe that hangs comes back
         log.error("the callback of key %r was cancelled because %s, and still runs", owned.key, run.why, extra=extra)

@@ -122,6 +122,9 @@ class Outage:
         self.error: TargetUnavailableError | None = None
         """What the last call failed with."""
 
+        self.in_doubt = False
+        """Whether a call that is answered has to be noted by `answered`, beside `answers`."""
+
         self._connection = connection
         self._lasting = lasting
         self._in_a_row = 0
@@ -212,6 +215,7 @@ class Outage:
         if not is_excused and error.trouble != "broken":  # the target is there: it is the key
             self._put_off(key, now_us)
             return Verdict(is_released=False)
+        self.in_doubt = True
         self._remember(key, _Released(self.answers, before.broke or error.trouble == "broken"))
         return Verdict(is_excused, began=self._note(key, error, now_us))
 
@@ -220,15 +224,11 @@ class Outage:
         if key == self._probe:
             self._probe = ""
 
-    @property
-    def in_doubt(self) -> bool:
-        """Whether a call that is answered has to be noted by `answered`, beside `answers`."""
-        return bool(self._in_a_row or self._released)
-
     def answered(self, key: str, now_us: int) -> Ended | None:
         """A call for `key` was answered; returns what to report if that ends an outage."""
         self._in_a_row = 0
         self._released.pop(key, None)
+        self.in_doubt = bool(self._released)
         if self._since_us is None:
             return None
         ended = Ended(self.seconds(now_us), self._calls)

@@ -83,7 +83,8 @@ class CallbackRun:
     """The run of one callback, as its dispatcher sees it.
 
     `why` is set from `ending` on. `deadline_us` is the end of the run time, and from `ending` on the end of its grace.
-    `sent` is how many calls the target had answered when this one began. `owner` is the task of the round or loop.
+    `sent` is how many calls the target had answered when this one began; `lost` is that of the key's handle. `owner` is
+    the task of the round or loop.
 
     Args:
         owned: the key.
@@ -97,6 +98,7 @@ class CallbackRun:
         "_clock",
         "_expires_us",
         "deadline_us",
+        "lost",
         "owned",
         "owner",
         "sent",
@@ -108,11 +110,12 @@ class CallbackRun:
 
     task: AttemptTask
     owner: asyncio.Task[Any]
+    sent: int
 
     def __init__(self, owned: OwnedInProgressKey, clock: Clock, settings: DispatcherSettings, deadline_us: int) -> None:
         self.owned = owned
+        self.lost = owned.lost
         self.settings = settings
-        self.sent = 0
         self.stage: Stage = "to call"
         self.why: Why | None = None
         self.deadline_us = deadline_us
@@ -190,10 +193,10 @@ class CallbackRun:
     def end(self, result: object) -> End:
         """How the run came to its end, once the callback has returned or raised `result`."""
         if self.why is None and not isinstance(result, asyncio.CancelledError):  # nearly always
-            return "lost" if self.owned.lost.is_set() else "answered"
+            return "lost" if self.lost.is_set() else "answered"
         if self.is_left or isinstance(result, StillRunsError):
             return "left"
-        if self.owned.lost.is_set():
+        if self.lost.is_set():
             return "lost"
         if self.why == "it exceeded max_run_time":  # even if it answers: it did so only because it was cancelled
             return "timed out"

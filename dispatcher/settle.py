@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from dispatcher.decision import LEAVE, LOST, UNREACHED, Decision, decide
+from dispatcher.decision import COMPLETE, LEAVE, LOST, UNREACHED, Decision, decide
 from dispatcher.outage import TargetSilentError, TargetUnavailableError
 from dispatcher.report import Reports
 from dispatcher.running import CallbackRun, End
@@ -62,6 +62,8 @@ class Settling:
         owned, end = run.owned, run.end(result)
         if self._is_unreached(run, end, result):
             decision = UNREACHED
+        elif result is None and end == "answered":  # nearly always
+            decision = COMPLETE
         else:
             decision = decide(end, result, owned.attempts, run.settings)
         if decision.keys:
@@ -88,15 +90,15 @@ class Settling:
 
     def _is_unreached(self, run: CallbackRun, end: End, result: object) -> bool:
         """Note what this end says of the target; returns whether the key was not called because the target is down."""
-        outage, key = self._outage, run.owned.key
+        outage = self._outage
         if end != "answered" or isinstance(result, TargetSilentError):
-            outage.unanswered(key)
+            outage.unanswered(run.owned.key)
         elif isinstance(result, TargetUnavailableError):
             return self._is_released_for(run, result)
         else:
             outage.answers += 1
             if outage.in_doubt:
-                ended = outage.answered(key, self._clock.steady_us())
+                ended = outage.answered(run.owned.key, self._clock.steady_us())
                 if ended is not None:
                     self._reports.outage_ended(ended)
         return False

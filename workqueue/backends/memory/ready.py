@@ -168,7 +168,7 @@ class ReadyIndex:
             self._references -= 1
             # The last lane stays: it is the one that the next enqueue needs, most of the time. Others would pile up
             # below ever higher priorities, where nobody looks.
-            if lane.is_empty and len(self._priorities) > 1:
+            if len(self._priorities) > 1 and lane.is_empty:
                 self._forget_first_lane()
             return entry
         return None
