@@ -124,9 +124,7 @@ class Attempts:
             run.owner = self._owner
             began(owned, now_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
-            run.task = AttemptTask(attempt(run), loop=loop)
-            run.task.run = run
-            run.lost.subscribe(run.lose)
+            run.begin(AttemptTask(attempt(run), loop=loop))
         self._run_times.start()
         self._loop_watch.start()
 
@@ -222,6 +220,7 @@ class Attempts:
     def _end(self, run: CallbackRun, result: object) -> None:
         owned = run.owned
         del self._runs[owned]
+        run.forget()
         if run.stage == "runaway":
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))

@@ -65,17 +65,17 @@ class AttemptTask(asyncio.Task[None]):
 
     __slots__ = ("run",)
 
-    run: CallbackRun
+    run: CallbackRun | None
 
     def cancel(self, msg: object = None) -> bool:
-        if self.run.is_calling:
+        if self.run is None or self.run.is_calling:
             return super().cancel(msg)
         if not self.done():  # whether the loop ends shows once all of its tasks have been cancelled
             self.get_loop().call_soon(self._cancel_at_the_end)
         return False
 
     def _cancel_at_the_end(self) -> None:
-        if self.run.is_torn_down and not self.done():
+        if self.run is not None and self.run.is_torn_down and not self.done():
             super().cancel()
 
 
@@ -122,6 +122,16 @@ class CallbackRun:
         self._clock = clock
         self._expires_us = _NEVER_US
         self._cancels = 0  # how often we cancelled its task
+
+    def begin(self, task: AttemptTask) -> None:
+        """Go on in `task`, which others may cancel while the callback runs; whose lease is lost, stops."""
+        self.task, task.run = task, self
+        self.lost.subscribe(self.lose)
+
+    def forget(self) -> None:
+        """It is over: undo `begin`, so that nothing is left for the garbage collector, a dozen objects a key."""
+        self.task.run = None
+        self.lost.unsubscribe(self.lose)
 
     def expire_at(self, steady_us: int) -> None:
         """Let the run end at that time at the latest, however long it may run: then the key itself expires."""

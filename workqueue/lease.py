@@ -49,6 +49,13 @@ class Lost:
         if self._set:
             self._call_subscribers()
 
+    def unsubscribe(self, callback: Callable[[], None]) -> None:
+        """Forget `callback`, if it was not called. Who does not leaves a cycle behind, which only a collector frees."""
+        try:  # noqa: SIM105 - a context manager takes longer than all the rest
+            self._callbacks.remove(callback)
+        except ValueError:  # it was called
+            pass
+
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until set or until `timeout` seconds have passed; returns whether it is set."""
         event = self._event
