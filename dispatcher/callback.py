@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from dispatcher.running import CallbackRun
 from workqueue.attempt import AsyncCallback, Attempt, Callback
 from workqueue.lease import Lost
+from workqueue.options import check_duration
 
 __all__ = ["AsyncCallback", "Attempt", "Callback", "LeasedAttempt"]
 
@@ -50,6 +51,7 @@ class LeasedAttempt:
         return self._owned.lost
 
     def extend(self, duration: timedelta) -> None:
+        check_duration("a duration", duration)
         self._run.extend(duration)
 
     def remaining(self) -> timedelta:

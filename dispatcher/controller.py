@@ -22,7 +22,7 @@ from dispatcher.controller_probes import ControllerProbes
 from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.settings import DispatcherSettings
-from workqueue.attempt import as_one
+from workqueue.attempt import as_one, check_callback
 from workqueue.backends import open_queue
 from workqueue.errors import InfrastructureError, InvalidSettingError
 from workqueue.fallbacks import FullQueue
@@ -91,7 +91,7 @@ class Controller:
         settings: everything else.
 
     Raises:
-        InvalidSettingError: there is nothing to watch.
+        InvalidSettingError: there is nothing to watch, or `reconcile` cannot be called as it is to be.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Controller:
     ) -> None:
         if not watches:
             raise InvalidSettingError("a controller needs something to watch")
+        check_callback(reconcile, "cluster", "key", "attempt")
         self._watches = watches
         self._reconcile = reconcile
         self._queue = queue

@@ -164,7 +164,7 @@ def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backof
     if 0 < max_retry <= attempts:
         return Decision("dead-lettered", failure=Failure(text, "dead-lettered", infrastructure=infrastructure))
     if isinstance(error, NonRetriableError):
-        return Decision("dropped", failure=Failure(text, "dropped", cut(error.reason, MAX_ERROR_BYTES)))
+        return Decision("dropped", failure=Failure(text, "dropped", cut(str(error.reason) or text, MAX_ERROR_BYTES)))
     failure = Failure(text, "requeued", infrastructure=infrastructure)
     return Decision("retried", delay=backoff_for(attempts, backoff), failure=failure)
 

@@ -5,8 +5,6 @@ The Go dispatcher's variables are accepted under their own names.
 
 from __future__ import annotations
 
-import inspect
-import logging
 import shlex
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from urllib.parse import urlsplit
 
 from dispatcher.settings import MAX_CONCURRENCY, DispatcherSettings
+from workqueue.attempt import check_callback
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags
@@ -29,8 +28,6 @@ if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.schedules import Schedules
 
 __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ScheduleFileFlags", "ScheduleFlags", "ServePorts", "TargetFlags"]
-
-log = logging.getLogger(__name__)
 
 _DEFAULT = DispatcherSettings()
 _URL = Takes("URL", str)
@@ -265,12 +262,6 @@ def _backoff(name: str) -> Backoff:
 def _function(setting: str, name: str, *given: str) -> object:
     """The user's function, if it can be called with what it is given: else every attempt would fail and count."""
     found = imported(setting, name)
-    if not callable(found):
-        raise InvalidSettingError(f"{setting}: {name} is a {type(found).__name__}, and cannot be called")
-    try:
-        inspect.signature(found).bind(*given)
-    except TypeError as error:
-        raise InvalidSettingError(f"{setting}: {name} is called as ({', '.join(given)}): {error}") from error
-    except ValueError:  # written in C: it does not tell its arguments
-        log.debug("%s does not tell what it takes", name)
+    with naming(setting):
+        check_callback(found, *given, role=name)
     return found

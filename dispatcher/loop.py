@@ -45,6 +45,9 @@ class Dispatcher:
         settings: how to go about it.
         errors: where error events go.
         metrics: where to count, if somebody else counts there too.
+
+    Raises:
+        InvalidSettingError: the callback cannot be called so.
     """
 
     def __init__(

@@ -56,6 +56,8 @@ class TargetUnavailableError(InfrastructureError):
             have been a proxy before it.
     """
 
+    trouble: Trouble = "unsent"  # of a subclass whose __init__ does not call this one
+
     def __init__(self, cause: BaseException | str, trouble: Trouble = "unsent") -> None:
         super().__init__(cause)
         self.trouble = trouble

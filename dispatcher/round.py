@@ -37,7 +37,7 @@ async def handle(
         settings: the fields of `DispatcherSettings`.
 
     Raises:
-        InvalidSettingError: a setting is out of range.
+        InvalidSettingError: a setting is out of range, or the callback cannot be called so.
         StoreError: the store failed before any key was started.
         ExceptionGroup: the store failed for some keys; the others were processed.
         TargetUnavailableError: the target cannot be reached; the keys that were started for it were released unspent.

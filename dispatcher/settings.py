@@ -67,6 +67,8 @@ class DispatcherSettings:
         _check_duration("poll_period", self.poll_period, allow_zero=False)
         _check_duration("drain_timeout", self.drain_timeout, allow_zero=True)
         _check_duration("trigger_period", self.trigger_period, allow_zero=True)
+        if self.backoff is not None and not callable(self.backoff):
+            raise InvalidSettingError(f"backoff is a function of the attempts so far, not {self.backoff!r}")
 
     def lease_request(self, limit: int) -> LeaseRequest:
         """What to ask of `lease` with `limit` local slots free."""

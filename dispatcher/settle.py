@@ -115,8 +115,8 @@ class Settling:
     async def _store_keys(self, run: CallbackRun, decision: Decision) -> Decision:
         """Store the keys that the attempt asked for; only then may it complete, so that none can be forgotten."""
         now_us = self._clock.wall_us()
-        store = partial(self._queue.queue_many, [(asked.key, _options(asked, now_us)) for asked in decision.keys])
         try:
+            store = partial(self._queue.queue_many, [(asked.key, _options(asked, now_us)) for asked in decision.keys])
             try:
                 await store()
             except Exception as error:  # noqa: BLE001 - as in _apply

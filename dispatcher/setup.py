@@ -9,12 +9,14 @@ from dispatcher.error_events import ErrorEvents
 from dispatcher.limits import KeyLimits, LimitingCallback
 from dispatcher.outage import Outage, outage_of
 from dispatcher.settings import DispatcherSettings
-from workqueue.attempt import as_async
+from workqueue.attempt import as_async, check_callback
 from workqueue.clock import Clock
+from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import WorkQueue
 from workqueue.lease import LeaseRenewer
 from workqueue.metrics import DispatchMetrics
+from workqueue.optional import offers
 
 __all__ = ["Setup"]
 
@@ -52,7 +54,14 @@ class Setup:
             errors: where error events go.
             metrics: where to count, if somebody else counts there too.
             outage: what is known of the target; None: what the callback itself knows, or nothing yet.
+
+        Raises:
+            InvalidSettingError: it is no queue, or the callback cannot be called with a key and its attempt.
         """
+        if not offers(queue, WorkQueue):
+            text = "a dispatcher takes a queue, as `async with open_queue(url) as queue` gives it"
+            raise InvalidSettingError(f"{text}, not a {type(queue).__name__}")
+        check_callback(callback, "key", "attempt")
         full = with_fallbacks(queue)
         equipment = full.equipment
         metrics = metrics or DispatchMetrics.of(full)

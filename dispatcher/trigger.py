@@ -53,7 +53,7 @@ def handler(
         settings: the fields of `DispatcherSettings`.
 
     Raises:
-        InvalidSettingError: a setting is out of range.
+        InvalidSettingError: a setting is out of range, or the callback cannot be called so.
     """
     return Trigger(Setup.of(queue, callback, DispatcherSettings(**settings), errors)).app()
 

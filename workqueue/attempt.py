@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeGuard, TypeVar
 
-from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.errors import InfrastructureError, InvalidSettingError, NonRetriableError
 from workqueue.lease import Lost
 from workqueue.outcomes import Outcome
 from workqueue.shown import describe, leaves_of
@@ -25,10 +26,13 @@ __all__ = [
     "as_async",
     "as_one",
     "call",
+    "check_callback",
     "in_thread",
     "is_coroutine_function",
     "start_in_thread",
 ]
+
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _CoroutineFunction = Callable[["str", "Attempt"], Awaitable[Outcome | None]]
@@ -64,7 +68,11 @@ class Attempt(Protocol):
     def lost(self) -> Lost: ...
 
     def extend(self, duration: timedelta) -> None:
-        """Allow the callback at least `duration` (> 0) from now. Behind gRPC it does nothing: the caller decides."""
+        """Allow the callback at least `duration` (> 0) from now. Behind gRPC it does nothing: the caller decides.
+
+        Raises:
+            InvalidOptionsError: it is no timedelta.
+        """
 
     def remaining(self) -> timedelta:
         """How long the callback may still run before it is cancelled; never negative."""
@@ -83,6 +91,38 @@ Callback = Callable[[str, Attempt], Awaitable[Outcome | None]] | Callable[[str, 
 
 class StillRunsError(asyncio.CancelledError):
     """The call was given up while its thread still runs, so its key must not be settled."""
+
+
+def check_callback(callback: object, *given: str, role: str = "a callback") -> None:
+    """Refuse what cannot be called as a callback is: else every attempt would fail, and count.
+
+    Args:
+        callback: what is to be called for each key.
+        given: names of what it is called with.
+        role: what it is, for the error.
+
+    Raises:
+        InvalidSettingError: it cannot be called so, or would not answer.
+    """
+    how = f"{role} is called as ({', '.join(given)})"
+    if not callable(callback):
+        hint = "; give the function itself, without calling it" if inspect.isawaitable(callback) else ""
+        raise InvalidSettingError(f"{how}, which a {type(callback).__name__} cannot be{hint}")
+    name = getattr(callback, "__qualname__", type(callback).__name__)
+    if inspect.isclass(callback):
+        raise InvalidSettingError(f"{how} and answers; {name} is a class: give an instance of it, or a function")
+    if any(map(_yields, (callback, type(callback).__call__))):
+        raise InvalidSettingError(f"{how} and returns its answer; {name} has a yield")
+    try:
+        inspect.signature(callback).bind(*given)
+    except TypeError as error:
+        raise InvalidSettingError(f"{how}, which {name} cannot be: {error}") from None
+    except ValueError:  # written in C: it does not say what it takes
+        log.debug("%s does not say what it takes", name)
+
+
+def _yields(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 async def call(callback: Callback, key: str, attempt: Attempt) -> Any:

@@ -113,18 +113,25 @@ class KeysNotSentError(WorkQueueError):
 
 
 class NonRetriableError(WorkQueueError):
-    """This key cannot succeed, however often it is tried; raise it from a callback to drop the key.
+    """This key cannot succeed, however often it is tried.
+
+    Raise it from a callback to drop the key.
 
     Args:
-        reason: why; sent with the error event (`nonRetriableReason`) and over gRPC (`NoRetryDetails.message`).
+        reason: why; sent with the error event (`nonRetriableReason`) and over gRPC (`NoRetryDetails.message`). An error
+            in its place is the cause.
         cause: the underlying error, whose text is this error's; else its text is the reason.
     """
 
-    def __init__(self, reason: str = "", cause: BaseException | str = "") -> None:
-        super().__init__(_text_of(cause) or reason)
-        self.reason = reason or str(self)
-        if isinstance(cause, BaseException):
-            self.__cause__ = cause
+    reason: str = ""  # of a subclass whose __init__ does not call this one
+
+    def __init__(self, reason: BaseException | str = "", cause: BaseException | str = "") -> None:
+        super().__init__(_text_of(cause) or _text_of(reason))
+        self.reason = _text_of(reason) or str(self)
+        for each in (cause, reason):
+            if isinstance(each, BaseException):
+                self.__cause__ = each
+                break
 
 
 class ExpiredError(NonRetriableError):
@@ -145,4 +152,4 @@ class InfrastructureError(WorkQueueError):
 
 
 def _text_of(cause: BaseException | str) -> str:
-    return describe(cause) if isinstance(cause, BaseException) else cause
+    return describe(cause) if isinstance(cause, BaseException) else str(cause or "")

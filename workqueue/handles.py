@@ -338,5 +338,11 @@ def _state(
 
 
 def _readable(error: str) -> str:
-    """`error` as every store can keep it: one that names a file may hold surrogates, and must not fail the settle."""
+    """`error` as every store can keep it: one that names a file may hold surrogates, and must not fail the settle.
+
+    Raises:
+        InvalidOptionsError: it is no text.
+    """
+    if not isinstance(error, str):
+        raise InvalidOptionsError(f"an error is kept as text, such as str(error), not as a {type(error).__name__}")
     return error if error.isascii() else error.encode("utf-8", "replace").decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
@@ -18,6 +18,7 @@ __all__ = [
     "NO_META",
     "FailedKey",
     "Options",
+    "check_duration",
     "check_payload",
     "no_meta",
 ]
@@ -80,6 +81,16 @@ class FailedKey:
     key: str
     options: Options
     error: Exception
+
+
+def check_duration(name: str, value: object) -> None:
+    """Refuse a number where a duration belongs: nobody could say whether it is seconds or milliseconds.
+
+    Raises:
+        InvalidOptionsError: `value` is no timedelta.
+    """
+    if not isinstance(value, timedelta):
+        raise InvalidOptionsError(f"{name} is a timedelta, such as timedelta(seconds=5), not {value!r}")
 
 
 def check_payload(payload: bytes | None, limit: int = MAX_PAYLOAD_BYTES) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from workqueue.errors import InvalidOptionsError
 from workqueue.key import validate_key
-from workqueue.options import Options
+from workqueue.options import Options, check_duration
 
 __all__ = ["MAX_FLOOR", "Outcome", "QueueKey", "QueueKeys", "RequeueAfter", "RequeueNotBefore"]
 
@@ -24,12 +24,14 @@ class RequeueAfter(Exception):
         jitter: spreads keys that would come due together: uniform in [0, jitter).
 
     Raises:
-        ValueError: `delay` is not positive, or `jitter` is negative.
+        InvalidOptionsError: `delay` is not positive, `jitter` is negative, or one of them is no timedelta.
     """
 
     floor = False
 
     def __init__(self, delay: timedelta, jitter: timedelta = timedelta(0)) -> None:
+        check_duration("a delay", delay)
+        check_duration("a jitter", jitter)
         if delay <= timedelta(0):
             raise InvalidOptionsError(f"a delay is more than zero, not {delay}")
         if jitter < timedelta(0):
@@ -75,14 +77,24 @@ class QueueKey:
     def __post_init__(self) -> None:
         validate_key(self.key)
         Options(priority=self.priority, payload=self.payload)
-        if self.delay is not None and self.delay < timedelta(0):
+        if self.delay is None:
+            return
+        check_duration("a delay", self.delay)
+        if self.delay < timedelta(0):
             raise InvalidOptionsError(f"a delay is not negative, as {self.delay} is")
 
 
 class QueueKeys(Exception):
-    """Queue these keys, and complete the asking key only once all of them are stored."""
+    """Queue these keys, and complete the asking key only once all of them are stored.
+
+    Raises:
+        InvalidOptionsError: one of them is no `QueueKey`.
+    """
 
     def __init__(self, *keys: QueueKey) -> None:
+        for key in keys:
+            if not isinstance(key, QueueKey):
+                raise InvalidOptionsError(f"QueueKeys takes each as a QueueKey, such as QueueKey('a'), not {key!r}")
         super().__init__(f"queue {len(keys)} keys")
         self.keys = keys
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from workqueue.backoff import bare_requeue_delay
 from workqueue.clock import LATEST_US, duration_us, to_us
 from workqueue.errors import InvalidOptionsError
-from workqueue.options import LAST_ERROR, NO_META, Options, no_meta
+from workqueue.options import LAST_ERROR, NO_META, Options, check_duration, no_meta
 from workqueue.shown import cut
 
 __all__ = [
@@ -87,10 +87,14 @@ class Requeue:
     def __post_init__(self) -> None:
         if self.delay is not None and self.backoff is not None:
             raise InvalidOptionsError("requeue takes a delay or a backoff, not both")
-        if self.delay is not None and self.delay <= timedelta(0):
-            raise InvalidOptionsError(f"a delay is more than zero, not {self.delay}")
-        if self.backoff is not None and self.backoff < timedelta(0):
-            raise InvalidOptionsError(f"a backoff is not negative, as {self.backoff} is")
+        if self.delay is not None:
+            check_duration("a delay", self.delay)
+            if self.delay <= timedelta(0):
+                raise InvalidOptionsError(f"a delay is more than zero, not {self.delay}")
+        if self.backoff is not None:
+            check_duration("a backoff", self.backoff)
+            if self.backoff < timedelta(0):
+                raise InvalidOptionsError(f"a backoff is not negative, as {self.backoff} is")
         if self.floor and self.delay is None:
             raise InvalidOptionsError("a floor needs a delay to hold")
 

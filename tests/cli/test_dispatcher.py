@@ -279,9 +279,12 @@ WRONG = [
     (["--callback", "json"], "--callback or WORKQUEUE_CALLBACK: it takes package.module:name"),
     (["--callback", "nowhere:f"], "there is no module 'nowhere'"),
     (["--callback", "json:nothing"], "json has no 'nothing'"),
-    (["--callback", "json:__name__"], "is a str, and cannot be called"),
-    (["--callback", "json:loads"], "json:loads is called as (key, attempt): too many positional arguments"),
-    (["--target", "grpc://a:1", "--backoff", "tests.support.reconcilers:complete"], "is called as (attempts): missing"),
+    (["--callback", "json:__name__"], "json:__name__ is called as (key, attempt), which a str cannot be"),
+    (["--callback", "json:loads"], "json:loads is called as (key, attempt), which loads cannot be: too many"),
+    (
+        ["--target", "grpc://a:1", "--backoff", "tests.support.reconcilers:complete"],
+        "(attempts), which complete cannot be: missing",
+    ),
     (["--target", "somewhere"], "--target or WORKQUEUE_TARGET: 'somewhere'"),
     (
         ["--target", "grpc://a:1", "--concurrency", "0"],

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async, as_one
+from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async, as_one, check_callback
 from workqueue.backoff import Backoff
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import ExpiredError, InvalidOptionsError, NonRetriableError
@@ -79,12 +79,13 @@ class KeyRouter:
 
         Raises:
             DuplicateRouteError: `name` has a route.
-            InvalidSettingError: there is no such policy.
+            InvalidSettingError: there is no such policy, or the callback cannot be called with a key and its attempt.
             InvalidOptionsError: a limit is out of range.
         """
         told = _limits(limits)
 
         def register(callback: _C) -> _C:
+            check_callback(callback, "key", "attempt")
             own = _around(middleware, as_async(callback))
             self._routes.add(name, _Route(own, _around(self._middleware, own), told))
             return callback

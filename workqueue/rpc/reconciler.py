@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 
 from workqueue.access.security import ServerSecurity
-from workqueue.attempt import Callback, as_one, call
+from workqueue.attempt import Callback, as_one, call, check_callback
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.lease import Lost
+from workqueue.options import check_duration
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.rpc.drain import Drain, DrainTimes
 from workqueue.rpc.limits import RECONCILER_LIMITS
@@ -54,8 +55,10 @@ def serve(
         times: how the drain goes.
 
     Raises:
-        InvalidSettingError: host, port and security do not go together.
+        InvalidSettingError: host, port and security do not go together, or the callback cannot be called with a key and
+            its attempt.
     """
+    check_callback(callback, "key", "attempt")
     reconciler = Reconciler(callback, times or DrainTimes())
     listen = Listen(host, port, security or ServerSecurity(), RECONCILER_LIMITS)
     return GrpcServer(reconciler, listen, drain=reconciler.drain)
@@ -137,7 +140,7 @@ class RemoteAttempt:
         return None
 
     def extend(self, duration: timedelta) -> None:
-        pass
+        check_duration("a duration", duration)
 
     def remaining(self) -> timedelta:
         seconds: float | None = self._context.time_remaining()  # None: the caller set no deadline

@@ -79,7 +79,8 @@ def of_attempt(error: BaseException) -> Refusal:
     """
     match error:
         case NonRetriableError():
-            return _detailed(grpc.StatusCode.UNKNOWN, str(error), pb.NoRetryDetails(message=_cut(error.reason)))
+            text = str(error)
+            return _detailed(grpc.StatusCode.UNKNOWN, text, pb.NoRetryDetails(message=_cut(str(error.reason) or text)))
         case InfrastructureError():
             info = ErrorInfo(reason="INFRASTRUCTURE", domain=pb.DESCRIPTOR.package)
             return _detailed(grpc.StatusCode.UNAVAILABLE, str(error), info)

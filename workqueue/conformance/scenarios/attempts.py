@@ -22,6 +22,9 @@ WRONG_REQUEUES: dict[str, dict[str, Any]] = {
     "a delay and a backoff": {"delay": _SECOND, "backoff": _SECOND},
     "a floor without a delay": {"floor": True},
     "a floor with a backoff": {"backoff": _SECOND, "floor": True},
+    "a delay that is a number": {"delay": 5},
+    "a backoff that is a number": {"backoff": 5},
+    "an error that is no text": {"backoff": _SECOND, "error": ValueError("no")},
 }
 
 

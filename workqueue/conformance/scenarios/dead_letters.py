@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, refused
 from workqueue.conformance.scenario import Need, scenario, scenarios
+from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyStatus
 from workqueue.options import Options
 
@@ -28,6 +29,17 @@ async def a_dead_letter_tells_what_happened(case: Case) -> None:
     expect((letter.key, letter.priority, letter.attempts, letter.error), ("a", 7, 1, "boom"), "the dead letter")
     expect((letter.queued_time, letter.failed_time), (began, case.now), "its times")
     expect((letter.payload, dict(letter.meta)), (b"p", {"n": "v"}), "its payload and meta")
+
+
+@scenario()
+async def an_error_that_is_no_text_is_refused_and_the_key_kept(case: Case) -> None:
+    owned = await case.started("a")
+
+    async def give_up() -> bool:
+        return await owned.dead_letter(ValueError("boom"))  # type: ignore[arg-type]
+
+    await refused(InvalidOptionsError, give_up())
+    expect(await owned.dead_letter("boom"), True, "dead_letter() afterwards")
 
 
 @scenario(Need.CLOCK)
