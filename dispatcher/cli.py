@@ -1,4 +1,4 @@
-"""The `dispatcher` program: serve (all in one), run (no receiver) and schedules."""
+"""The `dispatcher` program: serve (all in one), run (no receiver), schedules and relay."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from dispatcher.environment import (
     ServePorts,
     TargetFlags,
 )
+from dispatcher.relay.environment import RelayFlags, RelayListen, StoreFlags, TargetCallFlags, note_what_is_ignored
 from workqueue.errors import InvalidSettingError
 from workqueue.programs import show
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
-from workqueue.programs.flags import Flag, with_flags
+from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, OutputFlags, QueueFlags
 
 if TYPE_CHECKING:
     from dispatcher.process import Process
+    from dispatcher.relay.process import Relay
 
 _ATTEMPTS = (1, 2, 5, 20)
 _Bounds = dict[int, tuple[timedelta, timedelta]]
@@ -142,6 +144,43 @@ def schedules(work: ScheduleWork, listen: ListenFlags, ports: RunPorts, logs: Lo
     configure_logging(logs.log_level, logs.log_format)
     process = work.process()
     run_server(process.serve(listen.front(ports.http_port), None))
+
+
+@dataclass(frozen=True, slots=True)
+class RelayWork:
+    """What a process that relays is given."""
+
+    store: StoreFlags
+    relay: RelayFlags
+    events: EventFlags
+    calls: TargetCallFlags
+
+    def process(self) -> Relay:
+        """The process to run; whatever can be wrong about it is found here."""
+        from dispatcher.relay.outcomes import OUTCOME_BYTES
+        from dispatcher.relay.process import Relay
+        from dispatcher.relay.target import AllowedTargets
+
+        self.events.emitter("checked")
+        settings = self.relay.settings()
+        urls = self.store.urls(settings.max_payload, OUTCOME_BYTES)
+        with naming("--allow-target or WORKQUEUE_ALLOW_TARGET"):
+            allowed = AllowedTargets(self.relay.allow_target, any_target=self.relay.allow_any_target)
+        return Relay(*urls, allowed, settings, self.calls.security(), self.events, os.environ, self.relay.owner)
+
+
+@app.command("relay")
+@with_flags
+def relay(work: RelayWork, listen: RelayListen, logs: LogFlags) -> None:
+    """Take HTTP requests, store them, and send them on until their targets take them.
+
+    A request names its target in X-Dispatcher-Original-Host. It is answered 202 once it is stored. /_relay/ says what
+    became of it; /healthz, /readyz and /metrics are beside it. SIGTERM lets calls under way end.
+    """
+    configure_logging(logs.log_level, logs.log_format)
+    process = work.process()
+    note_what_is_ignored(os.environ)
+    run_server(process.serve(listen.front()))
 
 
 @app.command("policies")

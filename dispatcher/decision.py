@@ -8,14 +8,14 @@ dead-lettered, where an operator finds it, and not silently dropped.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
 from dispatcher.running import End
 from dispatcher.settings import DispatcherSettings
 from workqueue.backoff import Backoff, backoff_for
-from workqueue.errors import ExpiredError, InfrastructureError, NonRetriableError
+from workqueue.errors import ExpiredError, InfrastructureError, NonRetriableError, RetryAfterError
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
 from workqueue.shown import cut, describe
@@ -120,7 +120,15 @@ def decide(end: End, result: object, attempts: int, settings: DispatcherSettings
 
 
 def _judged(result: object, attempts: int, settings: DispatcherSettings) -> Decision:
-    return judge(result, attempts, settings.max_retry, settings.chosen_backoff)
+    decision = judge(result, attempts, settings.max_retry, settings.chosen_backoff)
+    return _kept(decision) if settings.keep_dropped else decision
+
+
+def _kept(decision: Decision) -> Decision:
+    """A key that would be dropped is kept as a dead letter; the event says so, and why it is non-retriable."""
+    if decision.outcome != "dropped" or decision.failure is None:
+        return decision
+    return replace(decision, outcome="dead-lettered", failure=replace(decision.failure, action="dead-lettered"))
 
 
 def _cancelled(result: object) -> asyncio.CancelledError:
@@ -166,7 +174,8 @@ def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backof
     if isinstance(error, NonRetriableError):
         return Decision("dropped", failure=Failure(text, "dropped", cut(str(error.reason) or text, MAX_ERROR_BYTES)))
     failure = Failure(text, "requeued", infrastructure=infrastructure)
-    return Decision("retried", delay=backoff_for(attempts, backoff), failure=failure)
+    delay = error.delay if isinstance(error, RetryAfterError) else backoff_for(attempts, backoff)
+    return Decision("retried", delay=delay, failure=failure)
 
 
 def _is_infrastructure(error: BaseException) -> bool:

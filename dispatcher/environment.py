@@ -119,6 +119,9 @@ class DispatchFlags:
         timedelta,
         Flag("one round at most for triggers within this; 0s = each", ("WORKQUEUE_TRIGGER_PERIOD",), DURATION_OR_ZERO),
     ] = _DEFAULT.trigger_period
+    keep_dropped: Annotated[
+        bool, Flag("keep keys that can never succeed as dead letters", ("WORKQUEUE_KEEP_DROPPED",))
+    ] = _DEFAULT.keep_dropped
     owner: Annotated[str, Flag("recorded with keys in progress, and a metric label", ("WORKQUEUE_OWNER",), TEXT)] = ""
 
     def settings(self) -> DispatcherSettings:
@@ -136,6 +139,7 @@ class DispatchFlags:
             poll_period=self.poll_period,
             drain_timeout=self.drain_timeout,
             trigger_period=self.trigger_period,
+            keep_dropped=self.keep_dropped,
         )
 
 

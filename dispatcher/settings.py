@@ -29,6 +29,7 @@ class SettingsArgs(TypedDict, total=False):
     poll_period: timedelta
     drain_timeout: timedelta
     trigger_period: timedelta
+    keep_dropped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class DispatcherSettings:
         poll_period: how long the loop sleeps at most, and how old its signs of life may be (three times this).
         drain_timeout: how long running callbacks may go on once the dispatcher drains; 0 = not at all.
         trigger_period: the trigger admits at most one round in this time; 0 = every one.
+        keep_dropped: keep a key as a dead letter that fails with `NonRetriableError`, where it would be dropped.
 
     Raises:
         InvalidSettingError: a value is out of range; the message names the setting.
@@ -58,6 +60,7 @@ class DispatcherSettings:
     poll_period: timedelta = timedelta(seconds=5)
     drain_timeout: timedelta = timedelta(seconds=20)
     trigger_period: timedelta = timedelta(seconds=1)
+    keep_dropped: bool = False
 
     def __post_init__(self) -> None:
         _check_count("concurrency", self.concurrency, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from workqueue.shown import describe
@@ -28,6 +29,7 @@ __all__ = [
     "PartlyStoredError",
     "PayloadTooLargeError",
     "QueueClosedError",
+    "RetryAfterError",
     "StartLostError",
     "StoreError",
     "StoreUnavailableError",
@@ -147,6 +149,23 @@ class InfrastructureError(WorkQueueError):
 
     def __init__(self, cause: BaseException | str) -> None:
         super().__init__(_text_of(cause))
+        if isinstance(cause, BaseException):
+            self.__cause__ = cause
+
+
+class RetryAfterError(WorkQueueError):
+    """The attempt failed, and whoever it failed for says when to try again.
+
+    Raise it from a callback: the attempt counts, as with any error, but `delay` stands in place of the backoff.
+
+    Args:
+        delay: more than zero.
+        cause: the underlying error, or its text.
+    """
+
+    def __init__(self, delay: timedelta, cause: BaseException | str) -> None:
+        super().__init__(_text_of(cause))
+        self.delay = delay
         if isinstance(cause, BaseException):
             self.__cause__ = cause
 

@@ -246,5 +246,29 @@ METRICS: tuple[Metric, ...] = (
         (),
         BUCKETS["schedule_lateness"],
     ),
+    Metric(
+        "workqueue_relay_requests_total",
+        "counter",
+        "go",
+        "Requests that came to a relay, by result: stored, repeated (known by its Idempotency-Key), refused (can never "
+        "be relayed as it is), unavailable (the store is down or full).",
+        ("result",),
+    ),
+    Metric(
+        "workqueue_relay_calls_total",
+        "counter",
+        "go",
+        "Calls of a relay's targets by result: delivered, failed (tried again), refused (given up), unreachable. "
+        "After the first hundred targets the label is other.",
+        ("target", "result"),
+    ),
+    Metric(
+        "workqueue_relay_put_off_total",
+        "counter",
+        "go",
+        "Requests that had no turn because their target is down or busy; no try was spent.",
+        ("target",),
+    ),
+    Metric("workqueue_relay_target_down", "gauge", "go", "1 while a relay's target is down, else 0.", ("target",)),
 )
 """Every metric, in the order in which a scrape shows them."""

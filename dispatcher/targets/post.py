@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
     from cloudevents.core.bindings.http import HTTPMessage
 
-__all__ = ["ANSWER_HEADER", "EVENT_TYPE", "HttpCallback", "http_callback", "outcome_of_status"]
+__all__ = ["ANSWER_HEADER", "EVENT_TYPE", "HttpCallback", "http_callback", "outcome_of_status", "retry_after"]
 
 EVENT_TYPE = "dev.chainguard.workqueue.process.v1"
 
@@ -105,7 +105,7 @@ class HttpCallback:
             raise TargetUnavailableError(f"{shown_url(self._url)}: {describe(error)}") from error
         except (ClientError, OSError) as error:
             raise TargetUnavailableError(f"{shown_url(self._url)}: {describe(error)}", "broken") from error
-        later = _retry_after(response.headers.get("retry-after", ""), from_us(self._clock.wall_us()))
+        later = retry_after(response.headers.get("retry-after", ""), from_us(self._clock.wall_us()))
         return outcome_of_status(response.status, text, later, marked=ANSWER_HEADER in response.headers)
 
     async def __aenter__(self) -> Self:
@@ -177,7 +177,7 @@ def outcome_of_status(status: int, text: str, later: timedelta | None, *, marked
     raise HandlerFailedError(why)
 
 
-def _retry_after(value: str, now: datetime) -> timedelta | None:
+def retry_after(value: str, now: datetime) -> timedelta | None:
     """The delay that `Retry-After` asks for, at least a second; None if it asks for none. Source: RFC 9110, 10.2.3."""
     try:
         if value.isascii() and value.isdigit():

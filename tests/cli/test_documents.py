@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ScheduleFlags, ServePorts, TargetFlags
+from dispatcher.relay.environment import AddressFlags, RelayFlags, StoreFlags
 from tests.support.programs import REPOSITORY, workqueue
 from workqueue.cli.receivers import PortFlags, ShardFlags
 from workqueue.cli.sources import SourcePort
@@ -32,6 +33,7 @@ GROUPS: dict[str, list[type]] = {
     "`workqueue hyperqueue`": [ShardFlags],
     "`workqueue watch`": [ClusterFlags],
     "`workqueue subscribe`": [SQSFlags],
+    "`dispatcher relay`": [StoreFlags, RelayFlags, AddressFlags],
 }
 
 

@@ -7,8 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from dispatcher.decision import COMPLETE, Decision, judge
+from dispatcher.decision import COMPLETE, Decision, decide, judge
+from dispatcher.settings import DispatcherSettings
 from workqueue import InfrastructureError, NonRetriableError, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
+from workqueue.errors import RetryAfterError
 from workqueue.metrics import SettleOutcome
 
 MINUTE = timedelta(minutes=1)
@@ -123,3 +125,20 @@ def test_an_error_text_is_cut_between_characters_at_4_kib() -> None:
     assert failure is not None
     assert 4090 < len(failure.error.encode()) <= 4096
     assert failure.error.endswith("€…")
+
+
+def test_an_error_that_says_when_to_try_again_counts_and_is_waited_for() -> None:
+    decision = judge(RetryAfterError(MINUTE, ValueError("busy")), attempts=1, max_retry=3)
+
+    assert (decision.outcome, decision.delay) == ("retried", MINUTE)
+    assert judge(RetryAfterError(MINUTE, "busy"), attempts=3, max_retry=3).outcome == "dead-lettered"
+
+
+@pytest.mark.parametrize(("keep", "outcome"), [(False, "dropped"), (True, "dead-lettered")])
+def test_a_key_that_cannot_succeed_is_kept_as_a_dead_letter_where_that_is_set(*, keep: bool, outcome: str) -> None:
+    settings = DispatcherSettings(keep_dropped=keep)
+
+    decision = decide("answered", NonRetriableError("no"), 1, settings)
+
+    assert decision.failure is not None
+    assert (decision.outcome, decision.failure.action, decision.failure.reason) == (outcome, outcome, "no")

@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from dispatcher.relay.metrics import RelayMetrics
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.enqueuer import EnqueuerMetrics
 from workqueue.metric_table import METRICS
@@ -82,14 +83,18 @@ async def lived_through(clock: FakeClock) -> Exposition:
 
 
 def fed() -> list[SampleSource]:
-    """What an enqueuer, schedules and a source counted."""
+    """What an enqueuer, schedules, a source and a relay counted."""
     enqueuer, schedules = EnqueuerMetrics("builds"), ScheduleMetrics("builds")
     enqueuer.put, enqueuer.merged, enqueuer.sent, enqueuer.failed = 9, 2, 3, 1
     schedules.fired, schedules.missed = 4, 1
     schedules.lateness.observe(20_000)
     messages = SQSMetrics("builds")
     messages.messages["stored"] = 7
-    return [enqueuer, schedules, messages]
+    relay = RelayMetrics("builds", lambda: {"c:80": 5.0})
+    relay.received["stored"] = 6
+    relay.called("b:80", "delivered")
+    relay.put_off("c:80")
+    return [enqueuer, schedules, messages, relay]
 
 
 def eventful() -> Exposition:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib import import_module
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError, MissingExtraError
@@ -17,7 +17,7 @@ from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES
 from workqueue.shown import is_secret, shown_url
 
-__all__ = ["QueueURL", "duration", "open_queue", "size", "switch"]
+__all__ = ["QueueURL", "duration", "open_queue", "size", "switch", "url_beside", "url_with"]
 
 # scheme -> (module with `open_url(url, *, clock, owner)`, the extra that brings its driver)
 _BACKENDS = {
@@ -34,7 +34,8 @@ _BACKENDS = {
 _LOCAL = ("sqlite", "memory")  # whose paths may have an @
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_LONGEST_NAME = 100
+_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}")
 _T = TypeVar("_T")
 
 
@@ -144,6 +145,27 @@ def _has_late_userinfo(parts: SplitResult) -> bool:
     if parts.scheme in _LOCAL or "@" in parts.netloc:
         return False
     return "@" in parts.path + parts.fragment or ("@" in parts.query and "=" not in parts.query)
+
+
+def url_beside(url: str, suffix: str) -> str:
+    """The URL of a queue beside the one at `url`: that with `suffix` at its name, or at its prefix in a bucket.
+
+    Raises:
+        InvalidSettingError: the name would be longer than a name may be.
+    """
+    place, _, query = url.partition("?")
+    if place.startswith("gs://"):  # a bucket holds one queue; a prefix makes it several
+        return f"{place.rstrip('/')}/{suffix}" + (f"?{query}" if query else "")
+    name = f"{dict(parse_qsl(query, keep_blank_values=True)).get('name', 'default')}.{suffix}"
+    if len(name) > _LONGEST_NAME:
+        raise InvalidSettingError(f"the queue's name is too long for {suffix} beside it: {name!r}")
+    return url_with(url, "name", name)
+
+
+def url_with(url: str, setting: str, value: object) -> str:
+    """`url` with a setting in its query, in place of what it says there."""
+    place, _, query = url.partition("?")
+    return f"{place}?{urlencode({**dict(parse_qsl(query, keep_blank_values=True)), setting: str(value)})}"
 
 
 def duration(text: str) -> timedelta:

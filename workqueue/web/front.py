@@ -12,12 +12,15 @@ from starlette.types import ASGIApp
 from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.web.bearer import guarded
+from workqueue.web.limits import HttpLimits
 from workqueue.web.probes import probing
 from workqueue.web.server import http_server
 
 __all__ = ["Front"]
 
 log = logging.getLogger(__name__)
+
+_LIMITS = HttpLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +46,21 @@ class Front:
         check_listen(self.host, self.port, self.security)
 
     @asynccontextmanager
-    async def opened(self, app: ASGIApp, shows: str) -> AsyncIterator[None]:
+    async def opened(self, app: ASGIApp, shows: str, limits: HttpLimits = _LIMITS) -> AsyncIterator[None]:
         """Serve `app` until the block ends.
 
         Args:
             app: answers the probes, among others.
             shows: what it shows, for the log.
+            limits: what clients may cost.
 
         Raises:
             InvalidSettingError: the address cannot be listened on.
         """
         async with (
-            http_server(guarded(app, self.security), self.host, self.port, tls=self.security.tls) as port,
+            http_server(
+                guarded(app, self.security), self.host, self.port, tls=self.security.tls, limits=limits
+            ) as port,
             probing(app, self.host, self.probe_port) as probes,
         ):
             log.info("%s on %s", shows, join_host_port(self.host, port))

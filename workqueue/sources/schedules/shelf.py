@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from urllib.parse import parse_qsl, urlencode
 
+from workqueue.backends.url import url_beside
 from workqueue.clock import from_us
-from workqueue.errors import InvalidSettingError, KeyNotFoundError, WorkQueueError
+from workqueue.errors import KeyNotFoundError, WorkQueueError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import KeyStatus
 from workqueue.options import Options
@@ -24,7 +24,6 @@ __all__ = ["Shelf", "Shelved", "schedules_url"]
 
 _MOST = 1_000_000
 _SUFFIX = "schedules"
-_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +172,4 @@ def schedules_url(url: str) -> str:
     Raises:
         InvalidSettingError: the name would be longer than a name may be.
     """
-    place, _, query = url.partition("?")
-    if place.startswith("gs://"):  # a bucket holds one queue; a prefix makes it several
-        return f"{place.rstrip('/')}/{_SUFFIX}" + (f"?{query}" if query else "")
-    settings = dict(parse_qsl(query, keep_blank_values=True))
-    settings["name"] = f"{settings.get('name', 'default')}.{_SUFFIX}"
-    if len(settings["name"]) > _LONGEST_NAME:
-        raise InvalidSettingError(f"the queue's name is too long for schedules beside it: {settings['name']!r}")
-    return f"{place}?{urlencode(settings)}"
+    return url_beside(url, _SUFFIX)

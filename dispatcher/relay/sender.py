@@ -1,0 +1,161 @@
+"""One call of a target: the stored request goes out, the beginning of the answer comes back.
+
+The address that a name stands for is judged by who connects to it. Were it looked up before, it could be another one by
+then.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    TCPConnector,
+    ThreadedResolver,
+)
+from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import CIMultiDict
+from yarl import URL
+
+from dispatcher.outage import TargetUnavailableError
+from dispatcher.relay.answer import Answer
+from dispatcher.relay.request import RelayedRequest
+from dispatcher.relay.target import AllowedTargets
+from workqueue.shown import cut, describe
+
+if TYPE_CHECKING:
+    from workqueue.access.security import ClientSecurity
+
+__all__ = ["Sender"]
+
+_CONNECT_SECONDS = 10.0
+_ADDRESSES_SECONDS = 10
+_SHOWN_BYTES = 4096
+_DRAINED_BYTES = 64 * 1024
+_ADDED_BY_CLIENT = ("accept", "accept-encoding", "content-type", "user-agent")
+
+
+class _GuardedResolver(AbstractResolver):
+    """Resolves names to addresses that may be connected to."""
+
+    def __init__(self, allowed: AllowedTargets) -> None:
+        self._resolver = ThreadedResolver()
+        self._allowed = allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        allowed = [each for each in found if self._allowed.may_connect(each["host"], port)]
+        if found and not allowed:
+            shown = ", ".join(each["host"] for each in found)
+            raise OSError(f"{host} stands for {shown}, which needs an entry of its own among the allowed targets")
+        return allowed
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class Sender:
+    """Calls targets. An async context manager, which owns the connections.
+
+    Args:
+        allowed: what may be connected to.
+        security: whom to trust, and what certificate to show; it has no token.
+    """
+
+    def __init__(self, allowed: AllowedTargets, security: ClientSecurity | None = None) -> None:
+        self._allowed = allowed
+        self._security = security
+        self._session: ClientSession
+
+    async def __aenter__(self) -> Self:
+        tls: SSLContext | bool = self._security.ssl_context() if self._security is not None else True
+        connector = TCPConnector(  # the lanes limit how many calls there are
+            limit=0, ssl=tls, resolver=_GuardedResolver(self._allowed), ttl_dns_cache=_ADDRESSES_SECONDS
+        )
+        self._session = ClientSession(
+            connector=connector,
+            cookie_jar=DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_ADDED_BY_CLIENT,
+        )
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._session.close()
+
+    async def send(self, request: RelayedRequest, idempotency_key: str) -> Answer:
+        """Send `request`, with `idempotency_key` where its caller sent none.
+
+        Raises:
+            TargetUnavailableError: there is no connection, it broke, or the answer took too long.
+        """
+        refusal = self._allowed.why_refused(request.target)
+        if refusal:  # the list may have changed since the request was stored
+            raise TargetUnavailableError(refusal)
+        try:
+            async with self._session.request(
+                request.method,
+                _url(request),
+                headers=_headers(request, idempotency_key),
+                data=request.body or None,
+                allow_redirects=False,
+                timeout=_timeout(request),
+            ) as response:
+                return await _answer(response)
+        except (ClientConnectorError, ConnectionTimeoutError) as error:
+            raise TargetUnavailableError(f"{request.target}: {describe(error)}") from error
+        except TimeoutError as error:
+            raise TargetUnavailableError(f"{request.target}: no answer within {request.timeout}", "broken") from error
+        except (ClientError, OSError) as error:
+            raise TargetUnavailableError(f"{request.target}: {describe(error)}", "broken") from error
+
+
+def _url(request: RelayedRequest) -> URL:
+    target = request.target
+    path, _, query = request.path.partition("?")
+    return URL.build(
+        scheme=target.scheme, host=target.host, port=target.port, path=path, query_string=query, encoded=True
+    )
+
+
+def _headers(request: RelayedRequest, idempotency_key: str) -> CIMultiDict[str]:
+    headers = CIMultiDict(request.headers)
+    if "idempotency-key" not in headers:
+        headers.add("idempotency-key", idempotency_key)
+    if not request.body and request.method not in ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"):
+        headers.add("content-length", "0")
+    return headers
+
+
+def _timeout(request: RelayedRequest) -> ClientTimeout:
+    seconds = request.timeout.total_seconds()
+    return ClientTimeout(total=seconds, connect=min(seconds, _CONNECT_SECONDS), ceil_threshold=3600)
+
+
+async def _answer(response: ClientResponse) -> Answer:
+    """The status and the beginning of the body; an endless one is not read to its end, which it has not."""
+    delivered = 200 <= response.status < 300
+    body = await _beginning(response, _DRAINED_BYTES if delivered else _SHOWN_BYTES)
+    text = "" if delivered else cut(body.decode("utf-8", "replace").strip(), _SHOWN_BYTES)
+    return Answer(response.status, text, response.headers.get("retry-after", ""))
+
+
+async def _beginning(response: ClientResponse, most: int) -> bytes:
+    body = bytearray()
+    with suppress(ClientError, OSError):  # TimeoutError is one: the status is known, and counts however the body ends
+        while len(body) < most and (part := await response.content.read(most - len(body))):
+            body += part
+    if not response.content.at_eof():
+        response.close()
+    return bytes(body)
