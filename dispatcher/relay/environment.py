@@ -16,7 +16,6 @@ from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import HTTP_PORT, PORT, ListenFlags
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.takes import DURATION_OR_ZERO, TEXT, Takes, listed, whole
-from workqueue.shown import shown_url
 
 if TYPE_CHECKING:
     from workqueue.access.security import ClientSecurity
@@ -244,7 +243,7 @@ def _url_of(file: Path) -> str:
 def _urls(url: str, max_payload: int, outcome_bytes: int) -> tuple[str, str]:
     parsed = QueueURL.parse(url)
     if parsed.scheme == "memory":
-        raise InvalidSettingError(f"{shown_url(url)} forgets everything with its process: a relay takes sqlite, redis or gs")
+        raise InvalidSettingError("memory:// forgets everything with its process: a relay takes sqlite, redis or gs")
     given = parsed.take("max_payload", size, 0)
     if given and given < max_payload:
         raise InvalidSettingError(
