@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dispatcher.callback import Attempt, Callback
-    from dispatcher.cluster import Cluster
-    from dispatcher.controller import Controller, ControllerSettings
+    from dispatcher.controller.cluster import Cluster
+    from dispatcher.controller.controller import Controller, ControllerSettings
     from dispatcher.decision import Failure
     from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
     from dispatcher.health import Health
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from dispatcher.outage import TargetUnavailableError
     from dispatcher.round import handle, handle_async
     from dispatcher.settings import DispatcherSettings
-    from dispatcher.target import ServiceCallback, TargetError, service_callback
     from dispatcher.targets.command import CommandCallback, command_callback
     from dispatcher.targets.document import HandlerFailedError
     from dispatcher.targets.post import HttpCallback, http_callback
+    from dispatcher.targets.service import ServiceCallback, TargetError, service_callback
     from dispatcher.trigger import Trigger, handler
 
 __all__ = [
@@ -59,10 +59,10 @@ _LAZY = {
     "Attempt": "dispatcher.callback",
     "Callback": "dispatcher.callback",
     "CloudEventErrors": "dispatcher.error_events",
-    "Cluster": "dispatcher.cluster",
+    "Cluster": "dispatcher.controller.cluster",
     "CommandCallback": "dispatcher.targets.command",
-    "Controller": "dispatcher.controller",
-    "ControllerSettings": "dispatcher.controller",
+    "Controller": "dispatcher.controller.controller",
+    "ControllerSettings": "dispatcher.controller.controller",
     "Dispatcher": "dispatcher.loop",
     "DispatcherSettings": "dispatcher.settings",
     "ErrorEvent": "dispatcher.error_events",
@@ -71,8 +71,8 @@ _LAZY = {
     "HandlerFailedError": "dispatcher.targets.document",
     "Health": "dispatcher.health",
     "HttpCallback": "dispatcher.targets.post",
-    "ServiceCallback": "dispatcher.target",
-    "TargetError": "dispatcher.target",
+    "ServiceCallback": "dispatcher.targets.service",
+    "TargetError": "dispatcher.targets.service",
     "TargetUnavailableError": "dispatcher.outage",
     "Trigger": "dispatcher.trigger",
     "command_callback": "dispatcher.targets.command",
@@ -81,7 +81,7 @@ _LAZY = {
     "handler": "dispatcher.trigger",
     "http_callback": "dispatcher.targets.post",
     "run_until_signalled": "dispatcher.loop",
-    "service_callback": "dispatcher.target",
+    "service_callback": "dispatcher.targets.service",
 }
 
 

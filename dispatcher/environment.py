@@ -225,7 +225,7 @@ class ServePorts:
 
 
 def _reconciler(target: str, calls: CallFlags) -> AbstractAsyncContextManager[Callback]:
-    from dispatcher.target import service_callback
+    from dispatcher.targets.service import service_callback
 
     security = calls.security(target)
     with naming("--target or WORKQUEUE_TARGET"):

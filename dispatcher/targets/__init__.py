@@ -1,6 +1,6 @@
-"""Stage 5: handlers in other languages: behind an HTTP address, or a program. Both are given one `document`.
+"""Stage 5: callbacks that call somebody else: a reconciler behind gRPC (`service`), an HTTP address, a program.
 
-A reconciler behind gRPC is called by `dispatcher.target`.
+Handlers in other languages, behind the latter two, are given one `document`.
 """
 
 from __future__ import annotations

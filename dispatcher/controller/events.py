@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from dispatcher.cluster import Cluster
+from dispatcher.controller.cluster import Cluster
 from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvent, ErrorEvents
 from dispatcher.waiting import all_done
 from workqueue.metrics import EventResult

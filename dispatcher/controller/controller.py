@@ -16,9 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from dispatcher.callback import Attempt
-from dispatcher.cluster import Cluster
-from dispatcher.cluster_events import AllErrors, KubernetesEvents
-from dispatcher.controller_probes import ControllerProbes
+from dispatcher.controller.cluster import Cluster
+from dispatcher.controller.events import AllErrors, KubernetesEvents
+from dispatcher.controller.probes import ControllerProbes
 from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.settings import DispatcherSettings

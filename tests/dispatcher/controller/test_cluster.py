@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Cluster, ErrorEvent, Failure
-from dispatcher.cluster_events import KubernetesEvents
+from dispatcher.controller.events import KubernetesEvents
 from tests.fakes.kubernetes.faults import Fault
 from tests.fakes.kubernetes.server import KubernetesServer
 from tests.support.dispatching import until
