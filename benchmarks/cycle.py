@@ -61,7 +61,6 @@ async def _bare(semaphore: asyncio.Semaphore, start: Callable[[], object]) -> fl
 
 async def full_cycle() -> float:
     """Keys per second: enqueue, lease, no-op callback, complete, with every promise on."""
-    queue = MemoryQueue()
     left, done = KEYS, asyncio.Event()
 
     async def reconcile(key: str, attempt: Attempt) -> None:
@@ -70,17 +69,17 @@ async def full_cycle() -> float:
         if not left:
             done.set()
 
-    began = time.process_time()
-    for number in range(KEYS):
-        await queue.queue(f"key-{number}")
-    async with queue, Dispatcher(queue, reconcile, SETTINGS):
-        await done.wait()
+    async with MemoryQueue() as queue:
+        began = time.process_time()
+        for number in range(KEYS):
+            await queue.queue(f"key-{number}")
+        async with Dispatcher(queue, reconcile, SETTINGS):
+            await done.wait()
     return KEYS / (time.process_time() - began)
 
 
 def at_backlog(backlog: int) -> Measured:
     """Keys per second while so many are queued: each callback enqueues another key."""
-    queue = MemoryQueue()
 
     async def measure() -> float:
         numbers, done = iter(range(10**9)), asyncio.Event()
@@ -93,12 +92,13 @@ def at_backlog(backlog: int) -> Measured:
             if not left:
                 done.set()
 
-        while (await queue.counts()).queued < backlog:
-            await queue.queue(f"key-{next(numbers)}")
-        began = time.process_time()
-        async with Dispatcher(queue, reconcile, SETTINGS):
-            await done.wait()
-            return KEYS / (time.process_time() - began)
+        async with MemoryQueue() as queue:
+            while (await queue.counts()).queued < backlog:
+                await queue.queue(f"key-{next(numbers)}")
+            began = time.process_time()
+            async with Dispatcher(queue, reconcile, SETTINGS):
+                await done.wait()
+                return KEYS / (time.process_time() - began)
 
     return measure
 

@@ -68,7 +68,7 @@ async def compare(port: int, now: Callable[[], float]) -> list[float]:
             return CALLS / (now() - began)
 
         async def dispatched() -> float:
-            queue, callback = MemoryQueue(), service_callback(channel)
+            queue, callback = await MemoryQueue().__aenter__(), service_callback(channel)
             for number in range(CALLS):
                 await queue.queue(f"key-{number}")
             began = now()

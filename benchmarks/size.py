@@ -22,13 +22,13 @@ IMPORTS = 9
 
 async def bytes_per_key() -> float:
     """Resident bytes a queued key of 24 characters takes, its string included."""
-    queue = MemoryQueue()
-    gc.collect()
-    before = _resident_bytes()
-    for number in range(KEYS):
-        await queue.queue(f"key-{number:020}")
-    gc.collect()
-    return (_resident_bytes() - before) / KEYS
+    async with MemoryQueue() as queue:
+        gc.collect()
+        before = _resident_bytes()
+        for number in range(KEYS):
+            await queue.queue(f"key-{number:020}")
+        gc.collect()
+        return (_resident_bytes() - before) / KEYS
 
 
 def _resident_bytes() -> int:

@@ -14,6 +14,7 @@ from typing import Self
 
 from workqueue import Clock, KeyState, Options, Snapshot, SystemClock
 from workqueue.equipment import Equipment
+from workqueue.home import Home
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, Renewed
 from workqueue.options import check_payload
@@ -49,13 +50,16 @@ class ThreeVerbs:
         self.table = table
         self.clock = clock or SystemClock()
         self.renewer = LeaseRenewer(self._renew, DEFAULT_LEASE, self.clock)
-        self.equipment = Equipment(clock=self.clock, renewer=self.renewer)
+        self.home = Home()
+        self.equipment = Equipment(clock=self.clock, renewer=self.renewer, home=self.home)
         self.handles = RecordHandles(self._change, self.renewer, self.clock, owner)
 
     async def __aenter__(self) -> Self:
+        self.home.enter()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self.home.leave()
         self.renewer.close()
 
     async def queue(self, key: str, options: Options = Options()) -> None:
@@ -66,13 +70,16 @@ class ThreeVerbs:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where."""
+        self.home.check()
         return self.handles.snapshot(self.table.records.values(), limit)
 
     async def get(self, key: str) -> KeyState:
         """The state of one key."""
+        self.home.check()
         return self.handles.state(key, self.table.records.get(key, NOWHERE))
 
     async def _change(self, key: str, change: Change) -> bool:
+        self.home.check()
         return self.table.change(key, change)
 
     def _renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:

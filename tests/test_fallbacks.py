@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from examples.three_verbs import Table, ThreeVerbs
+from tests.support.dispatching import opened
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.equipment import Equipment, EquippedQueue
 from workqueue.fallbacks import with_fallbacks
@@ -67,7 +68,7 @@ class Untyped(ThreeVerbs):
 
 
 async def test_a_key_whose_start_raises_what_nobody_foresaw_does_not_take_those_started_before_along() -> None:
-    queue = Untyped(Table(), clock=FakeClock())
+    queue = opened(Untyped(Table(), clock=FakeClock()))
     for key in ("a", "b", "c"):
         await queue.queue(key)
     queue.refused = "b"
@@ -80,7 +81,7 @@ async def test_a_key_whose_start_raises_what_nobody_foresaw_does_not_take_those_
 
 async def test_a_lease_is_renewed_on_after_a_settle_that_failed() -> None:
     clock = FakeClock()
-    queue = Untyped(Table(), clock=clock)
+    queue = opened(Untyped(Table(), clock=clock))
     await queue.queue("a")
     (owned,) = (await with_fallbacks(queue).lease(LeaseRequest(1, 1))).started
     queue.refused = "a"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from workqueue.clock import Clock, SystemClock
+from workqueue.home import Home
 from workqueue.lease import LeaseRenewer
 from workqueue.optional import offers
 from workqueue.options import MAX_PAYLOAD_BYTES
@@ -27,6 +28,7 @@ class Equipment:
         metrics: what its backend counts in. None: it counts nothing.
         wakes: whether `wait` learns of what other processes stored. False: a dispatcher must poll for it.
         max_payload: the largest payload that it takes, in bytes.
+        home: where it is open. None: nobody but the queue itself knows.
     """
 
     name: str = "default"
@@ -35,6 +37,7 @@ class Equipment:
     metrics: QueueMetrics | None = None
     wakes: bool = True
     max_payload: int = MAX_PAYLOAD_BYTES
+    home: Home | None = None
 
     @classmethod
     def of(cls, queue: object) -> Equipment:

@@ -79,7 +79,11 @@ class StartLostError(WorkQueueError):
 
 
 class QueueClosedError(WorkQueueError):
-    """The queue is closed; open it again with `open_queue`."""
+    """The queue is closed; open it again with `open_queue`.
+
+    Also raised for a queue that was never entered, and for a call from another event loop or thread than entered it;
+    the message says which it is. Nothing was done.
+    """
 
 
 class StoreError(WorkQueueError):

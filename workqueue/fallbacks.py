@@ -83,6 +83,7 @@ class _Completed:
         equipped = replace(Equipment.of(queue), metrics=metrics_of(queue))
         self.equipment = equipped if clock is None else replace(equipped, clock=clock)
         self._clock = self.equipment.clock
+        self._home = self.equipment.home
         self.exact = offers(queue, LeasingQueue) and queue.exact
 
     async def queue(self, key: str, options: Options = Options()) -> None:
@@ -104,6 +105,7 @@ class _Completed:
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         if offers(self._queue, BulkQueue):
             return await self._queue.queue_many(items)
+        self._check_home()
         checked = list(items)
         for key, options in checked:
             validate_key(key)
@@ -142,20 +144,33 @@ class _Completed:
         return Found(next(iter(queued), None), next(iter(running), None), next(iter(letters), None))
 
     async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
-        return await self._queue.delayed(limit) if offers(self._queue, SearchableQueue) else []
+        if offers(self._queue, SearchableQueue):
+            return await self._queue.delayed(limit)
+        self._check_home()
+        return []
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         if offers(self._queue, WaitingQueue):
             return await self._queue.wait(timeout, concurrency)
+        self._check_home()
         return await self._clock.sleep(min(timeout, _POLL).total_seconds())
 
     async def configure(self, configuration: Configuration) -> None:
         if not offers(self._queue, ConfigurableQueue):
+            self._check_home()
             raise UnsupportedError("this backend cannot store settings; set them where each dispatcher starts")
         await self._queue.configure(configuration)
 
     async def configuration(self) -> Configuration:
-        return await self._queue.configuration() if offers(self._queue, ConfigurableQueue) else Configuration()
+        if offers(self._queue, ConfigurableQueue):
+            return await self._queue.configuration()
+        self._check_home()
+        return Configuration()
+
+    def _check_home(self) -> None:
+        """Before what this does without asking the queue, which checks all else."""
+        if self._home is not None:
+            self._home.check()
 
 
 async def _collect(step: Awaitable[_T | None], done: list[_T], errors: list[Exception]) -> None:

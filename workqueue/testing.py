@@ -141,6 +141,14 @@ class FlakyQueue:
         failure = _Failure(error or StoreUnavailableError(f"{call} failed on purpose"), key, times, after)
         self._failures.setdefault(call, []).append(failure)
 
+    def mend(self, call: str) -> None:
+        """Let the verb `call` fail no more."""
+        self._failures.pop(call, None)
+
+    def asked(self, call: str) -> int:
+        """How often the verb `call` was called so far, on the queue or on any handle that it gave out."""
+        return sum(name == call for name, _ in self.calls)
+
     async def call(self, name: str, key: str | None, step: Callable[[], Awaitable[_T]]) -> _T:
         """Take `step`, unless it was chosen to fail. For this class and its handles."""
         self.calls.append((name, key))

@@ -13,6 +13,7 @@ import jwt
 import pytest
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from tests.support.dispatching import opened
 from tests.support.grpc import FixedToken, client_of
 from tests.support.oidc import Issuer, MetadataServer
 from workqueue import KeyStatus
@@ -311,7 +312,7 @@ async def test_settings_that_would_trust_anybody_are_refused(issuer: str, audien
 
 
 async def test_a_receiver_takes_keys_from_whom_the_issuer_vouches_for() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with (
         accepting() as (issuer, tokens),
         receive(queue, port=0, security=ServerSecurity(tokens=tokens)) as server,
@@ -332,7 +333,7 @@ async def test_a_receiver_that_cannot_check_a_token_is_unavailable() -> None:
         issuer.down = True
         security = ClientSecurity(token=FixedToken(issuer.token()))
         async with (
-            receive(MemoryQueue(), port=0, security=ServerSecurity(tokens=tokens)) as server,
+            receive(opened(MemoryQueue()), port=0, security=ServerSecurity(tokens=tokens)) as server,
             client_of(server, security=security) as client,
         ):
             with pytest.raises(StoreUnavailableError, match="cannot be fetched"):
@@ -347,7 +348,7 @@ async def test_a_google_id_token_opens_a_service_and_is_fetched_once() -> None:
         metadata = MetadataServer(issuer)
         async with (
             metadata.served() as host,
-            receive(MemoryQueue(), port=0, security=ServerSecurity(tokens=tokens)) as server,
+            receive(opened(MemoryQueue()), port=0, security=ServerSecurity(tokens=tokens)) as server,
         ):
             security = ClientSecurity(token=GoogleIDToken("https://me", metadata_host=host))
             async with client_of(server, security=security) as client:

@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.dispatching import opened
 from tests.support.grpc import ONCE, QUICK, FixedToken, channel_to, client_of, on_loop, refused, stub_of
 from tests.support.tls import Authority, Pair
 from workqueue import KeyStatus
@@ -38,7 +39,7 @@ def tls(pair: Pair, client_ca: Path | None = None) -> ServerSecurity:
 
 
 def receiver(security: ServerSecurity, queue: MemoryQueue | None = None) -> GrpcServer:
-    return receive(queue or MemoryQueue(), port=0, security=security)
+    return receive(queue or opened(MemoryQueue()), port=0, security=security)
 
 
 async def enqueue(
@@ -53,7 +54,7 @@ async def enqueue(
 
 @on_loop
 async def test_an_enqueue_travels_over_tls(authority: Authority, pair: Pair) -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receiver(tls(pair), queue) as server:
         await enqueue(server, ClientSecurity(ca=authority.file))
         await enqueue(server, ClientSecurity(ca=authority.file), scheme="https")
@@ -170,7 +171,7 @@ def token(value: str) -> ClientSecurity:
 
 @on_loop
 async def test_any_of_the_servers_tokens_opens_it_and_nothing_else_does() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receiver(ServerSecurity(tokens=StaticTokens(["new", "old"])), queue) as server:
         await enqueue(server, token("new"), "grpc")
         await enqueue(server, token("old"), "grpc")

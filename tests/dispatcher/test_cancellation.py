@@ -10,7 +10,7 @@ from typing import Any
 
 import dispatcher
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from tests.support.dispatching import Ledger, Recorder, SlowQueue, clock_of, pass_time, settle_down, state
+from tests.support.dispatching import Ledger, Recorder, SlowQueue, clock_of, opened, pass_time, settle_down, state
 from workqueue import Outcome, QueueKey, QueueKeys, RequeueAfter, StoreUnavailableError
 from workqueue.handles import Owned
 from workqueue.testing import FakeClock
@@ -59,7 +59,7 @@ async def the_loop(queue: SlowQueue, outcomes: Outcomes) -> None:
 
 async def cancelled_at(step: int, run: Run) -> bool:
     """Cancel `run` at its `step`-th turn of the event loop and check the keys; returns whether it was still running."""
-    queue, outcomes = SlowQueue(clock=FakeClock()), Outcomes()
+    queue, outcomes = opened(SlowQueue(clock=FakeClock())), Outcomes()
     for key in ENDED:
         await queue.queue(key)
     task = asyncio.ensure_future(run(queue, outcomes))
@@ -103,7 +103,7 @@ def test_the_loop_can_be_cancelled_at_every_await() -> None:
 
 async def torn_down_at(step: int) -> None:
     """End the event loop at some turn of a dispatcher that nobody waits for, and look from the next process."""
-    queue, outcomes = SlowQueue(clock=FakeClock()), Outcomes()
+    queue, outcomes = opened(SlowQueue(clock=FakeClock())), Outcomes()
     for key in ENDED:
         await queue.queue(key)
     dispatching = Dispatcher(queue, outcomes, DispatcherSettings(concurrency=3, max_retry=2))
@@ -115,7 +115,7 @@ async def torn_down_at(step: int) -> None:
     await settle_down()
     await pass_time(queue, timedelta(minutes=1))
     await asyncio.wait(swept)
-    successor = queue.peer()
+    successor = opened(queue.peer())
     await queue.__aexit__()
     clock_of(queue).advance(queue.lease_times.duration)
     await dispatcher.handle(successor, callback=Ledger(), batch_size=1)
@@ -138,7 +138,7 @@ class DeafQueue(SlowQueue):
 
 
 async def _settles_torn_down() -> None:
-    queue = DeafQueue(clock=FakeClock())
+    queue = opened(DeafQueue(clock=FakeClock()))
     for key in ("a", "d"):
         await queue.queue(key)
     dispatching = asyncio.ensure_future(Dispatcher(queue, Outcomes()).run())

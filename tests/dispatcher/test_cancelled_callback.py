@@ -8,7 +8,17 @@ from datetime import timedelta
 
 import dispatcher
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from tests.support.dispatching import Recorder, SlowQueue, dead_letters, memory, pass_time, running, settle_down, state
+from tests.support.dispatching import (
+    Recorder,
+    SlowQueue,
+    dead_letters,
+    memory,
+    opened,
+    pass_time,
+    running,
+    settle_down,
+    state,
+)
 from workqueue import RequeueAfter
 from workqueue.handles import Owned
 from workqueue.testing import FakeClock
@@ -87,7 +97,7 @@ async def test_what_a_callback_answers_counts_although_it_was_cancelled() -> Non
 
 
 async def test_a_deadline_that_a_callback_forgot_cuts_no_settle_short() -> None:
-    queue, forgotten = ClosedForNow(), []
+    queue, forgotten = opened(ClosedForNow()), []
 
     async def reconcile(key: str, attempt: Attempt) -> None:
         forgotten.append(cancel_me())

@@ -19,6 +19,7 @@ from tests.support.dispatching import (
     clock_of,
     memory,
     nothing,
+    opened,
     pass_time,
     settle_down,
     states,
@@ -45,7 +46,7 @@ async def test_a_drain_starts_nothing_more_and_lets_callbacks_finish() -> None:
 
 
 async def test_keys_that_were_being_started_when_the_drain_began_are_not_called() -> None:
-    queue, ledger = SlowQueue(clock=FakeClock()), Ledger()
+    queue, ledger = opened(SlowQueue(clock=FakeClock())), Ledger()
     await queue.queue("a")
     async with Dispatcher(queue, ledger) as dispatcher:
         await settle_down(2)
@@ -58,7 +59,7 @@ async def test_keys_that_were_being_started_when_the_drain_began_are_not_called(
 
 @pytest.mark.parametrize("turns", range(10))
 async def test_a_stop_that_comes_while_the_store_is_asked_for_orphans_is_not_slept_through(turns: int) -> None:
-    queue = SlowQueue(clock=FakeClock())
+    queue = opened(SlowQueue(clock=FakeClock()))
     await queue.queue("a")
     async with Dispatcher(queue, forever, DispatcherSettings(concurrency=1)) as dispatcher:
         await settle_down()

@@ -9,12 +9,13 @@ import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.support.dispatching import (
-    FragileQueue,
     Ledger,
     Recorder,
     clock_of,
+    flaky,
     memory,
     nothing,
+    opened,
     pass_time,
     running,
     settle_down,
@@ -25,6 +26,7 @@ from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.errors import QueueClosedError
 from workqueue.optional import Leased, LeaseRequest
+from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -131,7 +133,7 @@ async def test_a_lower_concurrency_stored_with_the_queue_is_picked_up() -> None:
 async def test_the_orphan_of_a_crashed_dispatcher_is_run_again_within_its_lease_and_a_second() -> None:
     queue, ledger = memory(), Ledger()
     await queue.queue("a")
-    for owned in (await queue.peer().lease(LeaseRequest(1, 1))).started:
+    for owned in (await opened(queue.peer()).lease(LeaseRequest(1, 1))).started:
         owned.abandon()
 
     async with running(Dispatcher(queue, ledger, DispatcherSettings(concurrency=1))):
@@ -140,14 +142,14 @@ async def test_the_orphan_of_a_crashed_dispatcher_is_run_again_within_its_lease_
 
 
 async def test_a_store_that_is_down_is_asked_again_with_growing_pauses_until_it_answers() -> None:
-    queue, ledger = FragileQueue(), Ledger()
+    queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.broken["lease"] = 3
+    queue.fail("lease", times=3)
 
     async with running(Dispatcher(queue, ledger)) as dispatcher:
         down = dispatcher.health.why_unready()
         await pass_time(queue, 6 * SECOND)
-        asked = queue.steps.count("lease")
+        asked = queue.asked("lease")
         await pass_time(queue, SECOND)
         assert (asked, ledger.ended, dispatcher.health.why_unready()) == (3, {"a": 1}, "")
 
@@ -155,8 +157,8 @@ async def test_a_store_that_is_down_is_asked_again_with_growing_pauses_until_it_
 
 
 async def test_steps_of_the_loop_are_counted_as_rounds_so_that_a_store_that_fails_shows() -> None:
-    queue = FragileQueue()
-    queue.broken["lease"] = 3
+    queue = flaky()
+    queue.fail("lease", times=3)
 
     async with running(Dispatcher(queue, nothing)) as dispatcher:
         await pass_time(queue, 6 * SECOND)
@@ -166,28 +168,30 @@ async def test_steps_of_the_loop_are_counted_as_rounds_so_that_a_store_that_fail
         assert dispatcher.metrics.rounds["ok"] >= 12
 
 
-class StartlessQueue(FragileQueue):
+class StartlessQueue(MemoryQueue):
     """A store that lists keys and cannot start them."""
 
+    asked = 0
+
     async def lease(self, request: LeaseRequest) -> Leased:
-        self._step("lease")
+        self.asked += 1
         return Leased([], errors=[StoreUnavailableError("start failed")])
 
 
 async def test_a_store_that_can_start_no_key_is_asked_again_with_growing_pauses() -> None:
-    queue = StartlessQueue()
+    queue = opened(StartlessQueue(clock=FakeClock()))
     await queue.queue("a")
 
     async with running(Dispatcher(queue, nothing)):
         await pass_time(queue, MINUTE)
 
-    assert len(queue.steps) < 20
+    assert queue.asked < 20
 
 
 async def test_a_settle_waits_for_a_store_that_is_down() -> None:
-    queue, ledger = FragileQueue(), Ledger()
+    queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.broken["complete"] = 4
+    queue.fail("complete", times=4)
 
     async with running(Dispatcher(queue, ledger)) as dispatcher:
         await pass_time(queue, 5 * SECOND)
@@ -202,8 +206,7 @@ async def test_a_queue_that_is_closed_ends_the_loop_with_an_error() -> None:
     loop = asyncio.ensure_future(dispatcher.run())
     await settle_down()
 
-    async with queue:
-        pass
+    await queue.__aexit__()
 
     with pytest.raises(QueueClosedError):
         await loop

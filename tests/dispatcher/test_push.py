@@ -17,7 +17,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from tests.dispatcher.test_loop import Gate
 from tests.dispatcher.test_trigger import asking
-from tests.support.dispatching import FragileQueue, Ledger, clock_of, memory, nothing, settle_down, until
+from tests.support.dispatching import Ledger, clock_of, flaky, memory, nothing, settle_down, until
 from tests.support.oidc import Issuer
 from workqueue.access.oidc import OIDCTokens
 from workqueue.sources.pubsub import MAX_NOTE_BYTES, read_note
@@ -106,9 +106,9 @@ async def test_notes_that_come_together_share_a_round() -> None:
 
 
 async def test_a_note_whose_round_failed_is_delivered_again_and_has_another() -> None:
-    queue = FragileQueue()
+    queue = flaky()
     await queue.queue("a")
-    queue.broken["complete"] = 1
+    queue.fail("complete")
 
     async with asking(dispatcher.handler(queue, callback=nothing, trigger_period=timedelta(0))) as session:
         first = await pushed(session, note(number="7"))

@@ -11,14 +11,15 @@ import pytest
 import dispatcher
 from dispatcher import Attempt, ErrorEvent
 from tests.support.dispatching import (
-    FragileQueue,
     Ledger,
     Recorder,
     SlowQueue,
     clock_of,
     dead_letters,
+    flaky,
     memory,
     nothing,
+    opened,
     states,
 )
 from workqueue import (
@@ -87,7 +88,7 @@ async def test_a_round_starts_no_more_than_the_batch_and_the_free_slots(
     queue, ledger = memory(), Ledger()
     for number in range(9):
         await queue.queue(f"k{number}")
-    await queue.peer().lease(LeaseRequest(in_progress, 9))
+    await opened(queue.peer()).lease(LeaseRequest(in_progress, 9))
 
     await dispatcher.handle(queue, concurrency=concurrency, batch_size=batch_size, callback=ledger)
 
@@ -159,24 +160,25 @@ async def test_a_key_that_cannot_succeed_is_dropped() -> None:
 
 
 async def test_keys_asked_for_are_stored_before_the_asking_key_completes() -> None:
-    queue = FragileQueue()
+    queue = flaky()
 
     async def reconcile(key: str, attempt: Attempt) -> QueueKeys:
         return QueueKeys(QueueKey("b", priority=3, delay=MINUTE, payload=b"x"), QueueKey("c"))
 
     await queue.queue("a")
     await dispatcher.handle(queue, callback=reconcile)
+    asked = [call for call, _ in queue.calls]
     child = await queue.get("b")
 
-    assert queue.steps == ["lease", "queue_many", "complete"]
+    assert asked == ["queue", "lease", "queue_many", "complete"]
     assert await states(queue, "a", "b", "c") == {"a": "UNKNOWN", "b": "QUEUED", "c": "QUEUED"}
     assert (child.priority, child.payload) == (3, b"x")
     assert child.not_before == from_us(queue.clock.wall_us()) + MINUTE
 
 
 async def test_an_attempt_whose_keys_cannot_be_stored_has_failed() -> None:
-    queue, errors = FragileQueue(), Recorder()
-    queue.broken["queue_many"] = 1
+    queue, errors = flaky(), Recorder()
+    queue.fail("queue_many")
 
     async def reconcile(key: str, attempt: Attempt) -> QueueKeys:
         return QueueKeys(QueueKey("b"))
@@ -245,7 +247,7 @@ async def test_a_callback_may_raise_any_base_exception_of_its_own() -> None:
 
 
 async def test_a_callback_that_cancels_its_own_task_is_settled_all_the_same() -> None:
-    queue = SlowQueue(clock=FakeClock())
+    queue = opened(SlowQueue(clock=FakeClock()))
 
     async def reconcile(key: str, attempt: Attempt) -> None:
         task = asyncio.current_task()
@@ -280,7 +282,7 @@ async def test_a_sink_that_raises_when_told_of_an_orphan_costs_no_key() -> None:
 async def test_orphans_are_recovered_and_those_out_of_attempts_are_told_of() -> None:
     queue, errors, ledger = memory(), Recorder(), Ledger()
     await queue.queue("a")
-    for owned in (await queue.peer(owner="crashed").lease(LeaseRequest(1, 1))).started:
+    for owned in (await opened(queue.peer(owner="crashed")).lease(LeaseRequest(1, 1))).started:
         owned.abandon()
     clock_of(queue).advance(MINUTE)
 
@@ -292,10 +294,10 @@ async def test_orphans_are_recovered_and_those_out_of_attempts_are_told_of() -> 
 
 
 async def test_a_store_error_on_one_key_does_not_stop_the_others() -> None:
-    queue, ledger = FragileQueue(), Ledger(steps=2)
+    queue, ledger = flaky(), Ledger(steps=2)
     for key in ("a", "b", "c"):
         await queue.queue(key)
-    queue.broken["complete"] = 1
+    queue.fail("complete")
 
     with pytest.raises(ExceptionGroup) as raised:
         await dispatcher.handle(queue, callback=ledger)
@@ -306,9 +308,9 @@ async def test_a_store_error_on_one_key_does_not_stop_the_others() -> None:
 
 
 async def test_a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_round() -> None:
-    queue, ledger = FragileQueue(), Ledger()
+    queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.broken["complete"] = 1
+    queue.fail("complete")
     with pytest.raises(ExceptionGroup):
         await dispatcher.handle(queue, callback=ledger)
 
@@ -320,9 +322,9 @@ async def test_a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_r
 
 
 async def test_a_round_on_a_store_that_is_down_raises_and_starts_nothing() -> None:
-    queue, ledger = FragileQueue(), Ledger()
+    queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.broken["lease"] = 1
+    queue.fail("lease")
 
     with pytest.raises(StoreUnavailableError):
         await dispatcher.handle(queue, callback=ledger)
@@ -348,7 +350,9 @@ async def test_two_dispatchers_share_one_queue_without_sharing_a_key() -> None:
         await queue.queue(f"k{number}")
 
     for _ in range(5):
-        rounds = [dispatcher.handle_async(handle, callback=ledger, concurrency=4) for handle in (queue, queue.peer())]
+        rounds = [
+            dispatcher.handle_async(handle, callback=ledger, concurrency=4) for handle in (queue, opened(queue.peer()))
+        ]
         await asyncio.gather(*rounds)
 
     assert ledger.called == Counter({f"k{number}": 1 for number in range(20)})

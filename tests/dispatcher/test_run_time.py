@@ -16,6 +16,7 @@ from tests.support.dispatching import (
     Recorder,
     clock_of,
     memory,
+    opened,
     pass_time,
     running,
     settle_down,
@@ -120,7 +121,7 @@ async def test_a_callback_that_ignores_its_cancellation_keeps_its_slot_but_not_i
         await pass_time(queue, MINUTE + 30 * SECOND)
         runaway = dispatcher.metrics.runaway_callbacks
         await pass_time(queue, 15 * SECOND)
-        recovered = (await queue.peer().lease(LeaseRequest(1, 1))).started[0].key
+        recovered = (await opened(queue.peer()).lease(LeaseRequest(1, 1))).started[0].key
         stubborn.over.set()
         await settle_down()
         assert (runaway, dispatcher.metrics.runaway_callbacks, stubborn.cancellations) == (1, 0, 1)
@@ -175,7 +176,7 @@ class FrozenQueue(MemoryQueue):
 
 
 async def test_a_callback_is_not_called_on_a_lease_that_lapsed_before_it_began() -> None:
-    queue, called = FrozenQueue(clock=FakeClock()), list[int]()
+    queue, called = opened(FrozenQueue(clock=FakeClock())), list[int]()
 
     async def reconcile(key: str, attempt: Attempt) -> None:
         called.append(attempt.attempts)
@@ -288,7 +289,7 @@ async def test_a_thread_sees_that_its_time_is_up_and_then_that_its_answer_will_b
 
 async def test_a_callback_that_blocks_the_event_loop_keeps_its_lease_and_the_others_go_on() -> None:
     lease = LeaseTimes(timedelta(milliseconds=400), timedelta(milliseconds=100))
-    queue, errors = MemoryQueue(lease=lease), Recorder()
+    queue, errors = opened(MemoryQueue(lease=lease)), Recorder()
 
     async def reconcile(key: str, attempt: Attempt) -> None:
         if key == "blocker":

@@ -8,9 +8,9 @@ import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.support.dispatching import (
-    FragileQueue,
     Ledger,
     dead_letters,
+    flaky,
     nothing,
     pass_time,
     running,
@@ -25,9 +25,9 @@ LAST_ATTEMPT = DispatcherSettings(max_retry=1)
 
 
 async def test_a_settle_waits_for_a_store_that_refuses_it_for_a_moment() -> None:
-    queue, ledger = FragileQueue(StoreUnusableError), Ledger()
+    queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.broken["complete"] = 4
+    queue.fail("complete", StoreUnusableError(), times=4)
 
     async with running(Dispatcher(queue, ledger, LAST_ATTEMPT)):
         await pass_time(queue, 60 * SECOND)
@@ -37,13 +37,13 @@ async def test_a_settle_waits_for_a_store_that_refuses_it_for_a_moment() -> None
 
 
 async def test_a_settle_waits_as_long_as_its_lease_is_kept() -> None:
-    queue, ledger = FragileQueue(StoreUnusableError), Ledger()
+    queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.broken["complete"] = 1000
+    queue.fail("complete", StoreUnusableError(), times=1000)
 
     async with running(Dispatcher(queue, ledger, LAST_ATTEMPT)):
         await pass_time(queue, timedelta(minutes=10))
-        queue.broken["complete"] = 0
+        queue.mend("complete")
         await pass_time(queue, 10 * SECOND)
 
     assert ledger.called == {"a": 1}
@@ -51,8 +51,8 @@ async def test_a_settle_waits_as_long_as_its_lease_is_kept() -> None:
 
 
 async def test_keys_that_an_attempt_asks_for_wait_for_the_store_too() -> None:
-    queue = FragileQueue(StoreUnusableError)
-    queue.broken["queue_many"] = 4
+    queue = flaky()
+    queue.fail("queue_many", StoreUnusableError(), times=4)
 
     async def reconcile(key: str, attempt: Attempt) -> QueueKeys | None:
         return QueueKeys(QueueKey("b", delay=timedelta(hours=1))) if key == "a" else None
@@ -65,9 +65,9 @@ async def test_keys_that_an_attempt_asks_for_wait_for_the_store_too() -> None:
 
 
 async def test_a_bug_of_a_backend_does_not_hold_its_key_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    queue = FragileQueue(TypeError)
+    queue = flaky()
     await queue.queue("a")
-    queue.broken["complete"] = 1000
+    queue.fail("complete", TypeError("complete failed"), times=1000)
 
     async with running(Dispatcher(queue, nothing, LAST_ATTEMPT)):
         await pass_time(queue, 60 * SECOND)
@@ -79,11 +79,11 @@ async def test_a_bug_of_a_backend_does_not_hold_its_key_for_ever(caplog: pytest.
 
 
 async def test_a_call_that_is_wrong_is_not_tried_again() -> None:
-    queue = FragileQueue(InvalidOptionsError)
+    queue = flaky()
     await queue.queue("a")
-    queue.broken["complete"] = 1
+    queue.fail("complete", InvalidOptionsError())
 
     async with running(Dispatcher(queue, nothing)):
         await settle_down()
 
-    assert queue.steps.count("complete") == 1
+    assert queue.asked("complete") == 1

@@ -20,15 +20,15 @@ from dispatcher.round import Round
 from dispatcher.setup import Setup
 from tests.dispatcher.test_trigger import asked, asking
 from tests.support.dispatching import (
-    FragileQueue,
     Recorder,
     clock_of,
+    flaky,
     memory,
     pass_time,
     running,
     settle_down,
 )
-from workqueue import InfrastructureError
+from workqueue import InfrastructureError, WorkQueue
 from workqueue.backends.memory.backend import MemoryQueue
 
 SECOND = timedelta(seconds=1)
@@ -143,27 +143,27 @@ async def ignoring_cancellation(over: asyncio.Event) -> None:
 
 
 async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None:
-    queue = FragileQueue()
+    queue = flaky()
     for number in range(5):
         await queue.queue(f"k{number}")
 
     async with running(Dispatcher(queue, OddProbe(asyncio.Event().wait), FIVE)):
         await pass_time(queue, 2 * SECOND)
-        asked = len(queue.steps)
+        asked = len(queue.calls)
         await settle_down(200)
-        assert len(queue.steps) == asked
+        assert len(queue.calls) == asked
 
 
 async def test_a_probe_that_is_due_while_no_slot_is_free_does_not_keep_the_loop_busy() -> None:
-    queue, over = FragileQueue(), asyncio.Event()
+    queue, over = flaky(), asyncio.Event()
     await queue.queue("a")
     probed = OddProbe(functools.partial(ignoring_cancellation, over))
 
     async with running(Dispatcher(queue, probed, DispatcherSettings(concurrency=1, max_run_time=MINUTE))):
         await pass_time(queue, 2 * MINUTE)
-        asked = len(queue.steps)
+        asked = len(queue.calls)
         await settle_down(200)
-        idle = len(queue.steps) == asked
+        idle = len(queue.calls) == asked
         over.set()
 
     assert idle
@@ -239,7 +239,7 @@ async def test_an_outage_is_two_lines_in_the_log_with_count_and_reason(caplog: p
 Rounds = Callable[[MemoryQueue, Target], Coroutine[Any, Any, None]]
 
 
-async def by_handle(queue: MemoryQueue, target: Target) -> None:
+async def by_handle(queue: WorkQueue, target: Target) -> None:
     await dispatcher.handle(queue, callback=target, concurrency=20, max_retry=3)
 
 
@@ -276,10 +276,10 @@ async def test_rounds_of_a_target_that_knows_its_outage_call_it_no_more_than_the
 
 
 async def test_a_round_reports_the_store_and_the_target_when_both_fail() -> None:
-    queue, target = FragileQueue(), Target()
+    queue, target = flaky(), Target()
     await queue.queue("a")
     await queue.queue("b")
-    queue.broken["release"] = 1
+    queue.fail("release")
 
     with pytest.raises(ExceptionGroup) as raised:
         await by_handle(queue, target)

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 import dispatcher
+from tests.support.dispatching import opened
 from workqueue import Options, QueueKey, QueueKeys
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.telemetry.tracing import with_trace
@@ -37,7 +38,7 @@ async def reconcile(key, attempt):
         return QueueKeys(QueueKey("asked for"))
 
 async def main():
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     with trace.get_tracer("test").start_as_current_span("enqueue"):
         for key in ("asking", "failing"):
             await queue.queue(key, with_trace(Options()))

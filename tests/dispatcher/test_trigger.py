@@ -21,11 +21,12 @@ from dispatcher.setup import Setup
 from dispatcher.trigger import MAX_BODY_BYTES, MAX_HEADER_BYTES
 from tests.dispatcher.test_loop import Gate
 from tests.support.dispatching import (
-    FragileQueue,
     Ledger,
     clock_of,
+    flaky,
     memory,
     nothing,
+    opened,
     pass_time,
     states,
     until,
@@ -107,14 +108,14 @@ async def test_rounds_may_overlap() -> None:
 
 
 async def test_a_round_whose_store_is_down_answers_503_with_the_errors_text() -> None:
-    queue = FragileQueue()
+    queue = flaky()
     await queue.queue("a")
-    queue.broken["complete"] = 1
+    queue.fail("complete")
 
     async with asking(dispatcher.handler(queue, callback=nothing)) as session:
         answer = await asked(session)
 
-    assert answer == (503, "StoreUnavailableError: complete failed")
+    assert answer == (503, "StoreUnavailableError: complete failed on purpose")
 
 
 class UnusableQueue(MemoryQueue):
@@ -125,15 +126,16 @@ class UnusableQueue(MemoryQueue):
 
 
 async def test_a_round_that_fails_for_good_answers_500_with_the_errors_text() -> None:
-    async with asking(dispatcher.handler(UnusableQueue(), callback=nothing)) as session:
+    async with asking(dispatcher.handler(opened(UnusableQueue()), callback=nothing)) as session:
         answer = await asked(session)
 
     assert answer == (500, "StoreUnusableError: no such table")
 
 
 async def test_a_trigger_is_not_ready_while_its_store_is_down_and_needs_no_round_to_see_that_it_is_back() -> None:
-    queue = FragileQueue()
-    queue.broken.update(lease=1, counts=1)
+    queue = flaky()
+    queue.fail("lease")
+    queue.fail("counts")
 
     async with asking(dispatcher.handler(queue, callback=nothing)) as session:
         failed, _ = await asked(session)

@@ -13,6 +13,7 @@ import dispatcher
 from dispatcher import Controller, Dispatcher, DispatcherSettings
 from tests.support.dispatching import Recorder, memory, nothing, states
 from workqueue import NonRetriableError, QueueKey, QueueKeys, RequeueAfter
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidOptionsError, InvalidSettingError
 from workqueue.routing import KeyRouter
 from workqueue.rpc.reconciler import serve
@@ -92,7 +93,7 @@ TAKEN = [Reconciler(), Reconciler().__call__, functools.partial(lambda cluster, 
 
 @pytest.mark.parametrize("callback", TAKEN, ids=["an object", "a method", "a partial", "a builtin"])
 def test_what_may_be_called_as_a_callback_is_taken(callback: Any) -> None:
-    assert Dispatcher(memory(), callback).setup.settings == DispatcherSettings()
+    assert Dispatcher(MemoryQueue(), callback).setup.settings == DispatcherSettings()
 
 
 def test_a_url_in_the_place_of_a_queue_is_refused_and_not_shown() -> None:

@@ -211,7 +211,7 @@ def test_a_thread_that_came_too_late_for_a_loop_does_not_wait_for_it(monkeypatch
 
 async def test_it_feeds_any_queue() -> None:
     queue = memory()
-    async with queue, BackgroundEnqueuer(queue) as enqueuer:
+    async with BackgroundEnqueuer(queue) as enqueuer:
         await enqueuer.put("a", Options(priority=3))
         await enqueuer.close()
         assert (await queue.get("a")).priority == 3

@@ -20,7 +20,7 @@ SPAN = SpanContext(0xABCDEF, 0x1234, is_remote=False, trace_flags=TraceFlags(Tra
 async def test_a_receiver_takes_its_batches() -> None:
     queue, failed = memory(), list[FailedKey]()
     floor = Options(not_before=from_us(queue.clock.wall_us()), not_before_floor=True)
-    async with queue, received(queue) as client:
+    async with received(queue) as client:
         async with BackgroundEnqueuer(client, on_error=failed.append) as enqueuer:
             for number in range(150):
                 await enqueuer.put(f"key-{number}", Options(priority=number))
@@ -49,7 +49,7 @@ async def test_a_thousand_keys_reach_redis_each_once() -> None:
 
 async def test_the_trace_of_the_newest_put_goes_with_the_key() -> None:
     queue = memory()
-    async with queue, BackgroundEnqueuer(queue) as enqueuer:
+    async with BackgroundEnqueuer(queue) as enqueuer:
         await enqueuer.put("a", Options(meta={"team": "web"}))
         with trace.use_span(NonRecordingSpan(SPAN)):
             await enqueuer.put("a")

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.dispatching import opened
 from tests.support.grpc import channel_to, on_loop, refused, stub_of
 from workqueue.access.security import ServerSecurity
 from workqueue.access.tokens import StaticTokens
@@ -97,7 +98,7 @@ async def peer(server: GrpcServer) -> AsyncIterator[Peer]:
 
 def receiver(limits: GrpcLimits, security: ServerSecurity | None = None, queue: Any = None) -> GrpcServer:
     return GrpcServer(
-        Receiver(queue or MemoryQueue()), Listen(port=0, security=security or ServerSecurity(), limits=limits)
+        Receiver(queue or opened(MemoryQueue())), Listen(port=0, security=security or ServerSecurity(), limits=limits)
     )
 
 
@@ -151,7 +152,7 @@ async def test_calls_beyond_the_limit_are_unavailable_and_probes_are_answered() 
             entered.set()
             await proceed.wait()
 
-    async with receiver(GrpcLimits(calls=1), queue=SlowQueue()) as server, channel_to(server) as channel:
+    async with receiver(GrpcLimits(calls=1), queue=opened(SlowQueue())) as server, channel_to(server) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         async with stub_of(server) as stub:
             first = asyncio.ensure_future(stub.Process(pb.ProcessRequest(key="a")))
@@ -166,7 +167,7 @@ async def test_calls_beyond_the_limit_are_unavailable_and_probes_are_answered() 
 
 @on_loop
 async def test_more_calls_at_once_than_a_connection_takes_wait_for_their_turn() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receiver(GrpcLimits(streams=5), queue=queue) as server, stub_of(server) as stub:
         await asyncio.gather(*(stub.Process(pb.ProcessRequest(key=f"k{number}")) for number in range(200)))
 

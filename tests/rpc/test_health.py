@@ -12,6 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.dispatching import opened
 from tests.support.grpc import FailingQueue, channel_to, on_loop, refused
 from tests.support.reconcilers import complete
 from workqueue.access.security import ServerSecurity
@@ -56,19 +57,19 @@ async def status(health: Any, service: str) -> int:
 
 @on_loop
 async def test_a_receiver_whose_store_works_is_alive_and_ready() -> None:
-    async with health_of(receive(MemoryQueue(), port=0)) as health:
+    async with health_of(receive(opened(MemoryQueue()), port=0)) as health:
         assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.SERVING]
 
 
 @on_loop
 async def test_a_receiver_whose_store_is_gone_is_alive_and_not_ready() -> None:
-    async with health_of(receive(DownQueue(), port=0)) as health:
+    async with health_of(receive(opened(DownQueue()), port=0)) as health:
         assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.NOT_SERVING]
 
 
 @on_loop
 async def test_a_server_that_drains_is_alive_and_not_ready() -> None:
-    server = receive(MemoryQueue(), port=0)
+    server = receive(opened(MemoryQueue()), port=0)
     async with health_of(server) as health:
         server.stop()
 
@@ -76,7 +77,7 @@ async def test_a_server_that_drains_is_alive_and_not_ready() -> None:
 
 
 async def test_a_receiver_in_a_process_that_drains_is_alive_and_not_ready() -> None:
-    async with health_of(receive(MemoryQueue(), port=0, drains=lambda: True)) as health:
+    async with health_of(receive(opened(MemoryQueue()), port=0, drains=lambda: True)) as health:
         assert [await status(health, name) for name in ("", SERVICE)] == [Status.SERVING, Status.NOT_SERVING]
 
 
@@ -91,7 +92,7 @@ async def test_a_reconciler_that_drains_is_alive_and_not_ready() -> None:
 
 
 async def test_a_hyperqueue_is_ready_while_any_of_its_shards_can_be_reached() -> None:
-    async with receive(MemoryQueue(), port=0) as shard:
+    async with receive(opened(MemoryQueue()), port=0) as shard:
         shards = ["grpc://127.0.0.1:1", f"grpc://127.0.0.1:{shard.port}"]
         async with route(shards, port=0) as server, channel_to(server) as channel:
             assert await status(health_pb2_grpc.HealthStub(channel), SERVICE) == Status.SERVING
@@ -107,7 +108,7 @@ async def test_a_hyperqueue_that_reaches_no_shard_is_alive_and_not_ready(caplog:
 
 @pytest.mark.parametrize("down", [1, 2])
 async def test_a_scaler_is_ready_while_the_store_of_any_of_its_queues_works(down: int) -> None:
-    queues = {"a": DownQueue(), "b": MemoryQueue() if down == 1 else DownQueue()}
+    queues = {"a": opened(DownQueue()), "b": opened(MemoryQueue() if down == 1 else DownQueue())}
     server = scale(queues, port=0)
     async with health_of(server) as health:
         ready = await status(health, "externalscaler.ExternalScaler")
@@ -117,7 +118,7 @@ async def test_a_scaler_is_ready_while_the_store_of_any_of_its_queues_works(down
 
 @on_loop
 async def test_whoever_watches_learns_of_the_drain() -> None:
-    server = receive(MemoryQueue(), port=0)
+    server = receive(opened(MemoryQueue()), port=0)
     async with health_of(server) as health:
         watching = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
         seen = aiter(watching)
@@ -129,7 +130,7 @@ async def test_whoever_watches_learns_of_the_drain() -> None:
 
 @on_loop
 async def test_a_service_that_is_not_here_is_not_found() -> None:
-    async with health_of(receive(MemoryQueue(), port=0)) as health:
+    async with health_of(receive(opened(MemoryQueue()), port=0)) as health:
         error = await refused(health.Check(health_pb2.HealthCheckRequest(service="other")))
         seen = aiter(health.Watch(health_pb2.HealthCheckRequest(service="other")))
 
@@ -140,7 +141,7 @@ async def test_a_service_that_is_not_here_is_not_found() -> None:
 @on_loop
 async def test_checks_need_no_token_but_a_watch_that_stays_does() -> None:
     security = ServerSecurity(tokens=StaticTokens(["secret"]))
-    async with health_of(receive(MemoryQueue(), port=0, security=security)) as health:
+    async with health_of(receive(opened(MemoryQueue()), port=0, security=security)) as health:
         assert await status(health, SERVICE) == Status.SERVING
         error = await refused(anext(aiter(health.Watch(health_pb2.HealthCheckRequest()))))
 
@@ -149,7 +150,7 @@ async def test_checks_need_no_token_but_a_watch_that_stays_does() -> None:
 
 @on_loop
 async def test_why_a_store_cannot_be_used_names_no_address_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    clock, queue = FakeClock(), DownQueue()
+    clock, queue = FakeClock(), opened(DownQueue())
     readiness = of_store(queue, clock)
 
     for _ in range(3):
@@ -165,7 +166,7 @@ async def test_why_a_store_cannot_be_used_names_no_address_and_is_logged_once(ca
 
 @on_loop
 async def test_a_store_is_asked_once_for_all_who_ask_within_five_seconds() -> None:
-    clock, queue = FakeClock(), DownQueue()
+    clock, queue = FakeClock(), opened(DownQueue())
     readiness = of_store(queue, clock)
 
     await asyncio.gather(*(readiness.why_unready() for _ in range(10)))

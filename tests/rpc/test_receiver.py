@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
+from tests.support.dispatching import opened
 from tests.support.grpc import ONCE, QUICK, FailingQueue, client_of, nonsense, on_loop, received, refused, stub_of
 from workqueue import InvalidKeyError, InvalidOptionsError, KeyNotFoundError, KeyState, KeyStatus, Options
 from workqueue.backends.memory.backend import MemoryQueue
@@ -32,7 +33,7 @@ INT64 = 2**63 - 1
 
 @on_loop
 async def test_an_enqueue_arrives_with_everything_it_says() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with received(queue) as client:
         await client.queue("résumé/1", Options(priority=7, payload=b"\x00\xff", meta={"a": "b"}))
 
@@ -44,7 +45,7 @@ async def test_an_enqueue_arrives_with_everything_it_says() -> None:
 
 @on_loop
 async def test_a_delay_counts_from_when_the_receiver_gets_it() -> None:
-    queue = MemoryQueue(clock=FakeClock(1_750_000_000_000_000))
+    queue = opened(MemoryQueue(clock=FakeClock(1_750_000_000_000_000)))
     async with received(queue) as client:
         await client.queue("k", Options(not_before=datetime.now(UTC) + timedelta(minutes=10)))
 
@@ -53,7 +54,7 @@ async def test_a_delay_counts_from_when_the_receiver_gets_it() -> None:
 
 @on_loop
 async def test_the_state_of_a_key_is_told() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with received(queue) as client:
         await client.queue("k", Options(priority=3))
 
@@ -66,7 +67,7 @@ async def test_the_state_of_a_key_is_told() -> None:
 
 @on_loop
 async def test_an_unknown_key_is_not_found() -> None:
-    async with received(MemoryQueue()) as client:
+    async with received(opened(MemoryQueue())) as client:
         with pytest.raises(KeyNotFoundError, match="nobody"):
             await client.get("nobody")
 
@@ -87,7 +88,7 @@ async def test_an_unknown_key_is_not_found() -> None:
 )
 @on_loop
 async def test_what_cannot_be_stored_is_an_invalid_argument_and_stores_nothing(request_: pb.ProcessRequest) -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receive(queue, port=0) as server, stub_of(server) as stub:
         error = await refused(stub.Process(request_))
 
@@ -98,7 +99,7 @@ async def test_what_cannot_be_stored_is_an_invalid_argument_and_stores_nothing(r
 @pytest.mark.parametrize("delay", [0, -1, -INT64 - 1])
 @on_loop
 async def test_a_delay_that_is_not_positive_starts_at_once(delay: int) -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receive(queue, port=0) as server, stub_of(server) as stub:
         assert await stub.Process(pb.ProcessRequest(key="k", delay_seconds=delay)) == pb.ProcessResponse()
 
@@ -117,21 +118,21 @@ async def test_an_invalid_enqueue_is_refused_before_it_travels() -> None:
 
 @on_loop
 async def test_the_receivers_limits_are_told_as_invalid_options() -> None:
-    async with received(MemoryQueue(max_payload=10)) as client:
+    async with received(opened(MemoryQueue(max_payload=10))) as client:
         with pytest.raises(InvalidOptionsError, match="at most 10"):
             await client.queue("k", Options(payload=b"x" * 11))
 
 
 @on_loop
 async def test_a_request_too_large_to_look_at_is_an_error_that_is_not_retried() -> None:
-    async with received(MemoryQueue(), QUICK) as client:
+    async with received(opened(MemoryQueue()), QUICK) as client:
         with pytest.raises(StoreError, match="RESOURCE_EXHAUSTED"):
             await client.queue("k", Options(payload=b"x" * (5 * 1024 * 1024)))
 
 
 @on_loop
 async def test_many_keys_are_stored_together() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with received(queue) as client:
         await client.queue_many((f"k{number}", Options(priority=number)) for number in range(500))
         await client.queue_many([])
@@ -141,7 +142,7 @@ async def test_many_keys_are_stored_together() -> None:
 
 @on_loop
 async def test_of_many_keys_with_an_invalid_one_none_is_stored() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with received(queue) as client:
         with pytest.raises(InvalidKeyError):
             await client.queue_many([("good", Options()), ("bad\x00", Options())])
@@ -151,7 +152,7 @@ async def test_of_many_keys_with_an_invalid_one_none_is_stored() -> None:
 
 @on_loop
 async def test_of_many_keys_the_first_error_is_raised_itself() -> None:
-    async with received(MemoryQueue(max_payload=1)) as client:
+    async with received(opened(MemoryQueue(max_payload=1))) as client:
         with pytest.raises(InvalidOptionsError):
             await client.queue_many([("a", Options()), ("b", Options(payload=b"xx"))])
 
@@ -170,7 +171,7 @@ async def test_of_many_keys_the_first_error_is_raised_itself() -> None:
 async def test_a_store_that_fails_is_told(
     error: WorkQueueError, code: grpc.StatusCode, seen: type[WorkQueueError]
 ) -> None:
-    queue = FailingQueue()
+    queue = opened(FailingQueue())
     queue.error = error
     async with receive(queue, port=0) as server, stub_of(server) as stub, client_of(server) as client:
         assert (await refused(stub.Process(pb.ProcessRequest(key="k")))).code() is code
@@ -180,7 +181,7 @@ async def test_a_store_that_fails_is_told(
 
 @on_loop
 async def test_an_enqueue_outlasts_an_outage_of_the_store() -> None:
-    queue = FailingQueue()
+    queue = opened(FailingQueue())
     queue.error = StoreUnavailableError("restarting")
     async with received(queue, QUICK) as client:
         enqueue = asyncio.create_task(client.queue("k"))
@@ -192,7 +193,7 @@ async def test_an_enqueue_outlasts_an_outage_of_the_store() -> None:
 
 @on_loop
 async def test_an_enqueue_outlasts_a_restart_of_the_receiver() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receive(queue, port=0) as first:
         port = first.port
     async with connect(f"grpc://127.0.0.1:{port}", retries=QUICK) as client:
@@ -268,7 +269,7 @@ async def test_a_bug_in_a_backend_is_logged_there_and_not_told(caplog: pytest.Lo
 
 @on_loop
 async def test_a_trace_in_the_headers_stays_with_the_key() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receive(queue, port=0) as server, stub_of(server) as stub:
         await stub.Process(pb.ProcessRequest(key="header"), metadata=(("traceparent", TRACE),))
         await stub.Process(pb.ProcessRequest(key="both", meta={"traceparent": "m"}), metadata=(("traceparent", TRACE),))
@@ -280,7 +281,7 @@ async def test_a_trace_in_the_headers_stays_with_the_key() -> None:
 @pytest.mark.parametrize("meta", [{}, {"a": "x" * 1000}], ids=["malformed", "no room"])
 @on_loop
 async def test_a_trace_that_is_malformed_or_does_not_fit_is_left_out(meta: dict[str, str]) -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     header = TRACE if meta else "00-" + "z" * 5000
     async with receive(queue, port=0) as server, stub_of(server) as stub:
         await stub.Process(pb.ProcessRequest(key="k", meta=meta), metadata=(("traceparent", header),))
@@ -332,7 +333,7 @@ async def test_a_host_that_nobody_knows_is_named() -> None:
 
 @on_loop
 async def test_a_port_where_nobody_listens_is_named() -> None:
-    async with receive(MemoryQueue(), port=0) as server:
+    async with receive(opened(MemoryQueue()), port=0) as server:
         port = server.port
     async with connect(f"grpc://127.0.0.1:{port}", retries=ONCE) as client:
         with pytest.raises(StoreUnavailableError, match=f"cannot connect to grpc://127.0.0.1:{port}: .*refused"):
@@ -354,7 +355,7 @@ async def test_a_server_that_is_no_receiver_is_told_from_one_that_is_down() -> N
 async def test_the_receiver_can_join_a_server_of_somebody_elses() -> None:
     from workqueue.rpc.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
 
-    queue, server = MemoryQueue(), grpc.aio.server()
+    queue, server = opened(MemoryQueue()), grpc.aio.server()
     add_WorkqueueServiceServicer_to_server(Receiver(queue), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.dispatching import opened
 from tests.support.grpc import channel_to, client_of, on_loop, refused, stub_of
 from workqueue import KeyStatus
 from workqueue.access.addresses import join_host_port
@@ -25,7 +26,7 @@ from workqueue.rpc.wire import SERVICE
 
 @on_loop
 async def test_reflection_tells_the_services_and_their_schema() -> None:
-    async with receive(MemoryQueue(), port=0) as server, channel_to(server) as channel:
+    async with receive(opened(MemoryQueue()), port=0) as server, channel_to(server) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         asked = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -40,15 +41,17 @@ async def test_reflection_tells_the_services_and_their_schema() -> None:
 
 @on_loop
 async def test_a_port_in_use_is_refused_instead_of_shared() -> None:
-    async with receive(MemoryQueue(), port=0) as server:
+    async with receive(opened(MemoryQueue()), port=0) as server:
         with pytest.raises(InvalidSettingError, match=f"cannot listen on 127.0.0.1:{server.port}: .*in use"):
-            await receive(MemoryQueue(), port=server.port).__aenter__()
+            await receive(opened(MemoryQueue()), port=server.port).__aenter__()
 
 
 @on_loop
 async def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(InvalidSettingError, match=r"cannot listen on 192\.0\.2\.1:0: .*assign"):
-        await receive(MemoryQueue(), host="192.0.2.1", port=0, security=ServerSecurity(insecure=True)).__aenter__()
+        await receive(
+            opened(MemoryQueue()), host="192.0.2.1", port=0, security=ServerSecurity(insecure=True)
+        ).__aenter__()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
@@ -79,7 +82,7 @@ def test_an_ipv6_address_is_written_in_brackets() -> None:
 
 @on_loop
 async def test_a_request_larger_than_the_limit_is_not_read() -> None:
-    queue = MemoryQueue(max_payload=10**6)
+    queue = opened(MemoryQueue(max_payload=10**6))
     listen = Listen(port=0, limits=GrpcLimits(message_bytes=1000))
     async with GrpcServer(Receiver(queue), listen) as server, stub_of(server) as stub:
         await stub.Process(pb.ProcessRequest(key="small", payload=b"x" * 900))
@@ -91,7 +94,7 @@ async def test_a_request_larger_than_the_limit_is_not_read() -> None:
 
 @on_loop
 async def test_headers_larger_than_the_limit_are_refused() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with receive(queue, port=0) as server, stub_of(server) as stub:
         error = await refused(stub.Process(pb.ProcessRequest(key="k"), metadata=(("x-large", "x" * 70_000),)))
 
@@ -108,7 +111,7 @@ async def test_interceptors_see_every_call() -> None:
             seen.append(handler_call_details.method)
             return await continuation(handler_call_details)
 
-    server = GrpcServer(Receiver(MemoryQueue()), Listen(port=0), interceptors=[Observer()])
+    server = GrpcServer(Receiver(opened(MemoryQueue())), Listen(port=0), interceptors=[Observer()])
     async with server, client_of(server) as client:
         await client.queue("k")
 
@@ -117,7 +120,7 @@ async def test_interceptors_see_every_call() -> None:
 
 @on_loop
 async def test_waiting_ends_when_the_server_is_told_to_stop() -> None:
-    async with receive(MemoryQueue(), port=0) as server:
+    async with receive(opened(MemoryQueue()), port=0) as server:
         waiting = asyncio.ensure_future(server.wait())
         asyncio.get_running_loop().call_soon(server.stop)
         await waiting
@@ -133,7 +136,7 @@ async def test_an_enqueue_under_way_is_answered_before_the_server_ends() -> None
             await proceed.wait()
             await super().queue(key, *args)
 
-    queue = SlowQueue()
+    queue = opened(SlowQueue())
     server = receive(queue, port=0)
     await server.__aenter__()
     async with stub_of(server) as stub:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 import pytest
 
+from tests.support.dispatching import opened
 from tests.support.grpc import FailingQueue, client_of, on_loop, refused, stub_of
 from workqueue import InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
 from workqueue.access.security import ServerSecurity
@@ -88,7 +89,7 @@ async def routed(
 @pytest.mark.parametrize("hashing", HASHES)
 @on_loop
 async def test_each_key_is_kept_by_one_shard_which_is_also_asked_for_it(hashing: str) -> None:
-    queues = [MemoryQueue() for _ in range(3)]
+    queues = [opened(MemoryQueue()) for _ in range(3)]
     async with routed(queues, hashing) as (router, _), client_of(router) as client:
         await client.queue_many((key, Options()) for key in KEYS[:60] * 2)
         states = [await client.get(key) for key in KEYS[:60]]
@@ -101,7 +102,7 @@ async def test_each_key_is_kept_by_one_shard_which_is_also_asked_for_it(hashing:
 
 @on_loop
 async def test_an_enqueue_passes_through_whole() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     async with routed([queue]) as (router, _), client_of(router) as client:
         await client.queue("k", Options(priority=5, payload=b"p", meta={"a": "b"}))
 
@@ -111,7 +112,7 @@ async def test_an_enqueue_passes_through_whole() -> None:
 
 @on_loop
 async def test_a_dead_shard_fails_only_its_own_keys() -> None:
-    queues = [MemoryQueue() for _ in range(3)]
+    queues = [opened(MemoryQueue()) for _ in range(3)]
     choose = by_fnv(["shard"] * 3)
     async with routed(queues) as (router, shards), client_of(router) as client:
         await shards[1].__aexit__(None, None, None)
@@ -128,7 +129,7 @@ async def test_a_dead_shard_fails_only_its_own_keys() -> None:
 
 @on_loop
 async def test_what_a_shard_refuses_is_refused_in_its_words() -> None:
-    async with routed([MemoryQueue()]) as (router, _), client_of(router) as client, stub_of(router) as stub:
+    async with routed([opened(MemoryQueue())]) as (router, _), client_of(router) as client, stub_of(router) as stub:
         with pytest.raises(KeyNotFoundError, match=r"^no key 'nobody' in this queue$"):
             await client.get("nobody")
         with pytest.raises(InvalidOptionsError, match=r"^the payload has"):
@@ -139,7 +140,7 @@ async def test_what_a_shard_refuses_is_refused_in_its_words() -> None:
 
 @on_loop
 async def test_a_shard_whose_store_is_down_is_named() -> None:
-    queue = FailingQueue()
+    queue = opened(FailingQueue())
     queue.error = StoreUnavailableError("disk full")
     async with routed([queue]) as (router, _), client_of(router) as client:
         with pytest.raises(StoreUnavailableError, match=r"shard grpc://.*: disk full"):
@@ -150,7 +151,7 @@ async def test_a_shard_whose_store_is_down_is_named() -> None:
 async def test_a_shard_that_does_not_accept_the_router_is_the_routers_trouble() -> None:
     security = ServerSecurity(tokens=StaticTokens(["secret"]))
     async with (
-        receive(MemoryQueue(), port=0, security=security) as shard,
+        receive(opened(MemoryQueue()), port=0, security=security) as shard,
         route([f"grpc://127.0.0.1:{shard.port}"], port=0) as router,
         client_of(router) as client,
     ):
@@ -164,7 +165,7 @@ async def test_a_shard_that_hangs_is_given_up_at_the_callers_deadline() -> None:
         async def queue(self, key: str, options: Options = Options()) -> None:
             await asyncio.Event().wait()
 
-    async with routed([HangingQueue(), MemoryQueue()]) as (router, _), stub_of(router) as stub:
+    async with routed([HangingQueue(), opened(MemoryQueue())]) as (router, _), stub_of(router) as stub:
         hanging = asyncio.ensure_future(refused(stub.Process(pb.ProcessRequest(key="a"), timeout=0.3)))
         await stub.Process(pb.ProcessRequest(key="b"))
         assert (await hanging).code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)

@@ -11,24 +11,25 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from dispatcher import Attempt, Dispatcher, ErrorEvent
-from workqueue import KeyNotFoundError, KeyState, KeyStatus, StoreUnavailableError
+from workqueue import KeyNotFoundError, KeyState, KeyStatus, WorkQueue
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.handles import Owned
 from workqueue.metrics import EventResult
-from workqueue.optional import Counts, Leased, LeaseRequest
+from workqueue.optional import Leased, LeaseRequest
 from workqueue.rules import Requeue
-from workqueue.testing import FakeClock
+from workqueue.testing import FakeClock, FlakyQueue
 
 __all__ = [
-    "FragileQueue",
     "Ledger",
     "Recorder",
     "SlowQueue",
     "bounded",
     "clock_of",
     "dead_letters",
+    "flaky",
     "memory",
     "nothing",
+    "opened",
     "pass_time",
     "running",
     "settle_down",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_Q = TypeVar("_Q", bound=WorkQueue)
 
 
 def bounded(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -116,47 +118,24 @@ async def _at_a_distance(step: Callable[..., Coroutine[Any, Any, _T]], *args: ob
     return result
 
 
-class FragileQueue(MemoryQueue):
-    """A store whose steps fail as often as `broken` says, with an `error`; `steps` are those that were asked of it."""
-
-    def __init__(self, error: type[Exception] = StoreUnavailableError) -> None:
-        super().__init__(clock=FakeClock())
-        self.error = error
-        self.broken: Counter[str] = Counter()
-        self.steps: list[str] = []
-
-    def _step(self, name: str) -> None:
-        self.steps.append(name)
-        if self.broken[name] > 0:
-            self.broken[name] -= 1
-            raise self.error(f"{name} failed")
-
-    async def lease(self, request: LeaseRequest) -> Leased:
-        self._step("lease")
-        return await super().lease(request)
-
-    async def complete(self, owned: Owned) -> bool:
-        self._step("complete")
-        return await super().complete(owned)
-
-    async def release(self, owned: Owned) -> bool:
-        self._step("release")
-        return await super().release(owned)
-
-    async def queue_many(self, items: Any) -> None:
-        self._step("queue_many")
-        await super().queue_many(items)
-
-    async def counts(self) -> Counts:
-        self._step("counts")
-        return await super().counts()
+def opened(queue: _Q) -> _Q:
+    """Enter a queue that lives in memory and awaits nothing: for tests whose queue ends with their event loop."""
+    entering = queue.__aenter__()
+    with contextlib.suppress(StopIteration):
+        entering.send(None)
+        raise AssertionError("this queue awaits something when it is entered")
+    return queue
 
 
 def memory() -> MemoryQueue:
-    return MemoryQueue(clock=FakeClock())
+    return opened(MemoryQueue(clock=FakeClock()))
 
 
-def clock_of(queue: MemoryQueue) -> FakeClock:
+def flaky() -> FlakyQueue:
+    return FlakyQueue(memory())
+
+
+def clock_of(queue: MemoryQueue | FlakyQueue) -> FakeClock:
     assert isinstance(queue.clock, FakeClock)
     return queue.clock
 
@@ -165,18 +144,18 @@ async def nothing(key: str, attempt: Attempt) -> None:
     """A reconciler for which everything is as it should be."""
 
 
-async def state(queue: MemoryQueue, key: str) -> KeyState:
+async def state(queue: WorkQueue, key: str) -> KeyState:
     try:
         return await queue.get(key)
     except KeyNotFoundError:
         return KeyState(key, KeyStatus.UNKNOWN)
 
 
-async def states(queue: MemoryQueue, *keys: str) -> dict[str, str]:
+async def states(queue: WorkQueue, *keys: str) -> dict[str, str]:
     return {key: (await state(queue, key)).status.name for key in keys}
 
 
-async def dead_letters(queue: MemoryQueue) -> dict[str, str]:
+async def dead_letters(queue: WorkQueue) -> dict[str, str]:
     return {letter.key: letter.error async for letter in (await queue.enumerate(0)).dead_letters}
 
 
@@ -186,7 +165,9 @@ async def settle_down(turns: int = 50) -> None:
         await asyncio.sleep(0)
 
 
-async def pass_time(queue: MemoryQueue, duration: timedelta, step: timedelta = timedelta(seconds=1)) -> None:
+async def pass_time(
+    queue: MemoryQueue | FlakyQueue, duration: timedelta, step: timedelta = timedelta(seconds=1)
+) -> None:
     """Let fake time pass in steps, and everybody act on each."""
     passed = timedelta(0)
     while passed < duration:

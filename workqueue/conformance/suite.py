@@ -20,6 +20,7 @@ from workqueue.conformance.scenarios import (
     limits,
     merge,
     not_before,
+    opening,
     ordering,
     orphans,
     payloads,
@@ -55,6 +56,7 @@ SUBJECTS = (
     searching,
     settings,
     waiting,
+    opening,
     durability,
 )
 

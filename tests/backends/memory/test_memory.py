@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from tests.support.dispatching import opened
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.optional import LeaseRequest
@@ -21,7 +22,7 @@ def grown_by(step: Callable[[MemoryQueue, int], Awaitable[None]], times: int) ->
     """How many bytes a queue holds on to after so many steps."""
 
     async def live() -> int:
-        queue = MemoryQueue(clock=FakeClock())
+        queue = opened(MemoryQueue(clock=FakeClock()))
         for number in range(100):
             await step(queue, number)
         before, _ = tracemalloc.get_traced_memory()

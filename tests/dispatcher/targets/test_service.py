@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, service_callback
-from tests.support.dispatching import Recorder, dead_letters, memory, state, states, until
+from tests.support.dispatching import Recorder, dead_letters, memory, opened, state, states, until
 from tests.support.grpc import nonsense
 from tests.support.targets import aborting, done, queued_keys, reconciler
 from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
@@ -199,7 +199,7 @@ async def test_stopping_the_dispatcher_cancels_the_call_at_the_reconciler() -> N
 
 
 async def test_a_reconciler_that_goes_down_and_comes_back_costs_no_key_its_attempts() -> None:
-    queue = MemoryQueue()
+    queue = opened(MemoryQueue())
     settings = DispatcherSettings(concurrency=5, max_retry=2)
 
     async with reconciler(done) as (server, callback), Dispatcher(queue, callback, settings) as dispatching:
@@ -257,7 +257,7 @@ async def keep_alive(process: asyncio.subprocess.Process, port: int) -> None:
 
 
 async def test_a_key_that_kills_its_reconciler_each_time_is_dead_lettered_in_the_end() -> None:
-    queue, process = MemoryQueue(), await frail_reconciler(0)
+    queue, process = opened(MemoryQueue()), await frail_reconciler(0)
     port = await port_of(process)
     alive = asyncio.ensure_future(keep_alive(process, port))
     await queue.queue("poison")

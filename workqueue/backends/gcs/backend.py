@@ -30,8 +30,9 @@ from workqueue.backends.url import QueueURL
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
-from workqueue.errors import KeyNotFoundError, QueueClosedError
+from workqueue.errors import KeyNotFoundError
 from workqueue.handles import UNSEEN, Queued, Unreadable, state_of
+from workqueue.home import Home
 from workqueue.interface import KeyState, KeyStatus, Snapshot
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
@@ -86,10 +87,18 @@ class GCSQueue:
         self.metrics = self._bucket.metrics
         self._renewal = Renewal(self._bucket.connect, settings.bucket, self._bucket.time, lease.duration_us)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
-        # A bucket does not say what other processes stored.
-        self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, wakes=False, max_payload=max_payload)
         sharing = Sharing(self._bucket, lease.duration_us)
-        self._handles = Handles(self._bucket, self.renewer, sharing, self._waiters.wake)
+        self._home = Home()
+        self.equipment = Equipment(
+            name,
+            self.clock,
+            self.renewer,
+            self.metrics,
+            wakes=False,  # a bucket does not say what other processes stored
+            max_payload=max_payload,
+            home=self._home,
+        )
+        self._handles = Handles(self._bucket, self.renewer, sharing, self._waiters.wake, self._home)
         self._leasing = Leasing(self._bucket, self._handles, sharing)
         self._width = asyncio.Semaphore(settings.connections)
 
@@ -99,12 +108,17 @@ class GCSQueue:
         Raises:
             StoreUnusableError: there is no such bucket, or the credentials are no good.
         """
-        await self._bucket.open()
+        self._home.enter()
+        try:
+            await self._bucket.open()
+        except BaseException:
+            self._home.undo()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._handles.aftermath.close()
-        self._handles.closed = True
+        self._home.leave()
         self.renewer.close()
         self._waiters.wake()
         await asyncio.to_thread(self._renewal.close)
@@ -114,13 +128,13 @@ class GCSQueue:
 
     async def queue(self, key: str, options: Options = _DEFAULT) -> None:
         """Store `key` (see `WorkQueue.queue`)."""
-        self._check_open()
+        self._home.check()
         self._check(key, options)
         await self._enqueue(key, options)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`); many requests at a time."""
-        self._check_open()
+        self._home.check()
         by_key: defaultdict[str, list[Options]] = defaultdict(list)
         for key, options in items:
             self._check(key, options)
@@ -154,7 +168,7 @@ class GCSQueue:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where, listed anew (see `WorkQueue.enumerate`)."""
-        self._check_open()
+        self._home.check()
         listing = self._bucket.listing
         await listing.look()
         await listing.refresh()
@@ -172,7 +186,7 @@ class GCSQueue:
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
-        self._check_open()
+        self._home.check()
         waiting, running, letter = await self._read(key)
         queued = await self._handles.queued([_candidate(key, waiting)]) if waiting is not None else [None]
         dead = await self._handles.dead([(key, letter)]) if letter is not None else [None]
@@ -181,7 +195,7 @@ class GCSQueue:
 
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:
         """The next keys to come due (see `SearchableQueue.delayed`)."""
-        self._check_open()
+        self._home.check()
         listing = self._bucket.listing
         await listing.look()
         await listing.refresh()
@@ -190,7 +204,7 @@ class GCSQueue:
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
-        self._check_open()
+        self._home.check()
         waiting, running, letter = await self._read(key)
         unreadable = self._unreadable(key, waiting, running, letter)
         if unreadable is not None:
@@ -228,7 +242,7 @@ class GCSQueue:
 
     async def counts(self) -> Counts:
         """The gauges; of a long backlog as of the last listing (see `CountingQueue.counts`)."""
-        self._check_open()
+        self._home.check()
         listing = self._bucket.listing
         running = await listing.look()
         await listing.refresh_if_cheap()
@@ -250,17 +264,17 @@ class GCSQueue:
 
     async def lease(self, request: LeaseRequest) -> Leased:
         """Recover orphans and start keys (see `LeasingQueue.lease`)."""
-        self._check_open()
+        self._home.check()
         return await self._leasing.step(request)
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as this process knows of a key to start, at the latest after ten seconds, to look again."""
-        self._check_open()
+        self._home.check()
         listing = self._bucket.listing
         if not listing.is_known and not listing.under_way:
             await listing.look()
             await listing.refresh()
-            self._check_open()  # closed meanwhile: nobody would wake it
+            self._home.check()  # closed meanwhile: nobody would wake it
         change_us = self._next_change_us(concurrency)
         await self._waiters.wait(min(change_us / 1e6, timeout.total_seconds(), _POLL_SECONDS))
 
@@ -289,19 +303,15 @@ class GCSQueue:
 
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
-        self._check_open()
+        self._home.check()
         await self._bucket.stored.write(configuration)
         await self._bucket.listing.look()
         self._waiters.wake()
 
     async def configuration(self) -> Configuration:
         """The stored settings."""
-        self._check_open()
+        self._home.check()
         return await self._bucket.stored.read()
-
-    def _check_open(self) -> None:
-        if self._handles.closed:
-            raise QueueClosedError
 
 
 def _candidate(key: str, stored: Stored) -> Candidate:

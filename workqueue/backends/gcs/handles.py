@@ -25,8 +25,9 @@ from workqueue.backends.gcs.moves import Placed, Returning
 from workqueue.backends.gcs.renewal import GCSLease
 from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.sharing.slots import Permit
-from workqueue.errors import QueueClosedError, StartLostError
+from workqueue.errors import StartLostError
 from workqueue.handles import Dead, LeaseTimesSeen, Observed, Owned, Queued, Unreadable, fenced
+from workqueue.home import Home
 from workqueue.lease import LeaseRenewer
 from workqueue.rules import Entry, Requeue, dead_lettered, released, requeued
 
@@ -97,16 +98,19 @@ class Handles:
         renewer: keeps the leases won here.
         sharing: permits starts, and takes slots back.
         news: called when there may be something to start.
+        home: where the queue is open.
     """
 
-    def __init__(self, bucket: Bucket, renewer: LeaseRenewer, sharing: Sharing, news: Callable[[], None]) -> None:
+    def __init__(
+        self, bucket: Bucket, renewer: LeaseRenewer, sharing: Sharing, news: Callable[[], None], home: Home
+    ) -> None:
         self._bucket = bucket
         self._renewer = renewer
         self._sharing = sharing
         self._news = news
         self.aftermath = Aftermath()
         """Ends what cancelled callers began."""
-        self.closed = False
+        self._home = home
 
     # giving handles out
 
@@ -145,6 +149,7 @@ class Handles:
         A key that fails again after a re-drive is not met twice. One from the future is from before the clock was set
         back.
         """
+        self._home.check()
         async for page in self._bucket.listing.dead_letters():
             for dead in await self.dead(page):
                 if not until_us < dead.letter.failed_us <= self._bucket.clock.wall_us():
@@ -155,7 +160,7 @@ class Handles:
         return Unreadable(odd.key, odd.where, odd.reason, partial(self._remove, odd))
 
     async def _remove(self, odd: Odd) -> bool:
-        self._check_open()
+        self._home.check()
         pin = Pin(self._bucket.place.folder(odd.where) + odd.key, *odd.version)
         deleted = await self._bucket.objects.delete(pin)
         if deleted.is_gone:
@@ -173,7 +178,7 @@ class Handles:
     # queued keys
 
     async def start(self, queued: Queued) -> Owned:
-        self._check_open()
+        self._home.check()
         if queued.entry.not_before_us > self._bucket.clock.wall_us():
             raise StartLostError(f"the time of {queued.key!r} has not come")
         owned = await self.aftermath.run(self._start_one(cast(Candidate, queued.version)), _hand_back)
@@ -212,7 +217,7 @@ class Handles:
         return Owned(self, begun.entry, lease, hold)
 
     async def drop_queued(self, queued: Queued) -> bool:
-        self._check_open()
+        self._home.check()
         candidate = cast(Candidate, queued.version)
         deleted = await self._bucket.objects.delete(Pin(self._bucket.place.queued + queued.key, *candidate.version))
         if deleted.is_gone:
@@ -263,7 +268,7 @@ class Handles:
 
         A move that fails is undecided: the lease is kept for the next try, which finds out what the failed one did.
         """
-        self._check_open()
+        self._home.check()
         hold = cast(Hold, owned.version)
         async with hold.turn:
             if hold.over:
@@ -294,6 +299,7 @@ class Handles:
     # keys in progress, as observed
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
+        self._home.check()
         now_us, seen = self._bucket.clock.wall_us(), cast(Seen, observed.version)
         back = requeued(observed.entry, how, now_us)
         deleted, placed = await self._bucket.moves.requeue(
@@ -303,6 +309,7 @@ class Handles:
         return await self._taken(observed.key, seen, deleted)
 
     async def dead_letter_observed(self, observed: Observed, error: str) -> bool:
+        self._home.check()
         seen = cast(Seen, observed.version)
         letter = dead_lettered(observed.entry, error, self._bucket.clock.wall_us())
         deleted, generation = await self._bucket.moves.dead_letter(seen.stored.pin, letter, seen.stored.metadata)
@@ -319,7 +326,7 @@ class Handles:
     # dead letters
 
     async def redrive(self, dead: Dead) -> bool:
-        self._check_open()
+        self._home.check()
         stored, now_us = cast(Stored, dead.version), self._bucket.clock.wall_us()
         placed = await self._bucket.moves.redrive(stored.pin, dead.letter, stored.metadata, now_us)
         if placed is not None:
@@ -328,7 +335,7 @@ class Handles:
         return placed is not None
 
     async def drop_dead(self, dead: Dead) -> bool:
-        self._check_open()
+        self._home.check()
         deleted = await self._bucket.objects.delete(cast(Stored, dead.version).pin)
         if deleted.is_gone:
             self._bucket.listing.undead(dead.key)
@@ -342,10 +349,6 @@ class Handles:
     def _left(self, key: str) -> None:
         self._bucket.listing.settled(key)
         self._news()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise QueueClosedError
 
 
 async def _hand_back(owned: Owned | None) -> None:

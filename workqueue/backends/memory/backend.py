@@ -10,14 +10,16 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from itertools import count
+from threading import get_ident
 from typing import Self
 
 from workqueue.backends.memory.store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
-from workqueue.errors import KeyNotFoundError, QueueClosedError, StartLostError
+from workqueue.errors import KeyNotFoundError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued, recovered_orphan
+from workqueue.home import Home
 from workqueue.interface import KeyState, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
@@ -63,11 +65,13 @@ class MemoryQueue:
         self.max_payload = max_payload
         self.metrics = QueueMetrics(name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
-        self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
         self._store = MemoryStore(self.clock)
         self._incarnation = uuid.uuid4().hex  # a restarted process never keeps its predecessor's leases alive
         self._tokens = count()
-        self._closed = False
+        self._home = Home()
+        self.equipment = Equipment(
+            name, self.clock, self.renewer, self.metrics, max_payload=max_payload, home=self._home
+        )
 
     def peer(self, *, owner: str = "") -> MemoryQueue:
         """Another handle on the same keys with leases of its own."""
@@ -78,10 +82,11 @@ class MemoryQueue:
         return peer
 
     async def __aenter__(self) -> Self:
+        self._home.enter()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._closed = True
+        self._home.leave()
         self.renewer.close()
         self._store.waiters.wake()
 
@@ -89,7 +94,9 @@ class MemoryQueue:
 
     async def queue(self, key: str, options: Options = _DEFAULT) -> None:
         """Store `key` (see `WorkQueue.queue`)."""
-        self._check_open()
+        home = self._home  # `check`, without the call
+        if get_ident() != home.thread or not home.is_running():
+            raise home.refusal()
         validate_key(key)
         if options.payload is not None:
             check_payload(options.payload, self.max_payload)
@@ -97,7 +104,7 @@ class MemoryQueue:
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
-        self._check_open()
+        self._home.check()
         checked = list(items)
         for key, options in checked:
             validate_key(key)
@@ -114,7 +121,7 @@ class MemoryQueue:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where (see `WorkQueue.enumerate`)."""
-        self._check_open()
+        self._home.check()
         store, asked_us = self._store, self.clock.steady_us()
         store.promote(self.clock.wall_us())
         snapshot = Snapshot(
@@ -132,7 +139,7 @@ class MemoryQueue:
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
-        self._check_open()
+        self._home.check()
         entry, held, letter = self._store.queued.get(key), self._store.in_progress.get(key), self._store.dead.get(key)
         return Found(
             Queued(self, entry) if entry else None,
@@ -142,7 +149,7 @@ class MemoryQueue:
 
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:
         """The next keys to come due (see `SearchableQueue.delayed`)."""
-        self._check_open()
+        self._home.check()
         return [Queued(self, entry) for entry in self._store.delayed(limit, self.clock.wall_us())]
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
@@ -151,13 +158,14 @@ class MemoryQueue:
         One from the future is from before the clock was set back.
         """
         for key in list(self._store.dead):
+            self._home.check()
             letter = self._store.dead.get(key)
             if letter is not None and not until_us < letter.failed_us <= self.clock.wall_us():
                 yield Dead(self, letter)
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
-        self._check_open()
+        self._home.check()
         state = self._store.state(key)
         if state is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")
@@ -165,14 +173,14 @@ class MemoryQueue:
 
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""
-        self._check_open()
+        self._home.check()
         return self._store.counts(self.clock.wall_us())
 
     # lease
 
     async def lease(self, request: LeaseRequest) -> Leased:
         """Recover orphans and start keys, in one step (see `LeasingQueue.lease`)."""
-        self._check_open()
+        self._home.check()
         store, now_us = self._store, self.clock.wall_us()
         recovered = self._recover(request, now_us)
         room = min(request.limit, store.room(request.concurrency, now_us))
@@ -217,7 +225,7 @@ class MemoryQueue:
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
-        self._check_open()
+        self._home.check()
         change_us = self._store.next_change_us(concurrency, self.clock.wall_us())
         await self._store.waiters.wait(min(change_us / 1e6, timeout.total_seconds()))
 
@@ -225,17 +233,18 @@ class MemoryQueue:
 
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
-        self._check_open()
+        self._home.check()
         self._store.configure(configuration, self.clock.wall_us())
 
     async def configuration(self) -> Configuration:
         """The stored settings."""
+        self._home.check()
         return self._store.configuration
 
     # the verbs of handles (see `HandleStore`)
 
     async def start(self, queued: Queued) -> Owned:
-        self._check_open()
+        self._home.check()
         now_us = self.clock.wall_us()
         self._store.promote(now_us)
         if not self._store.startable(queued.entry):
@@ -244,6 +253,7 @@ class MemoryQueue:
         return self._start(queued.entry, now_us, self.clock.steady_us())
 
     async def drop_queued(self, queued: Queued) -> bool:
+        self._home.check()
         return self._store.drop_queued(queued.entry)
 
     async def complete(self, owned: Owned) -> bool:
@@ -277,7 +287,9 @@ class MemoryQueue:
 
     def _settle(self, owned: Owned) -> bool:
         """End the lease if it is still `owned`'s; `handles.fenced` where nothing is awaited and no write fails."""
-        self._check_open()
+        home = self._home
+        if get_ident() != home.thread or not home.is_running():
+            raise home.refusal()
         lease = owned.lease
         self.renewer.drop(lease)
         if lease.lost.is_set() or not self._store.end_lease(lease.key, lease.token):
@@ -286,26 +298,26 @@ class MemoryQueue:
         return True
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
+        self._home.check()
         if not self._store.take(*observed.version):
             return False
         self._store.requeue(observed.entry, how, self.clock.wall_us())
         return True
 
     async def dead_letter_observed(self, observed: Observed, error: str) -> bool:
+        self._home.check()
         if not self._store.take(*observed.version):
             return False
         self._store.dead_letter(observed.entry, error, self.clock.wall_us())
         return True
 
     async def redrive(self, dead: Dead) -> bool:
+        self._home.check()
         return self._store.redrive(dead.letter, self.clock.wall_us())
 
     async def drop_dead(self, dead: Dead) -> bool:
+        self._home.check()
         return self._store.drop_dead(dead.letter)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise QueueClosedError()
 
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> MemoryQueue:

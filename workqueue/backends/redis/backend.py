@@ -84,12 +84,15 @@ class RedisQueue:
         self.metrics = QueueMetrics(name)
         locator = Locator(settings)
         self._turns = Turns(settings, locator, clock, self._count_enqueues)
+        self._home = self._turns.home
         self._listing = Listing(self, self._turns)
         self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
         self._leasing = Leasing(self, self._turns, self.renewer, self.metrics, self.clock, self._waiter)
-        self.equipment = Equipment(name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
+        self.equipment = Equipment(
+            name, self.clock, self.renewer, self.metrics, max_payload=max_payload, home=self._home
+        )
 
     async def __aenter__(self) -> Self:
         """Connect, so that a Redis that cannot be used is refused here and not by the first key.
@@ -103,6 +106,7 @@ class RedisQueue:
             await self.configuration()
         except BaseException:
             await self._turns.__aexit__()
+            self._home.undo()
             raise
         return self
 
@@ -124,6 +128,7 @@ class RedisQueue:
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
+        self._home.check()
         checked = list(items)
         for key, options in checked:
             validate_key(key)
@@ -181,6 +186,7 @@ class RedisQueue:
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
+        self._home.check()
         address = self._turns.address
         is_listening = await self._wakeups.listen(address)
         woken = self._wakeups.expect()
@@ -249,6 +255,7 @@ class RedisQueue:
         self.renewer.drop(owned.lease)
 
     async def _settle(self, owned: Owned, verb: bytes) -> int:
+        self._home.check()
         write = partial(self._turns.settle, owned.version, owned.lease.token, verb)
         return await fenced(owned, self.renewer, write, lost=LOST)
 

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 from workqueue.backends.redis.address import Address, Locator, RedisSettings
@@ -19,6 +20,7 @@ from workqueue.backends.redis.scripts import Argument
 from workqueue.backends.redis.wire import Reply
 from workqueue.clock import Clock
 from workqueue.errors import QueueClosedError
+from workqueue.home import Home
 
 __all__ = ["ENQUEUES_IN_ONE_CALL", "LOST", "Turns"]
 
@@ -55,14 +57,15 @@ class Turns:
         self._calls: deque[Call] = deque()
         self._is_going = False
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.home = Home()
 
     async def __aenter__(self) -> Turns:
-        self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._carrier.run(), name="workqueue-redis")
+        self.home.enter()
+        self._task = self.home.loop.create_task(self._carrier.run(), name="workqueue-redis")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self.home.leave()
         task, self._task = self._task, None
         try:
             if task is not None:
@@ -108,20 +111,20 @@ class Turns:
         return future
 
     def _new_future(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]:
-        if self._task is None or self._loop is None:
-            raise QueueClosedError()
-        return self._loop, self._loop.create_future()
+        home = self.home  # `check`, without the call
+        if get_ident() != home.thread or not home.is_running():
+            raise home.refusal()
+        return home.loop, home.loop.create_future()
 
     def _go(self, *, at_once: bool = False) -> None:
         """See to it that what waits goes; if the carrier is not free, it will ask when it is."""
-        assert self._loop is not None
         if not self._carrier.is_free:
             return
         if at_once:
             self.next_turn()
         elif not self._is_going:
             self._is_going = True
-            self._loop.call_soon(self.next_turn)
+            self.home.loop.call_soon(self.next_turn)
 
     # turns
 

@@ -44,6 +44,7 @@ from workqueue.errors import (
     WorkQueueError,
 )
 from workqueue.handles import UNSEEN, Dead, Observed, Owned, Queued, fenced, state_of
+from workqueue.home import Home
 from workqueue.interface import KeyState, Snapshot
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
@@ -90,23 +91,24 @@ class SqliteQueue:
         self.max_payload = max_payload
         self.metrics = QueueMetrics(file.name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
-        self.equipment = Equipment(file.name, self.clock, self.renewer, self.metrics, max_payload=max_payload)
         self._lease_us = lease.duration_us
         self._boot = _FAKE_BOOT if clock else file.boot
         self._file = file
         self._queue = 0
-        self._closed = True
+        self._home = Home()
+        self.equipment = Equipment(
+            file.name, self.clock, self.renewer, self.metrics, max_payload=max_payload, home=self._home
+        )
         self._reads = Reads(file, self._view)
         self._waiting = Waiting(self._reads, self.clock, lease.duration)
-        self._writer = GroupCommit(file, self._open_file, self._waiting.tell)
+        self._writer = GroupCommit(file, self._open_file, self._waiting.tell, self._home)
 
     async def __aenter__(self) -> Self:
         await self._writer.open()
-        self._closed = False
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._closed = True
+        self._home.leave()
         self.renewer.close()
         self._waiting.tell(Change.EVERYTHING)
         try:
@@ -140,6 +142,7 @@ class SqliteQueue:
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
+        self._home.check()
         checked = list(items)
         for key, options in checked:
             validate_key(key)
@@ -203,7 +206,7 @@ class SqliteQueue:
         return counts
 
     async def _look(self, question: Callable[[View], _T]) -> _T:
-        self._check_open()
+        self._home.check()
         return await self._reads.look(question)
 
     # lease
@@ -257,7 +260,7 @@ class SqliteQueue:
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable (see `WaitingQueue.wait`)."""
-        self._check_open()
+        self._home.check()
         await self._waiting.wait(self._writer, timeout, concurrency)
 
     # configure
@@ -294,7 +297,7 @@ class SqliteQueue:
         self.renewer.drop(owned.lease)
 
     def _settle(self, owned: Owned, settle: Settle) -> Coroutine[Any, Any, bool]:
-        self._check_open()
+        self._home.check()
         return fenced(owned, self.renewer, partial(self._writer.submit, settle), lost=False)
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
@@ -316,10 +319,6 @@ class SqliteQueue:
     async def _ask(self, question: Callable[[Store], _T], *, durable: bool = True) -> _T:
         answer: _T = await self._writer.submit(Ask(question), durable=durable)
         return answer
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise QueueClosedError()
 
 
 def _release(token: int, entry: Entry) -> Settle:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from workqueue.backends.sqlite.calls import Call, LoopCall, Outbox, ThreadCall
@@ -23,6 +24,7 @@ from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.lookout import Lookout
 from workqueue.backends.sqlite.store import Change, Step
 from workqueue.errors import QueueClosedError, StoreUnavailableError
+from workqueue.home import Home
 
 __all__ = ["GroupCommit"]
 
@@ -43,12 +45,14 @@ class GroupCommit:
         file: the file.
         open_file: opens it.
         on_change: called on the event loop after commits, ours and other processes', with what they may have changed.
+        home: where the queue is open; entered by `open`.
     """
 
-    def __init__(self, file: QueueFile, open_file: OpenFile, on_change: Callable[[Change], None]) -> None:
+    def __init__(self, file: QueueFile, open_file: OpenFile, on_change: Callable[[Change], None], home: Home) -> None:
         self._file = file
         self._open_file = open_file
         self._on_change = on_change
+        self._home = home
         self._calls: queue.SimpleQueue[Call | _Signal] = queue.SimpleQueue()
         self._lookout = Lookout(partial(self._calls.put, _Signal.LOOK))
         self._closing = True  # until it is open
@@ -64,9 +68,8 @@ class GroupCommit:
             StoreUnusableError, StoreUnavailableError: as `open_queue_file`.
             QueueClosedError: it was open before.
         """
-        if self._thread is not None:
-            raise QueueClosedError()
-        self._loop = asyncio.get_running_loop()
+        self._home.enter()
+        self._loop = self._home.loop
         self._outbox = Outbox(self._loop, self._file.path)
         opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -76,21 +79,24 @@ class GroupCommit:
         try:
             await asyncio.shield(opened)
         except asyncio.CancelledError:
+            self._home.leave()
             self._stop()
             opened.add_done_callback(lambda done: done.exception())
             raise
         except Exception:  # the thread has ended: who calls now must be refused, or would wait for ever
             self._closing, self._thread = True, None
+            self._home.undo()
             raise
 
     def submit(self, step: Step, *, durable: bool = True) -> asyncio.Future[Any]:
         """Have `step` run in the next transaction; the future has its answer when it is committed.
 
         Raises:
-            QueueClosedError: `open` was not called yet, or `close` was.
+            QueueClosedError: `open` was not called yet, or `close` was, or this is another event loop.
         """
-        if self._closing:
-            raise QueueClosedError()
+        home = self._home  # `check`, without the call
+        if self._closing or get_ident() != home.thread or not home.is_running():
+            raise home.refusal()
         waiting: asyncio.Future[Any] = self._loop.create_future()
         self._calls.put(LoopCall(step, durable, waiting, self._outbox))
         return waiting
