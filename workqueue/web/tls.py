@@ -53,11 +53,13 @@ class Handshake(asyncio.Protocol):
         self._shaking = asyncio.get_running_loop().create_task(self._shake_hands())
 
     def data_received(self, data: bytes) -> None:
-        self._early.append(data)  # it came with the end of the handshake, before we knew of that
+        self._early.append(data)  # before TLS was there, or with the end of the handshake, before we knew of that
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         self._room.leave(self)
+        if self._shaking is not None:  # whether it waits for a handshake that will not come, or has just had it
+            self._shaking.cancel()
 
     def close(self) -> None:
         """End it at once: there is nothing to be sent yet."""
@@ -68,8 +70,9 @@ class Handshake(asyncio.Protocol):
         self._transport.abort()
 
     async def _shake_hands(self) -> None:
-        try:
-            encrypted = await asyncio.get_running_loop().start_tls(
+        loop = asyncio.get_running_loop()
+        encrypting = asyncio.ensure_future(
+            loop.start_tls(
                 self._transport,
                 self,
                 self._contexts.current(),
@@ -77,13 +80,31 @@ class Handshake(asyncio.Protocol):
                 ssl_handshake_timeout=self._seconds,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
-        except OSError:  # no TLS, no certificate of ours, no patience: as common as scanners, and no news
+        )
+        try:
+            await asyncio.sleep(0)  # its protocol is in our place then, and greets the transport in the next turn
+            loop.call_soon(self._pass_on)
+            encrypted = await encrypting
+        except (OSError, RuntimeError):  # no TLS, no certificate of ours, no patience, gone: as common as scanners
             self._transport.abort()
             self._room.leave(self)
             return
+        finally:
+            encrypting.cancel()
         self._room.leave(self)
         if encrypted is not None and not self._lost:  # a connection that begins with its end would stay for ever
             self._hand_over(encrypted)
+
+    def _pass_on(self) -> None:
+        """Give TLS what came before it was there: uvloop begins to read whatever `connection_made` says."""
+        early, self._early = b"".join(self._early), []
+        protocol = cast(asyncio.BufferedProtocol, self._transport.get_protocol())
+        while early and not self._transport.is_closing():
+            buffer = memoryview(protocol.get_buffer(len(early)))
+            size = min(len(buffer), len(early))
+            buffer[:size] = early[:size]
+            protocol.buffer_updated(size)
+            early = early[size:]
 
     def _hand_over(self, encrypted: asyncio.Transport) -> None:
         connection = self._connection()
