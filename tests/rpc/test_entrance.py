@@ -134,13 +134,19 @@ async def test_a_connection_that_does_not_greet_is_closed(greeting: bytes) -> No
         await it.hung_up()
 
 
-@on_loop
-async def test_a_connection_without_calls_is_closed() -> None:
+@pytest.mark.parametrize("headers", [b"", b"\0\7:method\4POST"], ids=["no call", "half of a call's headers"])
+async def test_a_connection_without_calls_is_closed(headers: bytes) -> None:
     async with receiver(GrpcLimits(idle_time=timedelta(seconds=1))) as server, peer(server) as it:
         it.greet()
         it.frame(_SETTINGS, 1, 0)
+        if headers:
+            it.frame(_HEADERS, 0, 1, headers)
 
         await it.hung_up()
+
+
+def test_whoever_greets_and_is_silent_does_not_keep_others_out_for_long() -> None:
+    assert GrpcLimits().idle_time <= timedelta(seconds=20)
 
 
 @on_loop

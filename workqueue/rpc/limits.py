@@ -34,7 +34,8 @@ class GrpcLimits:
         calls: at once, over all connections; more are answered UNAVAILABLE. Health checks do not count.
         connections: open at once; 0 = half of the files that the process may open, at most 4096.
         handshake_time: from the connection to its first HTTP/2 settings, TLS included.
-        idle_time: a connection is closed when it has been without a call for this long.
+        idle_time: a connection is closed when it has been without a call for this long; half of one's headers are none.
+            gRPC has no other way to get rid of those who fill a server with silent connections.
         age: a connection is asked to close after this, so that callers behind a TCP balancer find new replicas.
         call_time: how long its calls may go on then.
     """
@@ -46,7 +47,7 @@ class GrpcLimits:
     calls: int = 1000
     connections: int = 0
     handshake_time: timedelta = timedelta(seconds=10)
-    idle_time: timedelta = timedelta(minutes=5)
+    idle_time: timedelta = timedelta(seconds=20)
     age: timedelta = timedelta(minutes=10)
     call_time: timedelta = timedelta(minutes=1)
 
