@@ -3,7 +3,7 @@
 Installs each into a virtual environment of its own (in the user's cache folder), pins Redis to one core and whoever is
 measured to another, and goes round them `--rounds` times, so that a machine that slows down slows all of them. Prints a
 table of medians and how the targets are met, and writes `compare.json`, anew after every round, and `compare.png` to
-`--output`. Who fails at something is told, has a dash there, and the others go on.
+`--output`. Who fails at something is named, has a dash there, and the others go on.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def latencies(bench: Bench, contender: Contender) -> dict[str, float]:
     bench.run(contender, "bulk", 1)
     with bench.working(contender, journal) as worker:
         worker.wait_for(1)
-        time.sleep(SETTLE_SECONDS)  # until it waits again, which nobody tells
+        time.sleep(SETTLE_SECONDS)  # until it waits again, which nobody announces
         sent = bench.run(contender, "latency", LATENCIES)["sent"]
         worker.wait_for(1 + WARM_UP + LATENCIES, 10)
     at_start = dict(read(journal))

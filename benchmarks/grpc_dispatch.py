@@ -2,7 +2,7 @@
 
 `python -m benchmarks.grpc_dispatch [--loop uvloop]`. The server has a process and, where there are two, a CPU of its
 own; rounds are interleaved and medians compared. A Python server is slower than either client, so the CPU time of the
-client tells more than the calls per second.
+client says more than the calls per second.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _PLAIN = Options()
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `is_met` is None where nothing is asked for but to be told."""
+    """A line of the table; `is_met` is None where nothing is asked for but a figure."""
 
     what: str
     measured: str
@@ -50,7 +50,7 @@ def process_cpu(pid: int) -> float:
 def dispatching(
     url: str, journals: Sequence[Path], limit: int, pause: float = 0.0
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A dispatcher process for each journal, in which it writes down what it runs; told to end at the end."""
+    """A dispatcher process for each journal, in which it writes down what it runs; ended at the end."""
     started = [dispatcher(url, journal, limit, pause) for journal in journals]
     try:
         yield started

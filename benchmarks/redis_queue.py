@@ -179,7 +179,7 @@ def resident_mib() -> float:
 async def shards(server: RedisServer) -> list[Row]:
     """One queue, and three that share the keys by hash, on a cluster of three: what its busiest node has to do.
 
-    Here the nodes share one core and one process dispatches, so that it is the node's CPU a key that tells.
+    Here the nodes share one core and one process dispatches, so that it is the node's CPU a key that counts.
     """
     rows, costs = [], {}
     with RedisCluster() as cluster:

@@ -72,7 +72,7 @@ class Fleet:
         self.fill()
 
     def replace_ended(self) -> None:
-        """Nobody should end before SIGTERM: who did is told and replaced."""
+        """Nobody should end before SIGTERM: who did is reported and replaced."""
         for one in [one for one in self.processes if one.process.poll() is not None]:
             self.processes.remove(one)
             self.ended_by_themselves += 1

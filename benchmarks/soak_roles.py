@@ -93,7 +93,7 @@ class WitnessedKey:
 
 
 async def dispatch(url: str, workspace: Path, limit: int) -> None:
-    """Dispatch until told to end; the reconciler is the witness."""
+    """Dispatch until ended; the reconciler is the witness."""
     witness = Witness(workspace, limit)
 
     async def reconcile(key: str, attempt: Attempt) -> None:

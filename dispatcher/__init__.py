@@ -1,6 +1,6 @@
 """What happens to a key: the dispatcher takes keys from a workqueue, calls the reconciler and settles the result.
 
-`handle` runs one round, `handler` one at each HTTP request, `Dispatcher` runs until it is told to stop. Each name is
+`handle` runs one round, `handler` one at each HTTP request, `Dispatcher` runs until it is stopped. Each name is
 imported when it is first used.
 """
 

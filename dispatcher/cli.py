@@ -48,7 +48,7 @@ app.callback()(common)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What every dispatcher process is told."""
+    """The settings of every dispatcher process."""
 
     target: TargetFlags
     queue: QueueFlags

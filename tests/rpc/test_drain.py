@@ -1,4 +1,4 @@
-"""A reconciler that is told to stop: no key pays for a restart."""
+"""A reconciler that is being stopped: no key pays for a restart."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class TokenVerifier(Protocol):
         """Return if `token` is accepted.
 
         Raises:
-            TokenRefusedError: it is not accepted; the message may be told to whoever showed it.
+            TokenRefusedError: it is not accepted; the message may go to whoever showed it.
             TokenCheckUnavailableError: it could not be checked.
         """
 
@@ -59,7 +59,7 @@ class StaticTokens:
 
     async def verify(self, token: str) -> None:
         shown = token.encode(errors="replace")
-        # All are compared, each in constant time: how long it takes tells nothing about any of them.
+        # All are compared, each in constant time: how long it takes says nothing about any of them.
         matches = [hmac.compare_digest(shown, known) for known in self._tokens]
         if not any(matches):
             raise TokenRefusedError("the bearer token is not one of those that this server accepts")

@@ -1,4 +1,4 @@
-"""The commands that serve until they are told to stop: receive, hyperqueue."""
+"""The commands that serve until they are stopped: receive, hyperqueue."""
 
 from __future__ import annotations
 

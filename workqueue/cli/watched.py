@@ -1,4 +1,4 @@
-"""What every program shows that serves until it is told to stop: metrics and probes over HTTP."""
+"""What every program shows that serves until it is stopped: metrics and probes over HTTP."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 | code | means |
 |---|---|
-| 0 | done; for a server: it was told to stop, and drained |
+| 0 | done; for a server: it was stopped, and drained |
 | 1 | not done, or not all of it: a key was not there or had changed, or the store needs an operator |
 | 2 | the command line or a setting is wrong; nothing was done |
 | 75 | the store, the server or the target cannot be reached now; the same command may work later (EX_TEMPFAIL) |
@@ -108,7 +108,7 @@ def exit_code(app: typer.Typer, name: str, args: Sequence[str]) -> int:
 
 
 def code_of(error: WorkQueueError) -> int:
-    """The exit code that tells a script what to do about `error`."""
+    """The exit code by which a script knows what to do about `error`."""
     if isinstance(error, _MISUSE):
         return MISUSED
     return TEMPORARY if isinstance(error, StoreUnavailableError | InfrastructureError) else FAILED

@@ -34,7 +34,7 @@ def queue_url(given: str | None, environ: Mapping[str, str]) -> str:
     """
     from_go = _url_of_mode(environ.get("WORKQUEUE_MODE", ""), environ.get("WORKQUEUE_BUCKET", ""))
     from_url = environ.get("WORKQUEUE_URL")
-    # Only a flag may overrule: of two variables nobody can tell which one was left behind by mistake, and enqueueing
+    # Only a flag may overrule: of two variables nobody knows which one was left behind by mistake, and enqueueing
     # into the wrong queue goes unnoticed.
     if given and given == from_url and from_go not in (None, from_url):
         raise InvalidSettingError(

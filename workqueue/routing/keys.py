@@ -82,12 +82,12 @@ class KeyRouter:
             InvalidSettingError: there is no such policy, or the callback cannot be called with a key and its attempt.
             InvalidOptionsError: a limit is out of range.
         """
-        told = _limits(limits)
+        given = _limits(limits)
 
         def register(callback: _C) -> _C:
             check_callback(callback, "key", "attempt")
             own = _around(middleware, as_async(callback))
-            self._routes.add(name, _Route(own, _around(self._middleware, own), told))
+            self._routes.add(name, _Route(own, _around(self._middleware, own), given))
             return callback
 
         return register

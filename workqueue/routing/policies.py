@@ -17,7 +17,7 @@ from workqueue.errors import InvalidSettingError
 
 __all__ = ["POLICIES", "Decorrelated", "Fixed", "Linear", "delay_bounds", "retry_policy"]
 
-_SETTLED = 32  # after so many retries the spread of a decorrelated delay does not change any more
+_SETTLED = 32  # after 32 retries the spread of a decorrelated delay does not change any more
 _SECOND, _MINUTE, _HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 
 
@@ -116,7 +116,7 @@ def retry_policy(name: str) -> Backoff:
 
 
 def delay_bounds(name: str, attempts: int) -> tuple[timedelta, timedelta]:
-    """The shortest and the longest delay of the policy of that name after so many attempts.
+    """The shortest and the longest delay of the policy of that name after N attempts.
 
     Raises:
         InvalidSettingError: there is no such policy.

@@ -1,4 +1,4 @@
-"""Stages 5, 6: a reconciler that is told to stop answers for its callbacks, so that no key pays for a restart.
+"""Stages 5, 6: a reconciler that is being stopped answers for its callbacks, so that no key pays for a restart.
 
 A caller whose connection breaks counts a failed attempt, and a key that is often interrupted would be dead-lettered for
 nothing. An answer that asks for a requeue costs no attempt. The numbers are those of the public Go implementation.
@@ -39,7 +39,7 @@ class DrainTimes:
 
 
 class Drain(Generic[_T]):
-    """Runs attempts until told to drain.
+    """Runs attempts until it is drained.
 
     Args:
         times: how the drain goes.

@@ -167,7 +167,7 @@ class GrpcServer:
 def _bind(server: grpc.aio.Server, listen: Listen) -> int:
     """Listen on every address of the host, on one port.
 
-    gRPC tells only its own log why it cannot; so sockets of ours try it first.
+    gRPC says why it cannot in its own log only; so sockets of ours try it first.
     """
     addresses, port = addresses_of(listen.host), listen.port
     for each in listening_sockets(listen.host, port):

@@ -1,7 +1,7 @@
 """Stage 1: a key as an SQS message, there and back (pure).
 
 The body is a JSON object in ASCII, because SQS takes only characters that XML has. A payload travels in base64.
-Whatever is not said is left out. `{"workqueue": 1}` tells our messages from those of others.
+Whatever is not said is left out. `{"workqueue": 1}` marks our messages.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class SQSSink:
         return outgoing(key, options)
 
     async def _send(self, batch: Sequence[Outgoing], failed: list[FailedKey]) -> None:
-        """Send a batch until all of it was taken, refused or given up; tells `failed` of what was not taken."""
+        """Send a batch until all of it was taken, refused or given up; calls `failed` for what was not taken."""
         clock = self.equipment.clock
         give_up_us = clock.steady_us() + duration_us(self.address.patience)
         for pause in pauses():

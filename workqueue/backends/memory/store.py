@@ -285,7 +285,7 @@ class MemoryStore:
         return self._bucket.starts(room, stored.starts_per_second, now_us)
 
     def spend(self, starts: int, now_us: int) -> None:
-        """So many keys were started."""
+        """`starts` keys were started."""
         rate = self.configuration.starts_per_second
         if rate is not None:
             self._bucket = self._bucket.refilled(rate, now_us).spent(starts)

@@ -101,7 +101,7 @@ class SqliteQueue:
         )
         self._reads = Reads(file, self._view)
         self._waiting = Waiting(self._reads, self.clock, lease.duration)
-        self._writer = GroupCommit(file, self._open_file, self._waiting.tell, self._home)
+        self._writer = GroupCommit(file, self._open_file, self._waiting.note, self._home)
 
     async def __aenter__(self) -> Self:
         await self._writer.open()
@@ -110,7 +110,7 @@ class SqliteQueue:
     async def __aexit__(self, *exc_info: object) -> None:
         self._home.leave()
         self.renewer.close()
-        self._waiting.tell(Change.EVERYTHING)
+        self._waiting.note(Change.EVERYTHING)
         try:
             await self._writer.close()
         finally:

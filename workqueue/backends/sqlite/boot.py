@@ -21,7 +21,7 @@ _MACOS = ("/usr/sbin/sysctl", "-n", "kern.bootsessionuuid")
 
 
 def boot_id() -> int:
-    """What tells this boot of the machine from every other.
+    """What this boot of the machine differs in from every other.
 
     Raises:
         StoreUnusableError: the kernel does not say; the message says how to name the boot instead.

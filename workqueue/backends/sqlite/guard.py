@@ -73,5 +73,5 @@ def looked_at(path: str) -> os.stat_result | None:
 
 
 def _identity(found: os.stat_result | None) -> _Identity | None:
-    """What tells a file from every other."""
+    """What a file differs in from every other."""
     return (found.st_dev, found.st_ino) if found is not None else None

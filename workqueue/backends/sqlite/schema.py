@@ -15,7 +15,7 @@ __all__ = ["ANYBODY", "APPLICATION_ID", "DELAYED", "LAYOUT", "LOG_MARK", "READAB
 
 LAYOUT = 1
 READABLE = (1,)
-APPLICATION_ID = 0x776B7131  # "wkq1": tells a queue file from somebody else's database
+APPLICATION_ID = 0x776B7131  # "wkq1": a queue file, and not somebody else's database
 
 READY, DELAYED, TWIN = 0, 1, 2
 """`queued.place`: eligible; its not-before is to come; waiting for its own key's attempt to end."""

@@ -18,18 +18,18 @@ __all__ = ["Waiting"]
 
 
 class _Waiter:
-    """Somebody who waits for one of the `wanted` changes; `told` is what happened."""
+    """Somebody who waits for one of the `wanted` changes; `happened` is which of them came."""
 
-    __slots__ = ("future", "told", "wanted")
+    __slots__ = ("future", "happened", "wanted")
 
     def __init__(self) -> None:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.wanted = Change.EVERYTHING
-        self.told = Change.NOTHING
+        self.happened = Change.NOTHING
 
-    def tell(self, changed: Change) -> None:
+    def note(self, changed: Change) -> None:
         if changed & self.wanted:
-            self.told |= changed & self.wanted
+            self.happened |= changed & self.wanted
             if not self.future.done():
                 self.future.set_result(None)
 
@@ -38,7 +38,7 @@ class Waiting:
     """Everybody on this handle who waits.
 
     Args:
-        reads: tells what there is to wait for.
+        reads: knows what there is to wait for.
         clock: measures the time to wait.
         at_most: look again after so long in any case, since the wall clock may have been set meanwhile.
     """
@@ -49,10 +49,10 @@ class Waiting:
         self._at_most_us = duration_us(at_most)
         self._waiters: set[_Waiter] = set()
 
-    def tell(self, changed: Change) -> None:
+    def note(self, changed: Change) -> None:
         """Something was committed that changed this."""
         for waiter in list(self._waiters):
-            waiter.tell(changed)
+            waiter.note(changed)
 
     async def wait(self, writer: GroupCommit, timeout: timedelta, concurrency: int) -> None:
         """Return as soon as a key may be startable under `concurrency`, at the latest after `timeout`."""
@@ -75,8 +75,8 @@ class Waiting:
             await wait_first(self._clock, waiter.future, nap_us / 1e6)
         finally:
             self._waiters.discard(waiter)
-        if waiter.told:
-            return not waiter.told & ~Change.ELSEWHERE  # what others did may be none of our business: look again
+        if waiter.happened:
+            return not waiter.happened & ~Change.ELSEWHERE  # what others did may be none of our business: look again
         return nap_us == self._at_most_us
 
 

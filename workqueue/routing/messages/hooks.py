@@ -76,11 +76,11 @@ class Chain:
             context = await _called(hook, context) or context
         return context
 
-    async def watch(self, step: str, context: Context, *told: object) -> None:
+    async def watch(self, step: str, context: Context, *details: object) -> None:
         """Call the hooks of a step that only watch."""
         for hook in self._at[step]:
             try:
-                await _called(hook, context, *told)
+                await _called(hook, context, *details)
             except Exception:
                 log.exception("the hook %s raised; the message goes on", step, extra={"key": context.key})
 

@@ -62,7 +62,7 @@ class Parsed:
 
 @dataclass(slots=True)
 class Context:
-    """What hooks, and handlers that ask for it, are told of a message.
+    """What hooks get to know of a message, and handlers that ask for it.
 
     Args:
         message: as it was received.

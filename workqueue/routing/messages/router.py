@@ -227,5 +227,5 @@ async def _fail(replier: Replier, context: Context, error: Exception) -> None:
     try:
         await replier.fail(error)
     except Exception as unanswered:
-        log.exception("who waits for a message could not be told that it failed", extra={"key": context.key})
-        error.add_note(f"who waits for it could not be told: {type(unanswered).__name__}: {unanswered}")
+        log.exception("no failure could be sent to who waits for a message", extra={"key": context.key})
+        error.add_note(f"no failure could be sent to who waits for it: {type(unanswered).__name__}: {unanswered}")
