@@ -34,10 +34,10 @@ async def work(router: Router, sqs: Any, queue_url: str, until: asyncio.Event) -
                 yield Message(message["Body"].encode(), {"receipt": message["ReceiptHandle"]})
 
     async def settle(message: Message, ended: Processed | Exception) -> None:
-        if isinstance(ended, NoSourceError | ParseError):  # nobody has heard of it: SQS delivers it again, then gives it up
+        if isinstance(ended, NoSourceError | ParseError):  # unheard of: SQS delivers it again, then gives it up
             log.error("a message is not for this worker: %s", ended)
             return
-        # Deleted after any other failure too: the execution has heard of it, and its state machine says whether to try again.
+        # Deleted after any other failure too: its state machine knows, and says whether to try again.
         await asyncio.to_thread(sqs.delete_message, QueueUrl=queue_url, ReceiptHandle=message.headers["receipt"])
 
     await consume(router, received(), settle)
