@@ -78,6 +78,7 @@ def test_what_was_stored_before_a_bad_line_is_said(url: str) -> None:
 
 
 def test_a_key_that_is_nowhere_ends_with_1(url: str) -> None:
+    run(url, "enqueue", "somebody")
     ended = run(url, "get", "nobody")
 
     assert (ended.code, ended.out) == (1, "")
@@ -130,6 +131,9 @@ def test_a_listing_for_people_never_cuts_a_key_off(url: str) -> None:
 
 
 def test_an_empty_queue_is_said_to_be_empty(url: str) -> None:
+    run(url, "enqueue", "k")
+    run(url, "drop", "k")
+
     assert run(url, "ls").out == "the queue is empty\n"
 
 

@@ -29,7 +29,9 @@ key = "often"
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
+    place = f"sqlite:///{tmp_path}/workqueue.db"
+    workqueue("enqueue", "k", "--queue", place)
+    return place
 
 
 def run(url: str, *args: str) -> Ended:

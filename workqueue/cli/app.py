@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.cli import conformance, keys, queue, receivers, resync, scaler, schedules, subscribe, watch
+from workqueue.cli import backup, conformance, keys, queue, receivers, resync, scaler, schedules, subscribe, watch
 from workqueue.cli import dead_letters as letters
 from workqueue.programs.ending import EXIT_CODES, common, program
 
@@ -38,6 +38,8 @@ app.command()(watch.watch)
 app.command()(subscribe.subscribe)
 app.command()(resync.resync)
 app.command()(scaler.scaler)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(conformance.conformance)
 
 dead_letters.command()(letters.ls)

@@ -80,7 +80,7 @@ class _Chosen:
 @with_flags
 def ls(match: MatchFlags, size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
     """List dead letters."""
-    _listed(asyncio.run(_list(where.url(), _Chosen((), match), size.limit)), output)
+    _listed(asyncio.run(_list(where.url(look=True), _Chosen((), match), size.limit)), output)
 
 
 @with_flags
@@ -92,7 +92,7 @@ def redrive(
     Say which: by KEY…, or by filters (all that are given must hold), or --all.
     """
     chosen = _chosen(keys, source, match, extent)
-    return _sweep(where.url(), chosen, extent, "redriven", output)
+    return _sweep(where.url(made=False, look=extent.dry_run), chosen, extent, "redriven", output)
 
 
 @with_flags
@@ -104,7 +104,7 @@ def drop(
     Say which: by KEY…, or by filters (all that are given must hold), or --all.
     """
     chosen = _chosen(keys, source, match, extent)
-    return _sweep(where.url(), chosen, extent, "dropped", output)
+    return _sweep(where.url(made=False, look=extent.dry_run), chosen, extent, "dropped", output)
 
 
 def _chosen(keys: list[str] | None, source: StdinFlags, match: MatchFlags, extent: SweepFlags) -> _Chosen:

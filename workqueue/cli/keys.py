@@ -111,9 +111,9 @@ def _sink(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue | SQSS
         return SQSSink(Address.parse(url))
 
 
-def opened(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue:
-    """The queue, or the receiver in front of it, to be entered."""
-    url = where.url(receiver=True)
+def opened(where: QueueFlags, remote: ReceiverFlags, *, look: bool = False) -> Client | FullQueue:
+    """The queue, or the receiver in front of it, to be entered; perhaps only to `look` at it."""
+    url = where.url(receiver=True, look=look)
     if not is_receiver(url):
         return open_queue(url)
     from workqueue.rpc.client import Retries, connect
@@ -154,7 +154,7 @@ def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags
 
     Exits with 1 if it is nowhere. A receiver, such as grpc://host:8090, knows less than the queue itself.
     """
-    state, found = asyncio.run(_get(opened(where, remote), key))
+    state, found = asyncio.run(_get(opened(where, remote, look=True), key))
     also = _also(found)
     if output.json:
         show.document({**show.state(state), "also": also})
@@ -205,7 +205,7 @@ def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
     In progress, next to start, twins (queued again while in progress), delayed, dead-lettered, and those whose record
     cannot be read.
     """
-    listing = asyncio.run(_list(where.url(), size.limit))
+    listing = asyncio.run(_list(where.url(look=True), size.limit))
     if output.json:
         show.document(listing)
         return
@@ -245,7 +245,7 @@ def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys 
 
     An attempt under way goes on; `dead-letters drop` removes dead letters.
     """
-    report = asyncio.run(_each(where.url(), given_keys(keys, source), _drop))
+    report = asyncio.run(_each(where.url(made=False), given_keys(keys, source), _drop))
     return report.show("dropped", output)
 
 
@@ -289,7 +289,7 @@ def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: Ou
     They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its
     process is gone: this is for not waiting that long.
     """
-    report = asyncio.run(_each(where.url(), given_keys(keys, source), _release))
+    report = asyncio.run(_each(where.url(made=False), given_keys(keys, source), _release))
     return report.show("released", output)
 
 

@@ -28,7 +28,7 @@ def stats(where: QueueFlags, output: OutputFlags) -> None:
 
     Also how long the oldest eligible key has waited, and the settings stored with the queue.
     """
-    name, counts, stored = asyncio.run(_stats(where.url()))
+    name, counts, stored = asyncio.run(_stats(where.url(look=True)))
     if output.json:
         show.document({"queue": name, **_counted(counts), "configuration": show.configuration(stored)})
     else:

@@ -97,7 +97,7 @@ def add(name: _Name, when: _When, said: SaidFlags, where: QueueFlags, output: Ou
         kept = next(kept for kept in await shelf.listing() if kept.name == name)
         return changed, _firings(kept)
 
-    changed, firings = _on_shelf(where, declare)
+    changed, firings = _on_shelf(where, declare, made=True)
     if output.json:
         show.document({"schedule": name, "changed": bool(changed), "next": firings})
     else:
@@ -125,7 +125,7 @@ def apply(file: _File, prune: PruneFlags, where: QueueFlags, output: OutputFlags
         changed = await shelf.declare(schedules)
         return changed, [name for name in others if await shelf.remove(name)]
 
-    changed, removed = _on_shelf(where, declare)
+    changed, removed = _on_shelf(where, declare, made=True)
     if output.json:
         show.document({"changed": changed, "removed": removed})
     else:
@@ -172,19 +172,19 @@ def run_now(name: _Name, where: QueueFlags, output: OutputFlags) -> None:
     """Enqueue a schedule's key now. Its ticks stay what they are."""
 
     async def run(shelf: Shelf) -> str:
-        async with open_queue(where.url()) as target:
+        async with open_queue(where.url(made=False)) as target:
             return (await shelf.run_now(name, target)).key
 
     key = _on_shelf(where, run)
     show.document({"enqueued": key}) if output.json else show.note(f"enqueued {show.visible(key)}")
 
 
-def _on_shelf(where: QueueFlags, act: Callable[[Shelf], Awaitable[_T]]) -> _T:
+def _on_shelf(where: QueueFlags, act: Callable[[Shelf], Awaitable[_T]], *, made: bool = False) -> _T:
     """The result of `act` on the schedules beside the queue."""
     from workqueue.sources.schedules import Shelf, schedules_url
 
     async def run() -> _T:
-        async with open_queue(schedules_url(where.url())) as schedules:
+        async with open_queue(schedules_url(where.url(made=made))) as schedules:
             return await act(Shelf(schedules))
 
     return asyncio.run(run())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from workqueue.backends.url import QueueURL
-from workqueue.errors import InvalidSettingError
+from workqueue.errors import InvalidSettingError, StoreUnusableError
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.takes import Takes, choice
 from workqueue.shown import shown_url
@@ -23,6 +23,7 @@ DEFAULT_URL = "sqlite:///workqueue.db"
 
 _URL = Takes("URL", str)
 _SQS = "sqs://"
+_SQLITE = "sqlite:"
 _RECEIVERS = ("grpc://", "grpcs://", "http://", "https://")
 
 
@@ -65,6 +66,20 @@ def _url_of_mode(mode: str, bucket: str) -> str | None:
     return "memory://" if mode else None
 
 
+def _only_to_look(url: str) -> str:
+    if "read_only" in QueueURL.parse(url).settings:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}read_only=true"
+
+
+def _find(url: str) -> None:
+    from workqueue.backends.sqlite.file import file_of
+
+    path = file_of(QueueURL.parse(url)).path
+    if not os.path.lexists(path):
+        raise StoreUnusableError(f"there is no {path}: nothing was ever enqueued there")
+
+
 @dataclass(frozen=True, slots=True)
 class QueueFlags:
     """Which queue to work on."""
@@ -74,16 +89,21 @@ class QueueFlags:
         Flag(f"the queue; else what WORKQUEUE_MODE and _BUCKET say, else {DEFAULT_URL}", ("WORKQUEUE_URL",), _URL),
     ] = None
 
-    def url(self, *, memory: bool = False, receiver: bool = False, sqs: bool = False) -> str:
+    def url(
+        self, *, memory: bool = False, receiver: bool = False, sqs: bool = False, made: bool = True, look: bool = False
+    ) -> str:
         """The URL of the queue.
 
         Args:
             memory: it may live in this process's memory, where no other finds it.
             receiver: it may be a gRPC receiver, which only takes and looks up keys.
             sqs: it may be an SQS queue, which only takes keys.
+            made: a SQLite file is made where there is none.
+            look: it is only looked at: no SQLite file is made, and rights to read one are enough.
 
         Raises:
             InvalidSettingError: it is one that it may not be, or as `queue_url`.
+            StoreUnusableError: there is no such file, and it is not to be made.
         """
         url = queue_url(self.queue, os.environ)
         if is_sqs(url) and sqs:
@@ -99,6 +119,10 @@ class QueueFlags:
             raise InvalidSettingError(
                 f"--queue {shown_url(url)} is a receiver: enqueue and get can ask it, this takes the queue's URL"
             )
+        if url.startswith(_SQLITE) and look:
+            return _only_to_look(url)
+        if url.startswith(_SQLITE) and not made:
+            _find(url)
         if url.startswith("memory:") and not memory:
             raise InvalidSettingError(
                 f"--queue {shown_url(url)} lives inside one process, where no other program finds it; "

@@ -26,6 +26,7 @@ from workqueue.backends.sqlite import leasing
 from workqueue.backends.sqlite.boot import boot_id
 from workqueue.backends.sqlite.file import QueueFile, file_of
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
+from workqueue.backends.sqlite.looking import queue_named
 from workqueue.backends.sqlite.mark import Mark
 from workqueue.backends.sqlite.opening import open_queue_file
 from workqueue.backends.sqlite.parameters import printable
@@ -59,6 +60,7 @@ __all__ = ["QueueFile", "SqliteQueue", "open_url"]
 _DEFAULT = Options()
 _KEYS_A_STEP = 500  # of a large `queue_many`
 _LETTERS_A_PAGE = 100
+_EVERY_DUE = 2**62
 _FAKE_BOOT = 0
 _T = TypeVar("_T")
 
@@ -104,7 +106,10 @@ class SqliteQueue:
         self._writer = GroupCommit(file, self._open_file, self._waiting.note, self._home)
 
     async def __aenter__(self) -> Self:
-        await self._writer.open()
+        if self._file.read_only:
+            await self._open_to_look()
+        else:
+            await self._writer.open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -115,6 +120,15 @@ class SqliteQueue:
             await self._writer.close()
         finally:
             await self._reads.close()
+
+    async def _open_to_look(self) -> None:
+        self._home.enter()
+        try:
+            self._queue = await self._reads.open(partial(queue_named, file=self._file))
+        except BaseException:
+            self._home.leave()
+            await self._reads.close()
+            raise
 
     def _open_file(self) -> tuple[Store, Mark]:
         identity = Identity(self.owner, self._known_boot(), self._lease_us)
@@ -199,6 +213,8 @@ class SqliteQueue:
 
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""
+        if self._file.read_only:
+            return (await self._look(partial(View.counts, most_due=_EVERY_DUE)))[0]
         counts, more_due = await self._look(View.counts)
         while more_due:
             await self._ask(leasing.promote, durable=False)

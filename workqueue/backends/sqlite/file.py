@@ -9,7 +9,7 @@ from datetime import timedelta
 from urllib.parse import unquote
 
 from workqueue.backends.sqlite.boot import boot_id_of
-from workqueue.backends.url import QueueURL, duration
+from workqueue.backends.url import QueueURL, duration, switch
 from workqueue.errors import InvalidSettingError
 from workqueue.shown import shown_url
 
@@ -27,6 +27,7 @@ class QueueFile:
         fsync: whether enqueues and settles are answered only once they are on disk.
         mode: who may read and write the file, its log and its shared memory, if it has yet to be made.
         boot: the id of this boot; None = the one that the kernel names.
+        read_only: it is only looked at: nothing is made or written, and rights to read are enough.
     """
 
     path: str
@@ -35,6 +36,7 @@ class QueueFile:
     fsync: bool = True
     mode: int = 0o600
     boot: int | None = None
+    read_only: bool = False
 
     def sides(self) -> tuple[str, str]:
         """The log and the shared memory, which SQLite keeps beside the file itself, wherever a link to it is."""
@@ -46,7 +48,8 @@ def file_of(url: QueueURL) -> QueueFile:
     """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`.
 
     Takes the settings `name`, `synchronous` (`full` or `normal`), `busy_timeout` (how long a call waits for the file's
-    lock, default 5s), `mode` (the rights of a new file, default 0600) and `boot_id` (where the kernel's is hidden).
+    lock, default 5s), `mode` (the rights of a new file, default 0600), `boot_id` (where the kernel's is hidden) and
+    `read_only` (`true`: only to look).
     """
     default = QueueFile(_path(url))
     return QueueFile(
@@ -56,6 +59,7 @@ def file_of(url: QueueURL) -> QueueFile:
         fsync=url.take("synchronous", _synchronous, default.fsync),
         mode=url.take("mode", _mode, default.mode),
         boot=url.take("boot_id", boot_id_of, default.boot),
+        read_only=url.take("read_only", switch, default.read_only),
     )
 
 

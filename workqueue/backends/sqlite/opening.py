@@ -19,7 +19,15 @@ from workqueue.backends.sqlite.opened import Connection, refuse_inherited
 from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, LOG_MARK, READABLE, STATEMENTS
 from workqueue.errors import StoreUnusableError
 
-__all__ = ["OLDEST_SQLITE", "Opened", "connect", "open_queue_file"]
+__all__ = [
+    "OLDEST_SQLITE",
+    "Opened",
+    "check_layout",
+    "connect",
+    "equipped",
+    "open_queue_file",
+    "sync_directory",
+]
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +48,11 @@ def connect(file: QueueFile) -> Connection:
         StoreUnusableError: this process was forked while its parent had the file open.
     """
     refuse_inherited(file.path)
-    patience = file.patience.total_seconds()
-    connection = Connection(file.path, timeout=patience)
+    return equipped(Connection(file.path, timeout=file.patience.total_seconds()))
+
+
+def equipped(connection: Connection) -> Connection:
+    """`connection`, with what every connection of ours sets."""
     connection.row_factory = sqlite3.Row
     # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -152,6 +163,16 @@ def _is_empty(connection: Connection, path: str) -> bool:
     # Tables first: another process may make them, and the number with them, between two of these reads.
     if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         return True
+    check_layout(connection, path)
+    return False
+
+
+def check_layout(connection: sqlite3.Connection, path: str) -> None:
+    """Return if the file is a queue's, and one that this release knows.
+
+    Raises:
+        StoreUnusableError: it is not.
+    """
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise StoreUnusableError(f"{path} is the database of another program; give the queue a file of its own")
     layout = _pragma(connection, "user_version")
@@ -159,7 +180,6 @@ def _is_empty(connection: Connection, path: str) -> bool:
         raise StoreUnusableError(
             f"{path} has layout {layout}, this release works layout {READABLE[-1]}; run a newer release on it"
         )
-    return False
 
 
 def _complete(connection: Connection) -> None:
@@ -192,7 +212,7 @@ def _create(connection: Connection, path: str) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {LAYOUT}")
-    _sync_directory(path)
+    sync_directory(path)
 
 
 @contextmanager
@@ -206,7 +226,7 @@ def _transaction(connection: Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
     """Make the file's name durable, not only its content."""
     try:
         directory = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)
@@ -243,6 +263,6 @@ def _check_writable(connection: Connection) -> None:
             raise
 
 
-def _pragma(connection: Connection, setting: str) -> object:
+def _pragma(connection: sqlite3.Connection, setting: str) -> object:
     row = connection.execute(f"PRAGMA {setting}").fetchone()
     return row[0] if row else None

@@ -12,12 +12,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.leasing import SETTINGS, Standing, standing_of
+from workqueue.backends.sqlite.looking import connect_to_look
 from workqueue.backends.sqlite.opening import connect
 from workqueue.backends.sqlite.parameters import bound
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
@@ -77,7 +79,7 @@ _FIND_DEAD = _FIND.format(rows.DEAD, "dead")
 _COUNT = f"""
 SELECT ready, delayed, twins, dead_letters,
   (SELECT count(*) FROM (SELECT 1 FROM queued INDEXED BY queued_due
-   WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us LIMIT {_DUE_COUNTED})) AS due,
+   WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us LIMIT :most_due)) AS due,
   (SELECT max(queued_us, not_before_us) FROM queued INDEXED BY queued_since
    WHERE queue = :queue AND place = {READY} ORDER BY max(queued_us, not_before_us) LIMIT 1) AS oldest_us,
   (SELECT not_before_us FROM queued INDEXED BY queued_due
@@ -213,10 +215,10 @@ class View:
 
     # gauges and limits
 
-    def counts(self) -> tuple[Counts, bool]:
-        """The gauges, and whether more keys came due than were counted."""
+    def counts(self, most_due: int = _DUE_COUNTED) -> tuple[Counts, bool]:
+        """The gauges, and whether more keys came due than were counted, which are `most_due` at most."""
         now_us = self._clock.wall_us()
-        row = rows.one_row(self._connection, _COUNT, {"queue": self._queue, "now_us": now_us})
+        row = rows.one_row(self._connection, _COUNT, {"queue": self._queue, "now_us": now_us, "most_due": most_due})
         since = [us for us in (row["oldest_us"], row["oldest_due_us"]) if isinstance(us, int)]
         counts = Counts(
             queued=row["ready"] + row["due"],
@@ -228,7 +230,7 @@ class View:
             max_attempts=max(rows.attempts(row["queued_attempts"]), rows.attempts(row["running_attempts"])),
             in_progress_by_owner={owner or "": keys for owner, keys in json.loads(row["owners"])},
         )
-        return counts, row["due"] >= _DUE_COUNTED
+        return counts, row["due"] >= most_due
 
     def configuration(self) -> Configuration:
         """The stored settings."""
@@ -272,6 +274,15 @@ class Reads:
         self._make_view = view
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workqueue-sqlite-reads")
         self._connection: sqlite3.Connection | None = None
+        self._view: View | None = None
+
+    async def open(self, find: Callable[[sqlite3.Connection], int]) -> int:
+        """Open the file now, which else the first question does; returns the id of the queue, which `find` finds.
+
+        Raises:
+            StoreError: as SQLite says.
+        """
+        return await self._on_thread(lambda: find(self._connected()))
 
     async def look(self, question: Callable[[View], _T]) -> _T:
         """The answer to `question`; what it asks is seen as of one commit.
@@ -279,29 +290,36 @@ class Reads:
         Raises:
             StoreError: as SQLite says.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, question)
+        return await self._on_thread(partial(self._look, question))
+
+    async def _on_thread(self, step: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._typed, step)
 
     async def close(self) -> None:
         """Let the questions under way be answered, then close the connection."""
         await asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
         self._pool.shutdown(wait=False)
 
-    def _look(self, question: Callable[[View], _T]) -> _T:
+    def _typed(self, step: Callable[[], _T]) -> _T:
         try:
-            connection = self._connected()
-            connection.execute("BEGIN")
-            try:
-                return question(self._view)
-            finally:
-                connection.execute("ROLLBACK")
+            return step()
         except sqlite3.Error as error:
             raise translated(error, self._file.path) from error
 
+    def _look(self, question: Callable[[View], _T]) -> _T:
+        connection = self._connected()
+        if self._view is None:
+            self._view = self._make_view(connection)
+        connection.execute("BEGIN")
+        try:
+            return question(self._view)
+        finally:
+            connection.execute("ROLLBACK")
+
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = connect(self._file)
+            self._connection = connect_to_look(self._file) if self._file.read_only else connect(self._file)
             self._connection.execute("PRAGMA query_only = ON")
-            self._view = self._make_view(self._connection)
         return self._connection
 
     def _disconnect(self) -> None:

@@ -23,7 +23,7 @@ from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.lookout import Lookout
 from workqueue.backends.sqlite.store import Change, Step
-from workqueue.errors import QueueClosedError, StoreUnavailableError
+from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError, WorkQueueError
 from workqueue.home import Home
 
 __all__ = ["GroupCommit"]
@@ -93,10 +93,11 @@ class GroupCommit:
 
         Raises:
             QueueClosedError: `open` was not called yet, or `close` was, or this is another event loop.
+            StoreUnusableError: the queue was opened only to look at it.
         """
         home = self._home  # `check`, without the call
         if self._closing or get_ident() != home.thread or not home.is_running():
-            raise home.refusal()
+            raise self._refusal()
         waiting: asyncio.Future[Any] = self._loop.create_future()
         self._calls.put(LoopCall(step, durable, waiting, self._outbox))
         return waiting
@@ -117,6 +118,11 @@ class GroupCommit:
     def _stop(self) -> None:
         self._closing = True
         self._calls.put(_Signal.CLOSE)
+
+    def _refusal(self) -> WorkQueueError:
+        if self._file.read_only and get_ident() == self._home.thread:
+            return StoreUnusableError(f"{self._file.path} was opened with read_only=true: only to look at it")
+        return self._home.refusal()
 
     # from any other thread
 
