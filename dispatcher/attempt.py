@@ -94,6 +94,12 @@ class Attempts:
         """How many keys were released because the target could not be called for them."""
         return self._settling.unreached
 
+    async def look_at_target(self) -> None:
+        """While the target is down: see whether the probe was taken, and ask the target itself, if it can be."""
+        now_us = self._clock.steady_us()
+        self._settling.look_at_probe(now_us)
+        await self._outage.ask(now_us)
+
     async def begin(self, started: Sequence[OwnedInProgressKey]) -> None:
         """Call the callback for each key, or while the target is down for one of them; the others are handed back."""
         if not self._outage.is_on():

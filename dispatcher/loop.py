@@ -138,7 +138,7 @@ class Dispatcher:
     async def _iterate(self) -> None:
         """Fill the free slots, then sleep until there may be something to do."""
         if self._outage.is_on():
-            await self._nap(self._outage.ask(self.setup.clock.steady_us()))
+            await self._nap(self._attempts.look_at_target())
         request = self.setup.settings.lease_request(self._startable())
         try:
             leased = await lease_keys(self.setup, request.limit)

@@ -43,6 +43,7 @@ IN_A_ROW = 5
 _CANDIDATES = 5
 _FIRST_PROBE_US = duration_us(timedelta(seconds=1))
 _LAST_PROBE_US = duration_us(timedelta(seconds=60))
+_TAKEN_US = duration_us(timedelta(seconds=15))  # longer than any connection takes to be had or refused
 _REMEMBERED = 10_000  # released keys; one that another dispatcher takes never comes back here to be forgotten
 
 
@@ -231,8 +232,24 @@ class Outage:
         self._in_a_row = 0
         self._released.pop(key, None)
         self.in_doubt = bool(self._released)
-        if self._since_us is None:
+        return None if self._since_us is None else self._end(now_us)
+
+    def taken(self, now_us: int) -> Ended | None:
+        """Whether the target has surely taken the probe, though it is not answered yet; returns what to report then.
+
+        A call may take an hour, and starts would be held as long. But a probe that may be what brings the target down
+        runs alone until it is answered, and one that somebody else may still refuse proves nothing.
+        """
+        if not self._probe or self.error is None or self.error.trouble != "unsent":
             return None
+        if self._connection is not None and not self._connection.is_connected:
+            return None
+        if now_us - self._probed_us < _TAKEN_US or self._released.get(self._probe, _NEVER).broke:
+            return None
+        self._in_a_row = 0
+        return self._end(now_us)
+
+    def _end(self, now_us: int) -> Ended:
         ended = Ended(self.seconds(now_us), self._calls)
         self._since_us, self._probe = None, ""
         return ended

@@ -104,7 +104,7 @@ class Round:
         """Start keys and wait for all of them; returns what went wrong in the store."""
         errors: list[Exception] = []
         while True:
-            await self._setup.outage.ask(self._setup.clock.steady_us())
+            await self._attempts.look_at_target()
             room = self._setup.outage.starts(self._setup.settings.concurrency, self._setup.clock.steady_us())
             was_held = self._setup.outage.is_on()
             leased = await lease_keys(self._setup, room)

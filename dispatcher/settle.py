@@ -88,6 +88,12 @@ class Settling:
         else:
             self._metrics.outcomes["released" if applied else "lost"] += 1
 
+    def look_at_probe(self, now_us: int) -> None:
+        """End the outage if the target has taken its probe."""
+        ended = self._outage.taken(now_us)
+        if ended is not None:
+            self._reports.outage_ended(ended)
+
     def _is_unreached(self, run: CallbackRun, end: End, result: object) -> bool:
         """Note what this end says of the target; returns whether the key was not called because the target is down."""
         outage = self._outage

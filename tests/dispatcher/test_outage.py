@@ -214,6 +214,39 @@ def held_on_a_line(error: TargetUnavailableError, now_us: int) -> tuple[Outage, 
     return outage, line
 
 
+@pytest.mark.parametrize(
+    ("error", "is_over"), [(DOWN, True), (BROKE, False), (REFUSED, False)], ids=["unsent", "broken", "refused"]
+)
+def test_a_probe_under_way_for_long_ends_an_outage_of_the_connection_only(
+    error: TargetUnavailableError, is_over: bool
+) -> None:
+    outage = paused(error)
+    probe(outage, S)
+
+    assert outage.taken(16 * S - 1) is None
+    assert (outage.taken(16 * S) is not None, not outage.is_on()) == (is_over, is_over)
+
+
+def test_a_probe_that_may_be_what_brings_the_target_down_runs_alone_until_it_is_answered() -> None:
+    outage = Outage()
+    fail(outage, "k", BROKE)
+    for number in range(4):
+        fail(outage, f"k{number}")
+    probe(outage, S, "k")
+
+    assert outage.taken(60 * S) is None
+
+
+def test_a_probe_that_waits_for_its_connection_was_not_taken() -> None:
+    outage, line = held_on_a_line(DOWN, 10 * S)
+    probe(outage, 12 * S)
+    before = outage.taken(60 * S)
+    line.up.set()
+
+    assert before is None
+    assert outage.taken(60 * S) is not None
+
+
 @pytest.mark.parametrize("error", [DOWN, BROKE], ids=["unsent", "broken"])
 async def test_a_connection_that_is_back_is_probed_at_once_but_not_twice_in_a_second(
     error: TargetUnavailableError,

@@ -154,6 +154,20 @@ async def test_a_probe_that_takes_its_time_does_not_keep_the_loop_busy() -> None
         assert len(queue.calls) == asked
 
 
+async def test_a_probe_that_the_target_has_taken_does_not_hold_the_others_up_until_it_is_done() -> None:
+    queue, over = await backlog(20), asyncio.Event()
+    settings = DispatcherSettings(concurrency=5, max_run_time=timedelta(hours=1))
+
+    async with running(Dispatcher(queue, OddProbe(over.wait), settings)):
+        await pass_time(queue, 14 * SECOND)
+        held = (await queue.counts()).queued
+        await pass_time(queue, 10 * SECOND)
+        left = await queue.counts()
+        over.set()
+
+    assert (held, left.queued, left.in_progress) == (19, 0, 1)
+
+
 async def test_a_probe_that_is_due_while_no_slot_is_free_does_not_keep_the_loop_busy() -> None:
     queue, over = flaky(), asyncio.Event()
     await queue.queue("a")
