@@ -115,7 +115,8 @@ def workload(program: str, *required: str, **more: Schema) -> Schema:
 
 
 _ALERT_DURATIONS = (
-    "keysWaitFor", "noProgressWindow", "noProgressFor", "nobodyThereWindow", "nobodyThereFor", "notCountedFor",
+    "keysWaitFor", "noProgressWindow", "noProgressFor", "nobodyThereWindow", "nobodyThereFor", "targetDownFor",
+    "notCountedFor",
     "storeFailsWindow", "deadLettersWindow", "attemptsFailWindow", "attemptsFailFor", "retriesForEverFor",
     "leasesExpireWindow", "leasesExpireFor", "runawayCallbacksFor", "errorEventsWindow",
     "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor", "ticksMissedWindow",

@@ -20,7 +20,7 @@ from dispatcher.waiting import all_done
 from workqueue.clock import Clock, SystemClock, from_us, within
 from workqueue.errors import InvalidSettingError
 from workqueue.metrics import EventResult
-from workqueue.shown import cut, shown_url
+from workqueue.shown import cut, shown_duration, shown_url
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -126,8 +126,8 @@ class CloudEventErrors:
             try:
                 await within(self._clock, timeout.total_seconds(), all_done(self._senders))
             except TimeoutError:
-                left = len(self._waiting) + self._in_flight
-                log.warning("%d error events are not sent after %s", left, timeout, extra={"queue": self._source})
+                left, extra = len(self._waiting) + self._in_flight, {"queue": self._source}
+                log.warning("%d error events are not sent after %s", left, shown_duration(timeout), extra=extra)
 
     async def give_up(self) -> None:
         while self._waiting:

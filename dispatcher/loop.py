@@ -178,7 +178,9 @@ class Dispatcher:
         if errors:
             self.health.store_failed(errors[-1])
         else:
-            self._pause_seconds = 0.0
+            if self._pause_seconds:
+                log.warning("the store answers again; starts resume", extra=self._extra)
+                self._pause_seconds = 0.0
             self.health.store_answered()
 
     async def _sleep_full(self) -> None:

@@ -12,6 +12,7 @@ from workqueue.errors import WorkQueueError
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.optional import RecoveredOrphan
+from workqueue.shown import shown_duration
 
 __all__ = ["Reports"]
 
@@ -49,7 +50,7 @@ class Reports:
             self._errors.send(error_event(owned.key, owned.attempts, failure, now_us))
         level = _LEVELS[outcome] if decision is not UNREACHED else logging.DEBUG
         if log.isEnabledFor(level):
-            detail = f", again in {decision.delay}" if decision.delay else ""
+            detail = f", again in {shown_duration(decision.delay)}" if decision.delay else ""
             cause = f": {failure.error}" if failure else ""
             message = "key %r %s at attempt %d%s%s"
             log.log(level, message, owned.key, outcome, owned.attempts, detail, cause, extra=self._extra(owned.key))
@@ -73,8 +74,9 @@ class Reports:
         """These orphans were queued again or dead-lettered."""
         for orphan in orphans:
             action = "dead-lettered" if orphan.dead_lettered else "queued again"
-            message = "orphan %r of %r %s at attempt %d"
-            log.warning(message, orphan.key, orphan.owner, action, orphan.attempts, extra=self._extra(orphan.key))
+            owner = f" of {orphan.owner!r}" if orphan.owner else ""  # an owner need not have a name
+            message = "orphan %r%s %s at attempt %d"
+            log.warning(message, orphan.key, owner, action, orphan.attempts, extra=self._extra(orphan.key))
             if orphan.dead_lettered and self._errors is not None:
                 failure = Failure(orphan.error, "dead-lettered")
                 self._errors.send(error_event(orphan.key, orphan.attempts, failure, now_us))

@@ -224,6 +224,24 @@ async def test_gauges_of_a_store_that_is_down_are_gone_not_frozen() -> None:
     assert await outage() == [Counts(queued=7), None, Counts(queued=7)]
 
 
+class Silent(Uncountable):
+    """A store that takes a request and never answers."""
+
+    async def counts(self) -> Counts:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_store_that_does_not_answer_is_logged_once_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    refresher = GaugeRefresher(Silent(), QueueMetrics("q"), every=timedelta(milliseconds=10))
+
+    for _ in range(3):
+        await refresher.refresh()
+
+    reason = "the store did not answer within 0.0 s"
+    assert caplog.messages == [f"queue q cannot be counted, its gauges are gone: {reason}"]
+
+
 async def test_gauges_are_refreshed_in_the_background() -> None:
     async def scenario() -> list[int]:
         clock = FakeClock()

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import grpc
 import pytest
 
 from workqueue.backends.url import QueueURL
-from workqueue.shown import cut, describe, shown_url, visible
+from workqueue.shown import cut, describe, shown_duration, shown_url, visible
 
 
 class HopelessError(Exception):
     def __str__(self) -> str:
         raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("duration", "shown"),
+    [
+        (timedelta(seconds=37.61926), "37.6 s"),
+        (timedelta(minutes=9, seconds=48), "9.8 min"),
+        (timedelta(hours=2), "2.0 h"),
+        (timedelta(days=7), "7.0 d"),
+    ],
+    ids=["seconds", "minutes", "hours", "days"],
+)
+def test_a_duration_is_shown_in_the_unit_that_suits_it(duration: timedelta, shown: str) -> None:
+    assert shown_duration(duration) == shown
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000, "🦊" * 5000, "a" + "🦊" * 5000])

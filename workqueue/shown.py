@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from urllib.parse import unquote
 
-__all__ = ["cut", "describe", "is_secret", "leaves_of", "shown_url", "visible"]
+__all__ = ["cut", "describe", "is_secret", "leaves_of", "shown_duration", "shown_url", "visible"]
 
 # Control characters, lone surrogates, and what reorders or hides its neighbours: zero-width, bidirectional, tags.
 _HARMFUL = re.compile(
@@ -34,6 +35,15 @@ def cut(text: str, most_bytes: int) -> str:
     if len(encoded) <= most_bytes:
         return encoded.decode()
     return encoded[: most_bytes - 3].decode("utf-8", "ignore") + "…"
+
+
+def shown_duration(duration: timedelta) -> str:
+    """A duration in the unit that suits it, to a tenth: `37.6 s`, `9.8 min`, `2.0 h`, `7.0 d`."""
+    seconds = duration.total_seconds()
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds < 100 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 86400:.1f} d"
 
 
 def shown_url(url: str) -> str:

@@ -188,6 +188,18 @@ async def test_a_store_that_can_start_no_key_is_asked_again_with_growing_pauses(
     assert queue.asked < 20
 
 
+async def test_an_outage_of_the_store_is_logged_at_its_begin_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    queue = FragileQueue()
+    queue.broken["lease"] = 2
+
+    async with running(Dispatcher(queue, nothing)):
+        await pass_time(queue, MINUTE)
+
+    lines = [record.getMessage() for record in caplog.records if "store" in record.getMessage()]
+    failed = [f"the store failed, next try in {seconds} s: lease failed" for seconds in (1, 2)]
+    assert lines == [*failed, "the store answers again; starts resume"]
+
+
 async def test_a_settle_waits_for_a_store_that_is_down() -> None:
     queue, ledger = flaky(), Ledger()
     await queue.queue("a")

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from workqueue.outcomes import RequeueAfter
+from workqueue.shown import shown_duration
 
 __all__ = ["Drain", "DrainTimes"]
 
@@ -84,7 +85,7 @@ class Drain(Generic[_T]):
         """Let no attempt begin any more, and return once all are answered: their own way, or after `patience` ours."""
         self._draining = True
         if self._running:
-            log.info("draining: %d attempts get %s to finish", len(self._running), self._times.patience)
+            log.info("draining: %d attempts get %s to finish", len(self._running), shown_duration(self._times.patience))
             await asyncio.wait(self._running, timeout=self._times.patience.total_seconds())
         self.hurry()
 

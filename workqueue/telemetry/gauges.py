@@ -12,6 +12,7 @@ from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import StoreError
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.optional import CountingQueue
+from workqueue.shown import describe, shown_duration
 
 __all__ = ["DEFAULT_REFRESH", "GaugeRefresher"]
 
@@ -47,6 +48,7 @@ class GaugeRefresher:
         self._clock = clock or SystemClock()
         self._task: asyncio.Task[None] | None = None
         self._due_us = 0
+        self._is_logged = False
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"gauges-{self._metrics.name}")
@@ -65,10 +67,18 @@ class GaugeRefresher:
         try:
             async with asyncio.timeout(self._every.total_seconds()):
                 self._metrics.counts = await self._queue.counts()
-        except (StoreError, TimeoutError) as error:
-            if self._metrics.counts is not None:  # said once, not at every refresh of a long outage
-                log.warning("queue %s cannot be counted, its gauges are gone: %s", self._metrics.name, error)
-            self._metrics.counts = None
+        except TimeoutError:
+            self._uncounted(f"the store did not answer within {shown_duration(self._every)}")
+        except StoreError as error:
+            self._uncounted(describe(error))
+        else:
+            self._is_logged = False
+
+    def _uncounted(self, why: str) -> None:
+        if not self._is_logged:  # said once, not at every refresh of a long outage
+            log.warning("queue %s cannot be counted, its gauges are gone: %s", self._metrics.name, why)
+        self._is_logged = True
+        self._metrics.counts = None
 
     def nudge(self) -> None:
         """Refresh in the background if that is due, for who has no `async with` to run in.
