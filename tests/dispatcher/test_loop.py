@@ -189,8 +189,8 @@ async def test_a_store_that_can_start_no_key_is_asked_again_with_growing_pauses(
 
 
 async def test_an_outage_of_the_store_is_logged_at_its_begin_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
-    queue = FragileQueue()
-    queue.broken["lease"] = 2
+    queue = flaky()
+    queue.fail("lease", StoreUnavailableError("lease failed"), times=2)
 
     async with running(Dispatcher(queue, nothing)):
         await pass_time(queue, MINUTE)
