@@ -14,7 +14,8 @@ import pytest
 from tests.support.sqlite import eligible, lease, sqlite_queue
 from workqueue.backends import open_queue
 from workqueue.backends.sqlite import boot
-from workqueue.errors import InvalidSettingError, StoreUnusableError
+from workqueue.backends.sqlite.opened import is_in_use
+from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 
 BOOT = "6fd1b5bc-2b0c-4d6d-a1d3-56a1b5e2f3ab"
 
@@ -82,6 +83,20 @@ async def test_a_boot_that_cannot_be_told_from_others_is_refused_in_one_line(
     assert not (tmp_path / "q.db").exists()
 
 
+async def test_a_queue_is_looked_at_where_the_boot_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        await queue.queue("a")
+        await lease(queue)
+        monkeypatch.setattr(boot, "_LINUX", tmp_path / "hidden")
+
+        async with sqlite_queue(tmp_path / "q.db", read_only="true") as looking:
+            (running,) = (await looking.enumerate()).in_progress
+            assert (running.key, running.orphaned) == ("a", False)
+            assert (await looking.counts()).in_progress == 1
+
+
 @pytest.mark.parametrize("spelling", [BOOT, BOOT.replace("-", "")])
 async def test_a_boot_that_is_named_in_the_url_is_the_one_that_the_kernel_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
@@ -123,3 +138,74 @@ async def test_a_directory_that_refuses_fsync_is_logged_and_no_hindrance(
             assert await eligible(queue) == ["a"]
 
     assert [record.getMessage() for record in caplog.records if "cannot be synced" in record.getMessage()]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EMFILE, errno.EDQUOT])
+async def test_trouble_that_may_pass_while_the_file_is_made_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    works = os.open
+
+    def refused(path: str, *args: int) -> int:
+        if str(path).endswith("q.db"):
+            raise OSError(number, os.strerror(number))
+        return works(path, *args)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(StoreUnavailableError, match="cannot be made now"):
+        await sqlite_queue(tmp_path / "q.db").__aenter__()
+
+
+async def test_a_file_system_that_knows_no_rights_is_logged_and_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(descriptor: int, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    with caplog.at_level(logging.WARNING):
+        async with sqlite_queue(tmp_path / "q.db") as queue:
+            await queue.queue("a")
+
+    assert ["rights of" in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_a_log_that_cannot_be_opened_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    works = os.open
+
+    def refused(path: str, *args: int) -> int:
+        if str(path).endswith("-wal"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return works(path, *args)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(StoreUnavailableError, match=r"q.db-wal cannot be opened"):
+        await sqlite_queue(tmp_path / "q.db").__aenter__()
+
+
+@pytest.mark.parametrize("call", ["statvfs", "pread"])
+async def test_a_disk_that_cannot_be_asked_hinders_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refused(*args: object) -> object:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, refused)
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        await queue.queue("a")
+
+        assert await eligible(queue) == ["a"]
+
+
+async def test_without_proc_a_file_that_somebody_has_open_is_still_known_to_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: str) -> list[str]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    async with sqlite_queue(tmp_path / "q.db") as queue:
+        await queue.queue("a")
+        assert is_in_use(str(tmp_path / "q.db"))
+
+    assert not is_in_use(str(tmp_path / "q.db"))

@@ -42,6 +42,7 @@ from workqueue.errors import (
     QueueClosedError,
     StartLostError,
     StoreUnavailableError,
+    StoreUnusableError,
     WorkQueueError,
 )
 from workqueue.handles import UNSEEN, Dead, Observed, Owned, Queued, fenced, state_of
@@ -137,7 +138,15 @@ class SqliteQueue:
         return Store(opened.connection, opened.queue, identity, self.clock), opened.mark
 
     def _view(self, connection: sqlite3.Connection) -> View:
-        return View(connection, self._queue, self._known_boot(), self.clock, self)
+        return View(connection, self._queue, self._boot_to_look_with(), self.clock, self)
+
+    def _boot_to_look_with(self) -> int | None:
+        try:
+            return self._known_boot()
+        except StoreUnusableError:
+            if self._file.read_only:
+                return None
+            raise
 
     def _known_boot(self) -> int:
         if self._boot is None:

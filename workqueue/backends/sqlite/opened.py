@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import weakref
+from collections.abc import Iterable
 
 from workqueue.errors import StoreUnusableError
 
@@ -74,18 +75,19 @@ def refuse_inherited(path: str) -> None:
 
 
 def is_in_use(path: str) -> bool:
-    """Whether anybody, this process or another, has the file open; if that cannot be known, somebody has."""
+    """Whether anybody, this process or another, has the file open; if that cannot be told, somebody has."""
     with _OPEN.lock:
         return _is_open_here(path) or _is_open_elsewhere(path)
 
 
 def _is_open_here(path: str) -> bool:
     """Whether any descriptor of this process is the file, be it ours or somebody else's."""
+    descriptors: Iterable[int]
     try:
         descriptors = [int(name) for name in os.listdir("/dev/fd")]
-    except OSError:
-        return True
-    return _identity(path) in [_identity(descriptor) for descriptor in descriptors]
+    except OSError:  # without /proc there is no such list
+        descriptors = range(os.sysconf("SC_OPEN_MAX"))
+    return _identity(path) in map(_identity, descriptors)
 
 
 def _is_open_elsewhere(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -17,7 +18,7 @@ from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.mark import Mark, refuse_replaced
 from workqueue.backends.sqlite.opened import Connection, refuse_inherited
 from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, LOG_MARK, READABLE, STATEMENTS
-from workqueue.errors import StoreUnusableError
+from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
 __all__ = [
     "OLDEST_SQLITE",
@@ -37,6 +38,9 @@ OLDEST_SQLITE = (3, 34, 0)  # the first with every JSON and upsert feature used 
 _CACHE_KIB = 128 * 1024
 # In case `wal.Log`, which writes the log back much earlier, cannot.
 _CHECKPOINT_PAGES = 64_000
+
+# What may be over at the next try.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 _T = TypeVar("_T")
 
@@ -118,11 +122,15 @@ def _make(file: QueueFile) -> None:
     except FileExistsError:
         return
     except OSError as error:
+        if error.errno in _PASSING:
+            raise StoreUnavailableError(f"{file.path} cannot be made now ({error.strerror})") from error
         raise StoreUnusableError(
             f"{file.path} cannot be made ({error.strerror}); see that this user may do so"
         ) from error
     try:
         os.fchmod(made, file.mode)  # the umask may have taken some of it away
+    except OSError as error:  # a file system that knows no rights
+        log.warning("the rights of %s cannot be set (%s)", file.path, error.strerror)
     finally:
         os.close(made)
 

@@ -125,13 +125,13 @@ class View:
     Args:
         connection: the reader's.
         queue: the id of the queue.
-        boot: the boot that this process's leases count on.
+        boot: the boot that this process's leases count on; None = it cannot be told, and every lease counts as of it.
         clock: judges not-befores and leases.
         handles: where the verbs of the handles go.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, queue: int, boot: int, clock: Clock, handles: HandleStore
+        self, connection: sqlite3.Connection, queue: int, boot: int | None, clock: Clock, handles: HandleStore
     ) -> None:
         self._connection = connection
         self._queue = queue
@@ -199,7 +199,7 @@ class View:
         return Queued(self._handles, rows.queued_entry_of(row, payload), (row.id, row.stamp))
 
     def _observed(self, row: rows.RunningRow, payload: bytes | None = None) -> Observed:
-        orphaned = row.boot != self._boot or row.expires_us <= self._clock.steady_us()
+        orphaned = not self._is_of_this_boot(row) or row.expires_us <= self._clock.steady_us()
         entry = rows.entry_of(row, payload)
         version, seen = (row.token, row.expires_us), self._seen(row)
         return Observed(self._handles, entry, row.owner or "", orphaned, version, seen)
@@ -207,8 +207,11 @@ class View:
     def _seen(self, row: rows.RunningRow) -> LeaseTimesSeen:
         """When its attempt began and its lease lapses; of another boot's clock nobody knows what it would show now."""
         steady_is_behind_us = self._clock.wall_us() - self._clock.steady_us()
-        expires_us = row.expires_us + steady_is_behind_us if row.boot == self._boot else 0
+        expires_us = row.expires_us + steady_is_behind_us if self._is_of_this_boot(row) else 0
         return LeaseTimesSeen(rows.whole(row.began_us, 0, LATEST_US), expires_us)
+
+    def _is_of_this_boot(self, row: rows.RunningRow) -> bool:
+        return self._boot is None or row.boot == self._boot
 
     def _dead(self, row: rows.DeadRow, payload: bytes | None) -> Dead:
         return Dead(self._handles, rows.letter_of(row, payload), (row.id, row.stamp))
