@@ -30,7 +30,7 @@ from workqueue.errors import InfrastructureError, NonRetriableError, StoreError,
 from workqueue.fallbacks import FullQueue
 from workqueue.options import Options
 from workqueue.outcomes import RequeueAfter
-from workqueue.routing.limits import Limits
+from workqueue.routing.limits import NO_LIMITS, Limits
 
 __all__ = ["TRIES", "Delivery", "backoff_after", "tries_before"]
 
@@ -91,7 +91,7 @@ class Delivery:
         """The tries that are left to a request, and how long it waits after the next one."""
         before = tries_before(meta)
         if not before:
-            return Limits()
+            return NO_LIMITS
         left = max(self._settings.retry_limit - before, 1) if self._settings.retry_limit else None
         return Limits(max_retry=left, backoff=_BACKOFFS[min(before, len(_BACKOFFS) - 1)])
 

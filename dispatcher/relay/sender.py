@@ -1,12 +1,7 @@
-"""One call of a target: the stored request goes out, the beginning of the answer comes back.
-
-The address that a name stands for is judged by who connects to it. Were it looked up before, it could be another one by
-then.
-"""
+"""One call of a target: the stored request goes out, the beginning of the answer comes back."""
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Self
@@ -20,15 +15,14 @@ from aiohttp import (
     ConnectionTimeoutError,
     DummyCookieJar,
     TCPConnector,
-    ThreadedResolver,
 )
-from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
 from dispatcher.outage import TargetUnavailableError
 from dispatcher.relay.answer import Answer
 from dispatcher.relay.request import RelayedRequest
+from dispatcher.relay.resolver import GuardedResolver, LookUp, addresses_of
 from dispatcher.relay.target import AllowedTargets
 from workqueue.shown import cut, describe
 
@@ -44,44 +38,27 @@ _DRAINED_BYTES = 64 * 1024
 _ADDED_BY_CLIENT = ("accept", "accept-encoding", "content-type", "user-agent")
 
 
-class _GuardedResolver(AbstractResolver):
-    """Resolves names to addresses that may be connected to."""
-
-    def __init__(self, allowed: AllowedTargets) -> None:
-        self._resolver = ThreadedResolver()
-        self._allowed = allowed
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        allowed = [each for each in found if self._allowed.may_connect(each["host"], port)]
-        if found and not allowed:
-            shown = ", ".join(each["host"] for each in found)
-            raise OSError(f"{host} stands for {shown}, which needs an entry of its own among the allowed targets")
-        return allowed
-
-    async def close(self) -> None:
-        await self._resolver.close()
-
-
 class Sender:
     """Calls targets. An async context manager, which owns the connections.
 
     Args:
         allowed: what may be connected to.
         security: whom to trust, and what certificate to show; it has no token.
+        look_up: finds the addresses of a name; may block.
     """
 
-    def __init__(self, allowed: AllowedTargets, security: ClientSecurity | None = None) -> None:
+    def __init__(
+        self, allowed: AllowedTargets, security: ClientSecurity | None = None, look_up: LookUp = addresses_of
+    ) -> None:
         self._allowed = allowed
+        self._look_up = look_up
         self._security = security
         self._session: ClientSession
 
     async def __aenter__(self) -> Self:
         tls: SSLContext | bool = self._security.ssl_context() if self._security is not None else True
         connector = TCPConnector(  # the lanes limit how many calls there are
-            limit=0, ssl=tls, resolver=_GuardedResolver(self._allowed), ttl_dns_cache=_ADDRESSES_SECONDS
+            limit=0, ssl=tls, resolver=GuardedResolver(self._allowed, self._look_up), ttl_dns_cache=_ADDRESSES_SECONDS
         )
         self._session = ClientSession(
             connector=connector,
