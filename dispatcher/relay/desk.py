@@ -3,6 +3,7 @@
 | | |
 |---|---|
 | `GET /_relay/requests/ID` | where it is, its tries, its last error |
+| `GET /_relay/requests/ID/content` | the request itself, less credentials |
 | `DELETE /_relay/requests/ID` | cancel it, or remove it from those given up |
 | `POST /_relay/requests/ID/redrive` | send it again after it was given up |
 | `GET /_relay/dead-letters` | those given up; `?target=host:port`, `?older_than=1h`, `?limit=100` |
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import logging
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import wraps
@@ -40,7 +42,8 @@ __all__ = ["Desk", "purge"]
 log = logging.getLogger(__name__)
 
 _LIMIT = 100
-_MOST = 10_000
+_MOST = 1000  # outcomes are read with the requests that are kept with them
+_SECRET = frozenset(("authorization", "cookie"))
 _STATES = {
     KeyStatus.QUEUED: "waiting",
     KeyStatus.IN_PROGRESS: "in-hand",
@@ -58,6 +61,8 @@ def _answering(endpoint: _Endpoint) -> _Endpoint:
             return await endpoint(self, request)
         except RefusedRequestError as error:
             return _error(error.status, error.code, str(error))
+        except UnreadableRequestError as error:
+            return _error(409, "unreadable", str(error))
         except StoreError as error:
             log.warning("a question to the relay cannot be answered: %s", error)
             return _error(503, "unavailable", "the store is down; ask again")
@@ -86,6 +91,7 @@ class Desk:
         return [
             Route(one, self.show, methods=["GET"]),
             Route(one, self.cancel, methods=["DELETE"]),
+            Route(f"{one}/content", self.show_content, methods=["GET"]),
             Route(f"{one}/redrive", self.redrive, methods=["POST"]),
             Route("/_relay/dead-letters", self.list_letters, methods=["GET"]),
             Route("/_relay/dead-letters", self.drop_letters, methods=["DELETE"]),
@@ -106,6 +112,18 @@ class Desk:
                 raise _unknown(id_) from None
             return JSONResponse(_delivered(id_, outcome))
         return JSONResponse(_shown(state))
+
+    @_answering
+    async def show_content(self, request: Request) -> Response:
+        """One request as it is sent, less its credentials: while it is here, or as long as it is kept."""
+        id_ = _id(request)
+        try:
+            payload = (await self._queue.get(id_)).payload
+        except KeyNotFoundError:
+            payload = await self._outcomes.request(id_)
+        if payload is None:
+            raise _unknown(id_)
+        return JSONResponse({"id": id_} | _content(RelayedRequest.from_payload(payload)))
 
     @_answering
     async def cancel(self, request: Request) -> Response:
@@ -263,6 +281,17 @@ def _asked(payload: bytes | None) -> dict[str, Any]:
         "path": asked.path.partition("?")[0],
         "body_bytes": len(asked.body),
         "received": from_us(asked.received_us).isoformat(),
+    }
+
+
+def _content(asked: RelayedRequest) -> dict[str, Any]:
+    headers = [[name, "…" if name in _SECRET else value] for name, value in asked.headers]
+    return {
+        "target": str(asked.target),
+        "method": asked.method,
+        "path": asked.path,
+        "headers": headers,
+        "body_base64": b64encode(asked.body).decode(),
     }
 
 

@@ -5,13 +5,14 @@ A request is forwarded as it came, less what belongs to the connection that it c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from dispatcher.relay.errors import RefusedRequestError
 from dispatcher.relay.target import Target
 
-__all__ = ["TARGET_HEADERS", "Headers", "forwarded", "idempotency_key", "target_of", "timeout_of"]
+__all__ = ["TARGET_HEADERS", "Headers", "forwarded", "idempotency_key", "target_of", "timeout_of", "trace_of"]
 
 Headers = Sequence[tuple[str, str]]
 """Names in lower case with their values, in the order in which they came; a name may come several times."""
@@ -23,6 +24,8 @@ _OURS = "x-dispatcher-"
 _TIMEOUT = "x-dispatcher-timeout"
 _AUTHORIZATION = "x-dispatcher-authorization"
 _IDEMPOTENCY = "idempotency-key"
+_TRACE = "traceparent"
+_TRACE_FORM = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MOST_TIMEOUT_MS = 3_600_000
 
 # RFC 9110, 7.6.1, and what is made anew for the connection to the target. `accept-encoding` goes because nobody but the
@@ -84,6 +87,12 @@ def timeout_of(headers: Headers, default: timedelta) -> timedelta:
 def idempotency_key(headers: Headers) -> str:
     """The `Idempotency-Key` that the caller sent; '' if there is none."""
     return _last(headers, _IDEMPOTENCY) or ""
+
+
+def trace_of(headers: Headers) -> dict[str, str]:
+    """The caller's W3C trace as meta, so that the sending of the request is a part of it."""
+    trace = _last(headers, _TRACE) or ""
+    return {_TRACE: trace} if _TRACE_FORM.fullmatch(trace) else {}
 
 
 def forwarded(headers: Headers, *, drop_authorization: bool) -> list[tuple[str, str]]:

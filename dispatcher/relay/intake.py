@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from starlette.types import Receive, Scope, Send
 
 from dispatcher.relay.errors import RefusedRequestError, RelayFullError
-from dispatcher.relay.headers import Headers, forwarded, idempotency_key, target_of, timeout_of
+from dispatcher.relay.headers import Headers, forwarded, idempotency_key, target_of, timeout_of, trace_of
 from dispatcher.relay.metrics import Received, RelayMetrics
 from dispatcher.relay.outcomes import Outcomes
 from dispatcher.relay.pressure import Pressure
@@ -138,7 +138,7 @@ class Intake:
         return target
 
     async def _store(self, id_: str, request: RelayedRequest) -> _Taken:
-        await self._queue.queue(id_, Options(payload=request.to_payload()))
+        await self._queue.queue(id_, Options(payload=request.to_payload(), meta=trace_of(request.headers)))
         self._pressure.added()
         log.debug("request %s is stored: %s", id_, request.shown, extra={"key": id_, "queue": self._metrics.name})
         return _Taken(id_)

@@ -71,14 +71,25 @@ class Outcomes:
         Raises:
             StoreError: the store failed.
         """
+        payload = await self._payload(id)
+        outcome = _read(payload) if payload is not None else None
+        return outcome if outcome is not None and outcome.until_us > self._clock.wall_us() else None
+
+    async def request(self, id: str) -> bytes | None:  # noqa: A002
+        """The payload of the request `id`, where it is kept with its outcome.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        payload = await self._payload(id)
+        return (payload or b"").partition(b"\n")[2] or None
+
+    async def _payload(self, id_: str) -> bytes | None:
         try:
-            state = await self._queue.get(id)
+            state = await self._queue.get(id_)
         except KeyNotFoundError:
             return None
-        if state.payload is None or state.status not in (KeyStatus.QUEUED, KeyStatus.IN_PROGRESS):
-            return None
-        outcome = _read(state.payload)
-        return outcome if outcome is not None and outcome.until_us > self._clock.wall_us() else None
+        return state.payload if state.status in (KeyStatus.QUEUED, KeyStatus.IN_PROGRESS) else None
 
     async def listing(self, limit: int) -> Sequence[tuple[str, Outcome]]:
         """The outcomes that are forgotten next, at most `limit`.

@@ -217,3 +217,19 @@ async def test_something_else_in_the_queue_is_shown_as_far_as_it_goes() -> None:
         shown = await client.get("requests/b:80/1")
 
     assert shown == {"id": "b:80/1", "state": "waiting", "tries": 0, "last_error": ""}
+
+
+async def test_the_request_itself_is_shown_without_its_credentials_as_long_as_it_is_kept() -> None:
+    queue, outcomes = memory(), Outcomes(memory())
+    await queue.queue("b:80/waits", stored())
+    kept = Outcome("http://b:80", "POST", "/x", 201, 2, 1, 2, 1_750_000_100_000_000, "f")
+    await outcomes.keep("b:80/kept", kept, stored().payload or b"")
+    await outcomes.keep("b:80/not-kept", kept)
+
+    async with desk(queue, outcomes) as client:
+        waits, delivered = [await client.get(f"requests/b:80/{place}/content") for place in ("waits", "kept")]
+        status, _ = await client.ask("GET", "requests/b:80/not-kept/content")
+
+    assert waits == delivered | {"id": "b:80/waits"}
+    assert (waits["path"], waits["body_base64"], status) == ("/x?token=secret", "Ym9keQ==", 404)
+    assert waits["headers"] == [["authorization", "…"], ["x", "1"]]

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dispatcher.relay.errors import RefusedRequestError
-from dispatcher.relay.headers import forwarded, idempotency_key, target_of, timeout_of
+from dispatcher.relay.headers import forwarded, idempotency_key, target_of, timeout_of, trace_of
 from dispatcher.relay.target import Target
 
 SECOND = timedelta(seconds=1)
@@ -95,3 +95,11 @@ def test_a_timeout_out_of_range_is_refused(text: str) -> None:
 def test_an_idempotency_key_is_the_callers_own_or_none() -> None:
     assert idempotency_key([("idempotency-key", " abc ")]) == "abc"
     assert idempotency_key([]) == ""
+
+
+@pytest.mark.parametrize("trace", [f"00-{'a' * 32}-{'b' * 16}-01", "", "00-1-2-01", f"00-{'A' * 32}-{'b' * 16}-01"])
+def test_a_trace_travels_with_the_key_if_it_is_one(trace: str) -> None:
+    expected = {"traceparent": trace} if trace.startswith("00-aaaa") else {}
+
+    assert trace_of([("traceparent", trace)]) == expected
+    assert trace_of([]) == {}
