@@ -120,7 +120,7 @@ _ALERT_DURATIONS = (
     "storeFailsWindow", "deadLettersWindow", "attemptsFailWindow", "attemptsFailFor", "retriesForEverFor",
     "leasesExpireWindow", "leasesExpireFor", "runawayCallbacksFor", "errorEventsWindow",
     "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor", "ticksMissedWindow",
-    "messagesRefusedWindow",
+    "messagesRefusedWindow", "relayTargetDownFor", "relayRefusesWindow",
 )  # fmt: skip
 ALERTS = keys(
     runbooks=TEXT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from workqueue.telemetry.samples import Sample
 
@@ -46,16 +46,19 @@ class RelayMetrics:
         self._put_off[self._label(target)] += 1
 
     def samples(self) -> Iterator[Sample]:
-        """For `Exposition(sources=[metrics])`."""
-        for result, number in self.received.items():
-            yield "workqueue_relay_requests_total", (result,), number
-        for (target, outcome), number in self._calls.items():
-            yield "workqueue_relay_calls_total", (target, outcome), number
-        for target, number in self._put_off.items():
-            yield "workqueue_relay_put_off_total", (target,), number
+        """For `Exposition(sources=[metrics])`; zeroes too, or the first of a kind would be no increase."""
+        for received in get_args(Received):
+            yield "workqueue_relay_requests_total", (received,), self.received[received]
         down = {self._label(target) for target in self.down()}
-        for target in sorted(self._targets | down):
+        for target in sorted(self._shown | down):
+            for result in get_args(CallResult):
+                yield "workqueue_relay_calls_total", (target, result), self._calls[target, result]
+            yield "workqueue_relay_put_off_total", (target,), self._put_off[target]
             yield "workqueue_relay_target_down", (target,), int(target in down)
+
+    @property
+    def _shown(self) -> set[str]:
+        return {target for target, _ in self._calls} | set(self._put_off) | self._targets
 
     def _label(self, target: str) -> str:
         if target not in self._targets:

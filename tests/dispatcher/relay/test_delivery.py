@@ -59,7 +59,7 @@ class Relaying:
         return {
             labels[1]: value
             for name, labels, value in self.metrics.samples()
-            if name == "workqueue_relay_calls_total" and isinstance(value, int)
+            if name == "workqueue_relay_calls_total" and isinstance(value, int) and value
         }
 
 
