@@ -19,7 +19,7 @@ from dispatcher.relay.request import RelayedRequest
 from dispatcher.relay.sender import Sender
 from dispatcher.relay.settings import RelaySettings, retry_delay
 from dispatcher.relay.target import ANY_TARGET
-from tests.support.dispatching import clock_of, dead_letters, pass_time, running, settle_down, state, until
+from tests.support.dispatching import clock_of, dead_letters, opened, pass_time, running, settle_down, state, until
 from tests.support.relay import Got, Target
 from workqueue import KeyStatus, Options
 from workqueue.backends.memory.backend import MemoryQueue
@@ -37,8 +37,8 @@ class Relaying:
 
     def __post_init__(self) -> None:
         clock = FakeClock()
-        self.queue = MemoryQueue("relay", clock=clock, max_payload=self.settings.max_payload)
-        self.kept = MemoryQueue("relay.outcomes", clock=clock)
+        self.queue = opened(MemoryQueue("relay", clock=clock, max_payload=self.settings.max_payload))
+        self.kept = opened(MemoryQueue("relay.outcomes", clock=clock))
         self.outcomes = Outcomes(self.kept)
         self.lanes = Lanes(self.queue, self.settings.per_target, clock)
         self.metrics = RelayMetrics("relay", self.lanes.down)
@@ -196,7 +196,7 @@ async def test_a_request_that_was_put_off_has_as_many_tries_left_as_before() -> 
 
 
 @pytest.mark.parametrize("tries", ["", "x", "-1", "٣", "9" * 30])
-def test_tries_that_nobody_could_have_noted_count_as_none(tries: str) -> None:
+async def test_tries_that_nobody_could_have_noted_count_as_none(tries: str) -> None:
     relaying = Relaying()
     delivery = Delivery(
         relaying.queue, relaying.outcomes, relaying.lanes, Sender(ANY_TARGET), relaying.settings, relaying.metrics

@@ -15,7 +15,7 @@ from dispatcher.relay.desk import Desk, purge
 from dispatcher.relay.outcomes import Outcome, Outcomes
 from dispatcher.relay.request import RelayedRequest
 from dispatcher.relay.target import Target
-from tests.support.dispatching import clock_of, dead_letters, memory, states
+from tests.support.dispatching import clock_of, dead_letters, memory, opened, states
 from workqueue import KeyState, Options, StoreUnavailableError
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.testing import FakeClock
@@ -197,7 +197,7 @@ class Down(MemoryQueue):
 
 
 async def test_a_store_that_is_down_is_a_503_that_says_nothing_of_it() -> None:
-    async with desk(Down(clock=FakeClock())) as client:
+    async with desk(opened(Down(clock=FakeClock()))) as client:
         status, answer = await client.ask("GET", "requests/b:80/1")
 
     assert (status, answer["error"]) == (503, "unavailable")

@@ -27,7 +27,7 @@ from dispatcher.relay.settings import RelaySettings
 from dispatcher.relay.target import AllowedTargets, Target
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
-from tests.support.dispatching import memory, nothing
+from tests.support.dispatching import memory, nothing, opened
 from workqueue import KeyNotFoundError, Options, StoreUnavailableError
 from workqueue.access.tokens import StaticTokens
 from workqueue.backends.memory.backend import MemoryQueue
@@ -90,7 +90,7 @@ async def _scraped(request: Request) -> Response:
 
 @asynccontextmanager
 async def relay(*, tokens: bool = False, most_stored: int = 0) -> AsyncIterator[Relay]:
-    queue = Store()
+    queue = opened(Store())
     outcomes, lanes, metrics = Outcomes(memory()), Lanes(queue, 10, queue.clock), RelayMetrics("relay")
     pressure = Pressure(queue, most_stored, queue.clock)
     allowed = AllowedTargets(["b", "10.0.0.0/8", "127.0.0.1:9"])
