@@ -88,6 +88,7 @@ class HttpCallback:
         self._source = source
         self._security = security
         self._clock = clock
+        self._tls = security.contexts() if url.startswith("https://") else None
         self._session: ClientSession | None = None
         self.outage = Outage()
         """What is known of the handler, by all rounds and loops that call it through this."""
@@ -97,9 +98,11 @@ class HttpCallback:
 
         message = self._event(key, attempt)
         headers = {**message.headers, **await self._authorization()}
-        session = self._opened()
+        session, tls = self._opened(), True if self._tls is None else self._tls.current()
         try:
-            async with session.post(self._url, data=message.body, headers=headers, allow_redirects=False) as response:
+            async with session.post(
+                self._url, data=message.body, headers=headers, allow_redirects=False, ssl=tls
+            ) as response:
                 text = await _beginning(response)
         except (ClientConnectorError, ConnectionTimeoutError) as error:
             raise TargetUnavailableError(f"{shown_url(self._url)}: {describe(error)}") from error
@@ -132,8 +135,7 @@ class HttpCallback:
         if self._session is None:
             from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
-            tls = self._security.ssl_context() if self._url.startswith("https://") else True
-            connector = TCPConnector(limit=0, ssl=tls)  # the dispatcher limits concurrency
+            connector = TCPConnector(limit=0)  # the dispatcher limits concurrency
             timeout = ClientTimeout(total=None, connect=_CONNECT_SECONDS)  # and run time
             self._session = ClientSession(connector=connector, timeout=timeout, cookie_jar=DummyCookieJar())
         return self._session

@@ -301,6 +301,27 @@ async def test_a_handler_behind_tls_is_checked_against_the_authority(tmp_path: P
                 await doubting("a", attempt())
 
 
+@pytest.mark.parametrize("renewed", ["certificate", "authority"])
+async def test_a_handler_is_called_with_what_the_files_hold_now(renewed: str, tmp_path: Path) -> None:
+    known, unknown = Authority(tmp_path, "known"), Authority(tmp_path, "unknown")
+    app = Starlette(routes=[Route("/", answering(200), methods=["POST"])])
+    pair, trusted = known.issue("127.0.0.1"), tmp_path / "trusted.pem"
+    mine = (unknown if renewed == "certificate" else known).issue("me@example.com", "mine")
+    trusted.write_bytes((unknown if renewed == "authority" else known).file.read_bytes())
+    security = ClientSecurity(trusted, mine.certificate, mine.key)
+    tls = ServerTLS(pair.certificate, pair.key, known.file)
+    async with (
+        http_server(app, "127.0.0.1", 0, tls=tls) as port,
+        http_callback(f"https://127.0.0.1:{port}/", security=security) as callback,
+    ):
+        with pytest.raises(TargetUnavailableError):
+            await callback("a", attempt())
+        known.issue("me@example.com", "mine")
+        trusted.write_bytes(known.file.read_bytes())
+
+        assert await callback("a", attempt()) is None
+
+
 @pytest.mark.parametrize(
     "url", ["", "handler", "ftp://host/", "http://", "http:///path", "http://host:99999/", "grpc://host:1"]
 )
