@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import serving
+from tests.support.programs import dispatcher, serving, workqueue
 from tests.support.tls import Authority
 from workqueue.backends import open_queue
 from workqueue.rpc.receiver import receive
@@ -52,6 +52,28 @@ def test_a_server_that_asks_for_certificates_and_tokens_answers_plaintext_probes
         assert status(port, "/healthz") == 200
         assert status(port, "/readyz") == (503 if "hyperqueue" in server else 200)  # its shard is down
         assert [status(port, path) for path in ("/metrics", "/", "/push", "/healthz/x")] == [404] * 4
+
+
+REFUSING = {
+    **SERVERS,
+    "workqueue scaler": ["workqueue.cli", "scaler", "--grpc-port", "0"],
+    "workqueue subscribe": ["workqueue.cli", "subscribe"],
+    "workqueue resync": ["workqueue.cli", "resync", "--every", "1h", "--command", "true"],
+    "dispatcher schedules": ["dispatcher.cli", "schedules"],
+}
+
+
+@pytest.mark.parametrize("server", REFUSING)
+def test_a_server_that_would_be_public_in_plaintext_ends_before_it_opens_its_store(server: str, tmp_path: Path) -> None:
+    program, *command = REFUSING[server]
+    run = workqueue if program == "workqueue.cli" else dispatcher
+    env = {"WORKQUEUE_URL": f"sqlite:///{tmp_path}/queue.db"}
+
+    ended = run(*command, "--http-port", "0", "--host", "0.0.0.0", env=env)
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--host" in ended.err
+    assert list(tmp_path.iterdir()) == []
 
 
 async def readiness(trouble: str) -> int:

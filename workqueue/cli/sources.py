@@ -47,6 +47,7 @@ class SourceFlags:
     def opened(self) -> Client | FullQueue:
         """The queue, or the receiver in front of it, to be entered; logging is configured."""
         configure_logging(self.logs.log_level, self.logs.log_format)
+        self.listen.front(0)  # what is wrong with it is said before a store is opened, or made
         return opened(self.where, self.remote)
 
 
