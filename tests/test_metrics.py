@@ -304,6 +304,6 @@ def test_importing_workqueue_imports_neither_prometheus_nor_opentelemetry() -> N
 
 
 def test_no_label_can_hold_a_key_or_a_process() -> None:
-    allowed = {"owner", "result", "priority_class", "status", "outcome", "source"}
+    allowed = {"owner", "result", "priority_class", "status", "outcome", "source", "target"}
 
     assert {label for metric in METRICS for label in metric.labels} == allowed
