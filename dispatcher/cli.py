@@ -62,10 +62,10 @@ class Work:
         from dispatcher.process import Process
 
         url = self.queue.url(memory=memory)
-        self.events.emitter("checked")
+        events = self.events.sinks(self.calls.security)
         callback, settings = self.target.opened(self.calls, self.events.name), self.dispatch.settings()
         schedules = self.schedules.fired(url, self.dispatch.owner)
-        return Process(url, self.dispatch.owner, callback, settings, self.events, os.environ, schedules)
+        return Process(url, self.dispatch.owner, callback, settings, events, os.environ, schedules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,7 @@ class ScheduleWork:
     queue: QueueFlags
     file: ScheduleFileFlags
     events: EventFlags
+    calls: CallFlags
     owner: Annotated[str, Flag("recorded with schedules that are being fired", ("WORKQUEUE_OWNER",))] = ""
 
     def process(self) -> Process:
@@ -127,11 +128,9 @@ class ScheduleWork:
         from dispatcher.process import Process
         from dispatcher.schedules import FIRING, Schedules
 
-        self.events.emitter("checked")
+        events = self.events.sinks(self.calls.security)
         fired = Schedules.of(self.queue.url(), self.file.schedules_file, self.owner)
-        return Process(
-            fired.own_url, self.owner, fired.callback(), FIRING, self.events, os.environ, sources=[fired.metrics]
-        )
+        return Process(fired.own_url, self.owner, fired.callback(), FIRING, events, os.environ, sources=[fired.metrics])
 
 
 @app.command("schedules")
@@ -161,12 +160,13 @@ class RelayWork:
         from dispatcher.relay.process import Relay
         from dispatcher.relay.target import AllowedTargets
 
-        self.events.emitter("checked")
+        security = self.calls.security()
+        events = self.events.sinks(lambda _: security)
         settings = self.relay.settings()
         urls = self.store.urls(settings.max_payload, OUTCOME_BYTES)
         with naming("--allow-target or WORKQUEUE_ALLOW_TARGET"):
             allowed = AllowedTargets(self.relay.allow_target, any_target=self.relay.allow_any_target)
-        return Relay(*urls, allowed, settings, self.calls.security(), self.events, os.environ, self.relay.owner)
+        return Relay(*urls, allowed, settings, security, events, os.environ, self.relay.owner)
 
 
 @app.command("relay")

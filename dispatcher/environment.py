@@ -6,14 +6,17 @@ The Go dispatcher's variables are accepted under their own names.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult
+from urllib.request import getproxies_environment, proxy_bypass
 
 from dispatcher.settings import MAX_CONCURRENCY, DispatcherSettings
+from workqueue.access.addresses import is_loopback, join_host_port
 from workqueue.attempt import check_callback
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
@@ -26,6 +29,7 @@ if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.callback import Callback
     from dispatcher.error_events import CloudEventErrors
     from dispatcher.schedules import Schedules
+    from workqueue.access.security import ClientSecurity
 
 __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ScheduleFileFlags", "ScheduleFlags", "ServePorts", "TargetFlags"]
 
@@ -35,6 +39,7 @@ _CALLBACK = Takes("MODULE:NAME|URL", str)
 _BACKOFF = Takes("POLICY|MODULE:NAME", str)
 _COMMAND = Takes("COMMAND", str)
 _CALLBACK_SETTING = "--callback or WORKQUEUE_CALLBACK"
+_EVENTS_SETTING = "--events-url or WORKQUEUE_EVENTS_URL"
 _FILE = Takes("FILE", Path)
 
 
@@ -160,16 +165,37 @@ class EventFlags:
         bool, Flag("send each event as one JSON document", ("WORKQUEUE_EVENTS_STRUCTURED",))
     ] = False
 
-    def emitter(self, queue_name: str) -> CloudEventErrors:
-        """What sends the events; without a URL it sends none.
+    def sinks(self, secured: Callable[[str], ClientSecurity]) -> Callable[[str], CloudEventErrors]:
+        """What makes the sink of the queue of a name; without a URL it sends nothing.
+
+        Args:
+            secured: the security of calls of an address, as for the target.
 
         Raises:
-            InvalidSettingError: the URL is none.
+            InvalidSettingError: the URL is none, or a file is not what it should be.
         """
         from dispatcher.error_events import CloudEventErrors
+        from dispatcher.posting import http_url
 
-        with naming("--events-url or WORKQUEUE_EVENTS_URL"):
-            return CloudEventErrors(self.events_url, self.name or queue_name, structured=self.events_structured)
+        if not self.events_url:
+            return lambda queue_name: CloudEventErrors("", self.name or queue_name)
+        with naming(_EVENTS_SETTING):
+            parts = http_url(self.events_url, "to send error events to")
+        security = _fitting(parts, secured(_origin(parts)))
+        with naming("HTTP_PROXY, HTTPS_PROXY"):
+            proxy = _proxy_of(parts)
+            http_url(proxy, "of a proxy") if proxy else None
+
+        def sink(queue_name: str) -> CloudEventErrors:
+            return CloudEventErrors(
+                self.events_url,
+                self.name or queue_name,
+                structured=self.events_structured,
+                security=security,
+                proxy=proxy,
+            )
+
+        return sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +259,43 @@ def _reconciler(target: str, calls: CallFlags) -> AbstractAsyncContextManager[Ca
 
 
 def _posting(url: str, calls: CallFlags, name: str) -> AbstractAsyncContextManager[Callback]:
+    from dispatcher.posting import http_url
     from dispatcher.targets.post import http_callback
 
     with naming(_CALLBACK_SETTING):
-        http_callback(url)  # before its host is taken from it
-    parts = urlsplit(url)
-    security = calls.security(f"{parts.scheme}://{parts.netloc}")
+        parts = http_url(url, "to post keys to")
+    security = calls.security(_origin(parts))
     with naming(_CALLBACK_SETTING):
-        return http_callback(url, source=name or "workqueue", security=security)
+        return http_callback(url, source=name or "workqueue", security=security, proxy=_proxy_of(parts))
+
+
+def _origin(parts: SplitResult) -> str:
+    """The server of a URL, without the path, and without a password."""
+    default = 443 if parts.scheme == "https" else 80
+    return f"{parts.scheme}://{join_host_port(parts.hostname or '', parts.port or default)}"
+
+
+def _fitting(parts: SplitResult, security: ClientSecurity) -> ClientSecurity:
+    """What of the security of a target fits a broker beside it, which may be one of plaintext in the same cluster.
+
+    There is nothing to trust and no certificate to show then, and a token would be overheard.
+    """
+    if parts.scheme == "https":
+        return security
+    shown = security.insecure or is_loopback(parts.hostname or "")
+    return replace(security, ca=None, certificate=None, key=None, token=security.token if shown else None)
+
+
+def _proxy_of(parts: SplitResult) -> str | None:
+    """The proxy that the environment names for a URL: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, unless NO_PROXY covers it.
+
+    As in Go there is none for this machine itself.
+    """
+    proxies, host = getproxies_environment(), parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(join_host_port(host, parts.port or 0), proxies):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def _program(command: str) -> Callback:

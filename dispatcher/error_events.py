@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from dispatcher.decision import MAX_ERROR_BYTES, Failure
+from dispatcher.posting import Poster, retry_after
 from dispatcher.waiting import all_done
-from workqueue.clock import Clock, SystemClock, from_us, within
-from workqueue.errors import InvalidSettingError
+from workqueue.access.security import ClientSecurity
+from workqueue.clock import Clock, SystemClock, duration_us, from_us, within
+from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.metrics import EventResult
-from workqueue.shown import cut, shown_duration, shown_url
+from workqueue.shown import cut, describe, shown_duration
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
     from cloudevents.core.bindings.http import HTTPMessage
 
 __all__ = ["EVENT_TYPE", "FLUSH_TIMEOUT", "CloudEventErrors", "ErrorEvent", "ErrorEvents", "error_event"]
@@ -37,7 +37,9 @@ _IN_FLIGHT = 100
 _WAITING = 1000
 _RETRY_SECONDS = (0.1, 0.2, 0.4)
 _SECONDS_IN_ALL = 30.0
-_TRY_AGAIN = frozenset({408, 425, 429})
+_MOST_HELD_US = duration_us(timedelta(seconds=_SECONDS_IN_ALL))
+_TRY_AGAIN = frozenset({404, 408, 409, 425, 429})
+"""Beside 5xx. That 404 and 409 may pass is Knative's rule: a broker's address is made while it is called already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,12 @@ class CloudEventErrors:
         url: where to POST; http:// or https://. Empty: nothing is sent.
         source: the workqueue's name, `source` and `reconcilerName` of each event.
         structured: the whole event as one JSON document instead of `ce-` headers and a body.
-        open_session: makes the aiohttp session, for TLS settings or an Authorization header of your own.
+        security: whom to trust, and what to show: CA, client certificate, bearer token.
+        proxy: the URL of an HTTP proxy to go through; None = none.
         clock: where time comes from.
 
     Raises:
-        InvalidSettingError: `url` is no HTTP URL, or `source` is empty.
+        InvalidSettingError: `url` or `proxy` is no HTTP URL, `security` does not fit the URL, or `source` is empty.
     """
 
     def __init__(
@@ -87,29 +90,25 @@ class CloudEventErrors:
         source: str,
         *,
         structured: bool = False,
-        open_session: Callable[[], ClientSession] | None = None,
+        security: ClientSecurity | None = None,
+        proxy: str | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if url and not url.startswith(("http://", "https://")):
-            raise InvalidSettingError(
-                f"the URL for error events starts with http:// or https://, unlike {shown_url(url)!r}"
-            )
         if not source:
             raise InvalidSettingError("the source of error events is the workqueue's name, not an empty string")
         self.results: dict[EventResult, int] = {"sent": 0, "failed": 0, "dropped": 0}
-        self._url = url
+        self._poster = Poster(url, "to send error events to", security or ClientSecurity(), proxy) if url else None
         self._source = source
         self._structured = structured
-        self._open_session = open_session or _open_session
         self._clock = clock or SystemClock()
         self._waiting: deque[ErrorEvent] = deque()
         self._in_flight = 0
         self._senders: set[asyncio.Task[None]] = set()
         self._active = 0
-        self._session: ClientSession | None = None
+        self._held_until_us = 0
 
     def send(self, event: ErrorEvent) -> None:
-        if not self._url:
+        if self._poster is None:
             return
         if len(self._waiting) + self._in_flight >= _WAITING + _IN_FLIGHT:
             self._lost("dropped", event, "too many events are waiting for the broker")
@@ -149,37 +148,63 @@ class CloudEventErrors:
                 await self._close_session()
 
     async def _close_session(self) -> None:
-        if self._session is not None:
-            closing, self._session = self._session, None
-            await closing.close()
+        if self._poster is not None:
+            await self._poster.close()
 
     async def _send_one(self, event: ErrorEvent) -> None:
         self._in_flight += 1
         try:
-            if self._session is None:
-                self._session = self._open_session()
             message = _message(event, self._source, structured=self._structured)
-            await within(self._clock, _SECONDS_IN_ALL, self._post(self._session, message))
+            await within(self._clock, _SECONDS_IN_ALL, self._post(message))
         except asyncio.CancelledError:
             self._lost("dropped", event, "the dispatcher is stopping")
             raise
         except _NotTakenError as error:
             self._lost("failed", event, str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next event may fare better
-            self._lost("failed", event, f"{type(error).__name__}: {error}")
+            self._lost("failed", event, describe(error))
         else:
             self.results["sent"] += 1
         finally:
             self._in_flight -= 1
 
-    async def _post(self, session: ClientSession, message: HTTPMessage) -> None:
+    async def _post(self, message: HTTPMessage) -> None:
         for delay in (*_RETRY_SECONDS, None):
-            refused = await _post_once(session, self._url, message)
+            await self._wait_for_broker()
+            refused = await self._post_once(message)
             if refused is None:
                 return
             if delay is None or not refused.may_change:
                 raise refused
             await self._clock.sleep(delay)
+
+    async def _wait_for_broker(self) -> None:
+        """Wait as the broker has asked by `Retry-After`, whichever event it was that it answered so."""
+        while (held_us := self._held_until_us - self._clock.steady_us()) > 0:
+            if held_us > _MOST_HELD_US:
+                left = shown_duration(timedelta(microseconds=held_us))
+                raise _NotTakenError(f"the broker asks not to be called for another {left}", may_change=False)
+            await self._clock.sleep(held_us / 1e6)
+
+    async def _post_once(self, message: HTTPMessage) -> _NotTakenError | None:
+        from aiohttp import ClientError
+
+        assert self._poster is not None
+        try:
+            async with await self._poster.post(message) as response:
+                if 200 <= response.status < 300:
+                    return None
+                again = response.status in _TRY_AGAIN or response.status >= 500
+                if again:
+                    self._hold(response.headers.get("retry-after", ""))
+                return _NotTakenError(f"the broker answered {response.status}", may_change=again)
+        except (ClientError, OSError, StoreUnavailableError) as error:  # the last one: there is no token
+            return _NotTakenError(describe(error), may_change=True)
+
+    def _hold(self, asked: str) -> None:
+        later = retry_after(asked, from_us(self._clock.wall_us()))
+        if later is not None:
+            self._held_until_us = max(self._held_until_us, self._clock.steady_us() + duration_us(later))
 
     def _lost(self, result: EventResult, event: ErrorEvent, why: str) -> None:
         self.results[result] += 1
@@ -193,25 +218,6 @@ class _NotTakenError(Exception):
     def __init__(self, why: str, *, may_change: bool) -> None:
         super().__init__(why)
         self.may_change = may_change
-
-
-def _open_session() -> ClientSession:
-    from aiohttp import ClientSession, ClientTimeout, DummyCookieJar  # half a second to import
-
-    return ClientSession(timeout=ClientTimeout(total=_SECONDS_IN_ALL), cookie_jar=DummyCookieJar())
-
-
-async def _post_once(session: ClientSession, url: str, message: HTTPMessage) -> _NotTakenError | None:
-    from aiohttp import ClientError
-
-    try:
-        async with session.post(url, data=message.body, headers=message.headers) as response:
-            if response.ok:
-                return None
-            again = response.status in _TRY_AGAIN or response.status >= 500
-            return _NotTakenError(f"the broker answered {response.status}", may_change=again)
-    except (ClientError, OSError) as error:
-        return _NotTakenError(f"{type(error).__name__}: {error}", may_change=True)
 
 
 def _message(event: ErrorEvent, source: str, *, structured: bool) -> HTTPMessage:

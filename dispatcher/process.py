@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from dispatcher.callback import Callback
-from dispatcher.environment import EventFlags
+from dispatcher.error_events import ErrorEvents
 from dispatcher.health import Health
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.outage import Outage
@@ -49,7 +49,7 @@ class Process:
         owner: recorded with the keys that it starts.
         callback: what is called, to be entered.
         settings: how the dispatcher goes about it.
-        events: where error events go.
+        events: where error events of a queue go, by its name.
         environ: names the process in its metrics.
         schedules: fired beside, into the same queue.
         sources: whatever else counts in this process.
@@ -59,7 +59,7 @@ class Process:
     owner: str
     callback: AbstractAsyncContextManager[Callback]
     settings: DispatcherSettings
-    events: EventFlags
+    events: Callable[[str], ErrorEvents]
     environ: Mapping[str, str]
     schedules: Schedules | None = None
     sources: Sequence[SampleSource] = ()
@@ -73,7 +73,7 @@ class Process:
             TargetUnavailableError: the target is down; keys that were started for it were released unspent.
         """
         async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
-            errors = self.events.emitter(metrics_of(queue).name)
+            errors = self.events(metrics_of(queue).name)
             setup = Setup.of(queue, callback, self.settings, errors, outage=Outage(lasting=False))
             round_ = Round(setup)
             try:
@@ -91,7 +91,7 @@ class Process:
             grpc_port: where the receiver is; None = there is none.
         """
         async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
-            errors = self.events.emitter(metrics_of(queue).name)
+            errors = self.events(metrics_of(queue).name)
             dispatcher = Dispatcher(queue, callback, self.settings, errors=errors)
             fired = self.schedules.fired(queue) if self.schedules is not None else nullcontext()
             watched = self._watched(dispatcher.setup, dispatcher.health, front)
@@ -101,7 +101,7 @@ class Process:
     async def answer(self, front: Front) -> None:
         """Run a round for each call of the trigger and none besides, until SIGTERM or SIGINT; then drain."""
         async with open_queue(self.url, owner=self.owner) as queue, self.callback as callback:
-            errors = self.events.emitter(metrics_of(queue).name)
+            errors = self.events(metrics_of(queue).name)
             async with self._watched(Setup.of(queue, callback, self.settings, errors), None, front) as trigger:
                 stopping = asyncio.Event()
                 with until_signalled(stopping.set, trigger.hurry):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dispatcher.posting import retry_after
 from dispatcher.targets.document import HandlerFailedError
-from dispatcher.targets.post import retry_after
 from workqueue.errors import NonRetriableError, RetryAfterError
 
 __all__ = ["Answer", "check"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from prometheus_client import REGISTRY
 
-from dispatcher.environment import EventFlags
+from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.relay.app import relay_app
 from dispatcher.relay.delivery import Delivery, backoff_after
@@ -54,7 +54,7 @@ class Relay:
         allowed: the targets that may be called.
         settings: how to go about it.
         security: how targets are called over TLS.
-        events: where error events go.
+        events: where error events of a queue go, by its name.
         environ: names the process in its metrics.
         owner: recorded with the requests in hand.
     """
@@ -64,7 +64,7 @@ class Relay:
     allowed: AllowedTargets
     settings: RelaySettings
     security: ClientSecurity
-    events: EventFlags
+    events: Callable[[str], ErrorEvents]
     environ: Mapping[str, str]
     owner: str = ""
 
@@ -103,7 +103,7 @@ class _Relaying:
         self._queue, self._kept, self._clock = queue, kept, clock
         self._settings = settings
         self.dispatcher = Dispatcher(
-            queue, self._delivery, settings.dispatcher(backoff_after(0)), errors=relay.events.emitter(name)
+            queue, self._delivery, settings.dispatcher(backoff_after(0)), errors=relay.events(name)
         )
         self._forgetting = Dispatcher(kept, forget, _FORGETTING)
         self._exposition = Exposition(

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import web
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 
 import dispatcher
 from dispatcher import Attempt, CloudEventErrors, Dispatcher, ErrorEvent, Failure
 from tests.support.dispatching import memory, pass_time, settle_down, until
+from tests.support.tls import Authority, Pair
 from workqueue import InfrastructureError, NonRetriableError
-from workqueue.errors import InvalidSettingError
+from workqueue.access.security import ClientSecurity, ServerTLS
+from workqueue.access.tokens import TokenFile
+from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
@@ -32,13 +36,14 @@ class Sink:
         self.url = ""
         self.messages: list[HTTPMessage] = []
         self.statuses: list[int] = []
+        self.headers: dict[str, str] = {}
         self.hold: Callable[[], Awaitable[None]] | None = None
 
     async def take(self, request: web.Request) -> web.Response:
         self.messages.append(HTTPMessage({k.lower(): v for k, v in request.headers.items()}, await request.read()))
         if self.hold is not None:
             await self.hold()
-        return web.Response(status=self.statuses.pop(0) if self.statuses else 202)
+        return web.Response(status=self.statuses.pop(0) if self.statuses else 202, headers=self.headers)
 
     def event(self, number: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
         made = from_http_event(self.messages[number])
@@ -48,14 +53,15 @@ class Sink:
 
 
 @asynccontextmanager
-async def sink() -> AsyncIterator[Sink]:
+async def sink(tls: ServerTLS | None = None) -> AsyncIterator[Sink]:
     broker, app = Sink(), web.Application()
     app.router.add_post("/", broker.take)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    context = None if tls is None else tls.contexts().current()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
-    broker.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    broker.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}/"
     try:
         yield broker
     finally:
@@ -135,7 +141,10 @@ async def test_any_key_can_be_told_of(key: str) -> None:
         ([503, 429], 3, "sent"),
         ([500, 500, 500], 4, "sent"),
         ([500, 500, 500, 500], 4, "failed"),
+        ([404, 409, 408], 4, "sent"),
         ([400], 1, "failed"),
+        ([301], 1, "failed"),
+        ([304], 1, "failed"),
     ],
     ids=str,
 )
@@ -151,6 +160,114 @@ async def test_a_broker_that_may_recover_is_tried_three_more_times(
         assert len(broker.messages) == tries
         assert {name for name, count in errors.results.items() if count} == {result}
         assert len({broker.event(number)[0]["id"] for number in range(tries)}) == 1
+
+
+async def test_a_redirect_is_not_followed_and_nothing_is_shown_to_whom_it_names() -> None:
+    async with sink() as broker, sink() as elsewhere:
+        broker.statuses, broker.headers = [307], {"location": elsewhere.url}
+        errors = CloudEventErrors(broker.url, "my-wq")
+        errors.send(event())
+        await errors.flush()
+
+    assert (len(broker.messages), len(elsewhere.messages)) == (1, 0)
+    assert errors.results == {"sent": 0, "failed": 1, "dropped": 0}
+
+
+async def test_no_event_is_sent_before_the_time_that_a_broker_asks_for() -> None:
+    clock = FakeClock()
+    async with sink() as broker:
+        broker.statuses, broker.headers = [429], {"retry-after": "7"}
+        errors = CloudEventErrors(broker.url, "my-wq", clock=clock)
+        errors.send(event("a"))
+        await until(lambda: errors._held_until_us > 0)
+        errors.send(event("b"))
+        for _ in range(69):
+            clock.advance(SECOND / 10)
+            await settle_down()
+        early = len(broker.messages)
+        clock.advance(SECOND)
+        await until(lambda: errors.results["sent"] == 2)
+
+    assert early == 1
+
+
+async def test_events_are_lost_at_once_while_a_broker_asks_for_more_time_than_they_have(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    async with sink() as broker:
+        broker.statuses, broker.headers = [503], {"retry-after": "3600"}
+        errors = CloudEventErrors(broker.url, "my-wq", clock=clock)
+        errors.send(event())
+        await until(lambda: errors._held_until_us > 0)
+        await settle_down()
+        clock.advance(SECOND / 10)
+        await until(lambda: errors.results["failed"] == 1)
+
+    assert "lost: the broker asks not to be called for another 60.0 min" in caplog.text
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def server(authority: Authority) -> Pair:
+    return authority.issue("127.0.0.1")
+
+
+async def test_a_broker_is_trusted_and_shown_what_a_target_is(
+    authority: Authority, server: Pair, tmp_path: Path
+) -> None:
+    client, token = authority.issue("me@example.com"), tmp_path / "token"
+    token.write_text("open-sesame\n")
+    security = ClientSecurity(authority.file, client.certificate, client.key, TokenFile(token))
+
+    async with sink(ServerTLS(server.certificate, server.key, authority.file)) as broker:
+        errors = CloudEventErrors(broker.url, "my-wq", security=security)
+        errors.send(event())
+        await errors.flush()
+
+    assert errors.results["sent"] == 1
+    assert broker.messages[0].headers["authorization"] == "Bearer open-sesame"
+
+
+async def test_a_broker_of_an_unknown_authority_gets_nothing(server: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    async with sink(ServerTLS(server.certificate, server.key)) as broker:
+        errors = CloudEventErrors(broker.url, "my-wq")
+        errors.send(event())
+        await errors.flush()
+
+    assert (broker.messages, errors.results["failed"]) == ([], 1)
+    assert "certificate verify failed" in caplog.text
+
+
+async def test_a_token_that_cannot_be_had_for_a_moment_is_asked_for_again() -> None:
+    class SoonThere:
+        failures = iter([StoreUnavailableError("the metadata server is busy")])
+
+        async def token(self) -> str:
+            for failure in self.failures:
+                raise failure
+            return "open-sesame"
+
+    async with sink() as broker:
+        errors = CloudEventErrors(broker.url, "my-wq", security=ClientSecurity(token=SoonThere()))
+        errors.send(event())
+        await errors.flush()
+
+    assert errors.results["sent"] == 1
+
+
+async def test_a_broker_behind_a_proxy_is_reached_through_it() -> None:
+    async with sink() as proxy:
+        errors = CloudEventErrors("http://broker.example/", "my-wq", proxy=proxy.url)
+        errors.send(event())
+        await errors.flush()
+
+    assert errors.results["sent"] == 1
+    assert proxy.messages[0].headers["host"] == "broker.example"
 
 
 async def test_a_broker_that_is_down_loses_the_event_aloud_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,17 +318,18 @@ async def test_an_event_is_given_up_after_thirty_seconds() -> None:
         await until(lambda: errors.results["failed"] == 1)
 
 
-async def test_an_event_for_which_no_session_can_be_made_is_lost_aloud_like_any_other() -> None:
-    tried: list[int] = []
+async def test_an_event_for_which_no_token_can_be_had_is_lost_aloud_like_any_other() -> None:
+    class RefusesOnce:
+        tokens: Iterator[str | Exception] = iter([FileNotFoundError("token"), "open-sesame"])
 
-    def refuse_once() -> ClientSession:
-        tried.append(len(tried))
-        if len(tried) == 1:
-            raise FileNotFoundError("ca.pem")
-        return ClientSession()
+        async def token(self) -> str:
+            token = next(self.tokens)
+            if isinstance(token, Exception):
+                raise token
+            return token
 
     async with sink() as broker:
-        errors = CloudEventErrors(broker.url, "my-wq", open_session=refuse_once)
+        errors = CloudEventErrors(broker.url, "my-wq", security=ClientSecurity(token=RefusesOnce()))
         for _ in range(2):
             errors.send(event())
             await errors.flush()
@@ -255,7 +373,17 @@ async def test_without_a_url_nothing_is_sent() -> None:
     assert errors.results == {"sent": 0, "failed": 0, "dropped": 0}
 
 
-@pytest.mark.parametrize(("url", "source"), [("broker:8080", "my-wq"), ("ftp://broker", "my-wq"), ("http://x", "")])
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("broker:8080", "my-wq"),
+        ("ftp://broker", "my-wq"),
+        ("http://", "my-wq"),
+        ("https://host:99999/", "my-wq"),
+        ("http://[::1", "my-wq"),
+        ("http://x", ""),
+    ],
+)
 def test_a_url_or_a_source_that_cannot_work_is_refused(url: str, source: str) -> None:
     with pytest.raises(InvalidSettingError):
         CloudEventErrors(url, source)
