@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from workqueue.conformance.case import Case, expect
 from workqueue.conformance.scenario import Need, scenario, scenarios
 from workqueue.interface import KeyStatus, OwnedInProgressKey
+from workqueue.optional import Leased, LeaseRequest
+from workqueue.options import Options
 
 _HOUR = timedelta(hours=1)
 
@@ -73,6 +76,50 @@ async def an_owner_that_was_frozen_too_long_is_told_and_changes_nothing(case: Ca
     before = await case.everything()
     expect(await settle(owned), False, "the settle")
     expect(await case.everything(), before, "everything")
+
+
+_CANCELLED_AFTER = (0, 1, 2, 4, 8, 16, 64)
+"""Turns of the event loop. How far a lease step is by then depends on the store: at one of them it is half-way."""
+
+
+@scenario(Need.CLOCK)
+async def a_lease_step_that_is_cancelled_hands_back_what_it_started(case: Case) -> None:
+    for turns in _CANCELLED_AFTER:
+        await case.queue.queue_many([(f"{turns}-{number}", Options()) for number in range(3)])
+        step = asyncio.ensure_future(case.queue.lease(LeaseRequest(limit=3, concurrency=1000)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await _cancelled(step)
+    expect(await _attempts_of_all(case, 3 * len(_CANCELLED_AFTER)), {1}, "the attempts of those started afterwards")
+
+
+@scenario(Need.CLOCK)
+async def a_start_that_is_cancelled_hands_its_key_back(case: Case) -> None:
+    for turns in _CANCELLED_AFTER:
+        await case.enqueue(f"{turns}")
+        start = asyncio.ensure_future((await case.listed(f"{turns}")).start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        start.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await start).release()  # it was quicker
+    expect(await _attempts_of_all(case, len(_CANCELLED_AFTER)), {1}, "the attempts of those started afterwards")
+
+
+async def _attempts_of_all(case: Case, keys: int) -> set[int]:
+    """Start all `keys`; those of a cancelled call come back behind its back, and no event says when."""
+    started = (await case.lease()).started
+    while len(started) < keys:
+        await asyncio.sleep(0.001)
+        started = [*started, *(await case.lease()).started]
+    return {owned.attempts for owned in started}
+
+
+async def _cancelled(step: asyncio.Future[Leased]) -> None:
+    step.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        for owned in (await step).started:  # it was quicker
+            await owned.release()
 
 
 @scenario(Need.CLOCK)
