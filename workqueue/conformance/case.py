@@ -26,7 +26,7 @@ from workqueue.options import Options
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 
-__all__ = ["MANY", "Case", "Target", "expect", "refused"]
+__all__ = ["MANY", "Case", "Target", "expect", "expect_of", "refused"]
 
 log = logging.getLogger(__name__)
 
@@ -248,6 +248,13 @@ def expect(actual: object, expected: object, what: str = "it") -> None:
     """Not `assert`: this must hold under `python -O`, and says what was found without pytest's help."""
     if actual != expected:
         raise AssertionError(f"{what}: found {actual!r}, expected {expected!r}")
+
+
+def expect_of(subject: object, what: str, **attributes: object) -> None:
+    """Fail unless these attributes of `subject` are as expected; the first that differs is named."""
+    for name, expected in attributes.items():
+        actual = getattr(subject, name)
+        expect(dict(actual) if name == "meta" else actual, expected, f"{name} of {what}")
 
 
 async def refused(error: type[Exception], step: Awaitable[object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from workqueue.conformance.case import Case, expect, refused
+from workqueue.conformance.case import Case, expect, expect_of, refused
 from workqueue.conformance.scenario import Need, scenario, scenarios
 from workqueue.errors import InvalidOptionsError
 
@@ -79,7 +79,7 @@ async def a_requeue_with_a_delay_starts_the_attempts_over(case: Case) -> None:
     await (await case.started("a")).requeue()
     await (await case.start("a")).requeue(delay=timedelta(seconds=60))
     state = await case.get("a")
-    expect((state.attempts, state.not_before), (0, case.later(60)), "attempts and not-before")
+    expect_of(state, "the state", attempts=0, not_before=case.later(60))
     case.advance(60)
     expect((await case.start("a")).attempts, 1, "the attempts of the next start")
 
@@ -88,7 +88,7 @@ async def a_requeue_with_a_delay_starts_the_attempts_over(case: Case) -> None:
 async def a_requeue_with_a_backoff_keeps_the_attempts_and_waits(case: Case, priority: int) -> None:
     await (await case.started("a", priority=priority)).requeue(backoff=timedelta(seconds=60))
     state = await case.get("a")
-    expect((state.attempts, state.not_before), (1, case.later(60)), "attempts and not-before")
+    expect_of(state, "the state", attempts=1, not_before=case.later(60))
     case.advance(60)
     expect((await case.start("a")).attempts, 2, "the attempts of the next start")
 
@@ -123,7 +123,7 @@ async def an_event_during_the_attempt_outlives_a_requeue_that_starts_over(case: 
     await case.enqueue("a")
     await owned.requeue(delay=timedelta(hours=1))
     state = await case.get("a")
-    expect((state.attempts, state.not_before), (0, None), "attempts and not-before")
+    expect_of(state, "the state", attempts=0, not_before=None)
 
 
 @scenario()

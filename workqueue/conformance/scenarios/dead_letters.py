@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.conformance.case import Case, expect, refused
+from workqueue.conformance.case import Case, expect, expect_of, refused
 from workqueue.conformance.scenario import Need, scenario, scenarios
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyStatus
@@ -26,9 +26,9 @@ async def a_dead_letter_tells_what_happened(case: Case) -> None:
     case.advance(10)
     await (await case.start("a")).dead_letter("boom")
     letter = await case.dead_letter("a")
-    expect((letter.key, letter.priority, letter.attempts, letter.error), ("a", 7, 1, "boom"), "the dead letter")
-    expect((letter.queued_time, letter.failed_time), (began, case.now), "its times")
-    expect((letter.payload, dict(letter.meta)), (b"p", {"n": "v"}), "its payload and meta")
+    expect_of(letter, "the dead letter", key="a", priority=7, attempts=1, error="boom")
+    expect_of(letter, "the dead letter", queued_time=began, failed_time=case.now)
+    expect_of(letter, "the dead letter", payload=b"p", meta={"n": "v"})
 
 
 @scenario()
@@ -47,8 +47,8 @@ async def the_state_of_a_dead_lettered_key_tells_what_happened(case: Case) -> No
     began = case.now
     await case.failed("a", priority=7)
     state = await case.get("a")
-    expect((state.status, state.attempts, state.priority), (KeyStatus.DEAD_LETTER, 1, 7), "the state")
-    expect((state.error, state.failed_time, state.queued_time), ("boom", case.now, began), "its error and times")
+    expect_of(state, "the state", status=KeyStatus.DEAD_LETTER, attempts=1, priority=7)
+    expect_of(state, "the state", error="boom", failed_time=case.now, queued_time=began)
 
 
 @scenario(Need.CLOCK)
@@ -92,7 +92,7 @@ async def an_enqueue_of_a_dead_lettered_key_is_a_new_budget(case: Case) -> None:
 async def an_enqueue_of_a_dead_lettered_key_does_not_bring_back_its_payload(case: Case) -> None:
     await case.failed("a", payload=b"old", meta={"n": "old"})
     owned = await case.started("a")
-    expect((owned.payload, dict(owned.meta)), (None, {}), "payload and meta")
+    expect_of(owned, "the owned key", payload=None, meta={})
 
 
 @scenario()
@@ -119,7 +119,7 @@ async def dead_lettering_leaves_a_twin_with_a_new_budget(case: Case) -> None:
     await case.enqueue("a", priority=3, payload=b"twin")
     expect(await owned.dead_letter("boom"), True, "dead_letter()")
     state = await case.get("a")
-    expect((state.status, state.attempts, state.payload), (KeyStatus.QUEUED, 0, b"twin"), "the twin")
+    expect_of(state, "the twin", status=KeyStatus.QUEUED, attempts=0, payload=b"twin")
     expect((await case.start("a")).attempts, 1, "the attempts of its start")
 
 

@@ -11,7 +11,8 @@ async def a_dropped_key_is_gone(case: Case) -> None:
     await case.enqueue("a")
     await case.enqueue("b")
     expect(await (await case.listed("a")).drop(), True, "drop()")
-    expect((await case.gone("a"), await case.eligible()), (True, ["b"]), "whether it is gone, and the eligible keys")
+    expect(await case.gone("a"), True, "whether it is gone")
+    expect(await case.eligible(), ["b"], "the eligible keys")
 
 
 @scenario()
@@ -63,7 +64,8 @@ async def dropping_a_dead_letter_leaves_the_queued_key(case: Case) -> None:
     await case.failed("a")
     await case.enqueue("a")
     expect(await (await case.dead_letter("a")).drop(), True, "drop()")
-    expect((await case.eligible(), await case.dead_letters()), (["a"], []), "the eligible keys and the dead letters")
+    expect(await case.eligible(), ["a"], "the eligible keys")
+    expect(await case.dead_letters(), [], "the dead letters")
 
 
 @scenario(Need.CLOCK)

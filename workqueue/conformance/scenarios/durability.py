@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario
 from workqueue.interface import KeyStatus
 from workqueue.throttle import Configuration
@@ -28,7 +28,7 @@ async def keys_in_progress_are_recovered_after_a_restart(case: Case) -> None:
     case.lapse()
     expect([(o.key, o.attempts) for o in (await case.lease(limit=0)).recovered], [("a", 1)], "the recovered orphans")
     owned = await case.start("a")
-    expect((owned.attempts, owned.payload), (2, b"p"), "attempts and payload")
+    expect_of(owned, "the owned key", attempts=2, payload=b"p")
 
 
 @scenario(Need.DURABLE, Need.CLOCK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario
 
 _MINUTE = timedelta(minutes=1)
@@ -17,10 +17,10 @@ async def a_failed_key_says_why_until_it_completes(case: Case) -> None:
     expect((await case.get("a")).last_error, "boom", "the last error while delayed")
     case.advance(60)
     listed = await case.listed("a")
-    expect((listed.last_error, dict(listed.meta)), ("boom", {"m": "1"}), "last error and meta while eligible")
+    expect_of(listed, "the listed key", last_error="boom", meta={"m": "1"})
     again = await case.start("a")
     expect((await case.observed("a")).last_error, "boom", "the last error while in progress")
-    expect((dict(again.meta), again.payload), ({"m": "1"}, b"p"), "meta and payload of the next attempt")
+    expect_of(again, "the next attempt", meta={"m": "1"}, payload=b"p")
     await again.complete()
     await case.enqueue("a")
     expect((await case.get("a")).last_error, "", "the last error after it completed")
@@ -64,7 +64,7 @@ async def the_twin_of_a_key_given_up_has_no_error_of_before(case: Case) -> None:
     await case.enqueue("a")
     await owned.dead_letter("final")
     state = await case.get("a")
-    expect((state.last_error, state.attempts), ("", 0), "last error and attempts of the twin")
+    expect_of(state, "the state", last_error="", attempts=0)
     expect(state.error, "final", "the error of the dead letter beside it")
 
 
@@ -73,7 +73,7 @@ async def a_redriven_key_has_no_error_of_before(case: Case) -> None:
     await (await case.started("a")).requeue(error="boom")
     await (await case.start("a")).dead_letter("final")
     letter = await case.dead_letter("a")
-    expect((letter.error, dict(letter.meta)), ("final", {}), "error and meta of the dead letter")
+    expect_of(letter, "the dead letter", error="final", meta={})
     await letter.requeue()
     expect((await case.get("a")).last_error, "", "the last error")
 
@@ -100,7 +100,7 @@ async def a_key_in_progress_says_since_when_and_until_when(case: Case) -> None:
     expect(renewed is not None and renewed > case.now, True, f"that {renewed} is to come")
     await owned.requeue()
     state = await case.get("a")
-    expect((state.attempt_began, state.lease_expires), (None, None), "both while it is queued")
+    expect_of(state, "the state", attempt_began=None, lease_expires=None)
 
 
 def _about(found: object, expected: object, what: str) -> None:

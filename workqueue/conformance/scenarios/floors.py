@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario, scenarios
 
 # Seconds from now; the existing entry waits for noon, the incoming one comes before or after it.
@@ -51,7 +51,7 @@ async def an_enqueue_follows_the_floor_table(case: Case, row: Row) -> None:
     await case.enqueue("a", not_before=noon, not_before_floor=row.existing_floor)
     await case.enqueue("a", not_before=case.later(row.incoming), not_before_floor=row.incoming_floor)
     state = await case.get("a")
-    expect((state.not_before, state.floor), (result, row.result_floor), "not-before and floor")
+    expect_of(state, "the state", not_before=result, floor=row.result_floor)
 
 
 @scenarios(TABLE, Need.CLOCK)
@@ -61,7 +61,7 @@ async def a_requeue_into_a_twin_follows_the_floor_table(case: Case, row: Row) ->
     await case.enqueue("a", not_before=case.later(NOON), not_before_floor=row.existing_floor)
     await owned.requeue(delay=timedelta(seconds=row.incoming), floor=row.incoming_floor)
     state = await case.get("a")
-    expect((state.not_before, state.floor), (result, row.result_floor), "not-before and floor")
+    expect_of(state, "the state", not_before=result, floor=row.result_floor)
 
 
 @scenarios(RELEASES, Need.CLOCK)
@@ -74,7 +74,7 @@ async def a_release_into_a_twin_follows_the_floor_table(case: Case, row: tuple[b
     await case.enqueue("a", not_before=case.later(NOON), not_before_floor=twin_floor)
     await owned.release()
     state = await case.get("a")
-    expect((state.not_before, state.floor), (not_before, twin_floor), "not-before and floor")
+    expect_of(state, "the state", not_before=not_before, floor=twin_floor)
 
 
 @scenario(Need.CLOCK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from workqueue.conformance.case import MANY, Case, expect, refused
+from workqueue.conformance.case import MANY, Case, expect, expect_of, refused
 from workqueue.conformance.scenario import Need, scenario, scenarios
 from workqueue.errors import StartLostError
 from workqueue.interface import KeyStatus, ObservedInProgressKey, OwnedInProgressKey, QueuedKey
@@ -30,9 +30,9 @@ async def a_listed_key_tells_how_it_is_queued(case: Case) -> None:
     queued_time = case.now
     await case.enqueue("a", priority=7, payload=b"p", meta={"n": "v"})
     queued = await case.listed("a")
-    expect((queued.key, queued.priority, queued.attempts), ("a", 7, 0), "key, priority and attempts")
-    expect((queued.queued_time, queued.not_before, queued.floor), (queued_time, None, False), "the times")
-    expect((queued.payload, dict(queued.meta)), (b"p", {"n": "v"}), "payload and meta")
+    expect_of(queued, "the queued key", key="a", priority=7, attempts=0)
+    expect_of(queued, "the queued key", queued_time=queued_time, not_before=None, floor=False)
+    expect_of(queued, "the queued key", payload=b"p", meta={"n": "v"})
 
 
 @scenario(Need.CLOCK)
@@ -41,8 +41,8 @@ async def an_owned_key_tells_how_it_was_queued(case: Case) -> None:
     await case.enqueue("a", priority=7, payload=b"p", meta={"n": "v"})
     case.advance(5)
     owned = await case.start("a")
-    expect((owned.key, owned.priority, owned.attempts), ("a", 7, 1), "key, priority and attempts")
-    expect((owned.queued_time, owned.first_queued_time), (queued_time, queued_time), "the times")
+    expect_of(owned, "the owned key", key="a", priority=7, attempts=1)
+    expect_of(owned, "the owned key", queued_time=queued_time, first_queued_time=queued_time)
 
 
 @scenario(Need.CLOCK)
@@ -50,17 +50,17 @@ async def a_key_in_progress_tells_who_has_it(case: Case) -> None:
     await case.enqueue("a", priority=7)
     await case.start("a", await case.peer("team-a"))
     observed = await case.observed("a")
-    expect((observed.owner, observed.orphaned), ("team-a", False), "owner and orphaned")
-    expect((observed.priority, observed.attempts), (7, 1), "priority and attempts")
+    expect_of(observed, "the observed key", owner="team-a", orphaned=False)
+    expect_of(observed, "the observed key", priority=7, attempts=1)
     state = await case.get("a")
-    expect((state.status, state.owner, state.priority), (KeyStatus.IN_PROGRESS, "team-a", 7), "the state")
+    expect_of(state, "the state", status=KeyStatus.IN_PROGRESS, owner="team-a", priority=7)
 
 
 @scenario()
 async def a_listed_key_can_be_started(case: Case) -> None:
     await case.enqueue("a", payload=b"p")
     owned = await (await case.listed("a")).start()
-    expect((owned.key, owned.attempts, owned.payload), ("a", 1, b"p"), "key, attempts and payload")
+    expect_of(owned, "the owned key", key="a", attempts=1, payload=b"p")
     expect(await owned.complete(), True, "complete()")
 
 
@@ -108,7 +108,8 @@ async def a_key_can_be_taken_from_an_owner_known_to_be_gone(case: Case, take: Ta
     owned = await case.started("a")
     expect(await take(await case.observed("a", await case.peer())), True, "the observer's verb")
     before = await case.everything()
-    expect((await owned.complete(), owned.lost.is_set()), (False, True), "the former owner's complete(), and lost")
+    expect(await owned.complete(), False, "the former owner's complete()")
+    expect(owned.lost.is_set(), True, "lost")
     expect(await case.everything(), before, "everything")
 
 
@@ -118,7 +119,8 @@ async def a_key_whose_lease_was_renewed_since_it_was_observed_is_left_alone(case
     observed = await case.observed("a", await case.peer())
     case.clock.advance(case.target.lease)
     expect(await take(observed), False, "the observer's verb")
-    expect((owned.lost.is_set(), await owned.complete()), (False, True), "lost, and the owner's complete()")
+    expect(owned.lost.is_set(), False, "lost")
+    expect(await owned.complete(), True, "the owner's complete()")
 
 
 @scenarios(TAKES, Need.CLOCK)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario, scenarios
 from workqueue.interface import KeyStatus, OwnedInProgressKey
 from workqueue.optional import Leased, LeaseRequest
@@ -81,6 +81,8 @@ async def an_owner_that_was_frozen_too_long_is_told_and_changes_nothing(case: Ca
 _CANCELLED_AFTER = (0, 1, 2, 4, 8, 16, 64)
 """Turns of the event loop. How far a lease step is by then depends on the store: at one of them it is half-way."""
 
+_LOOKS = 1000
+
 
 @scenario(Need.CLOCK)
 async def a_lease_step_that_is_cancelled_hands_back_what_it_started(case: Case) -> None:
@@ -108,11 +110,13 @@ async def a_start_that_is_cancelled_hands_its_key_back(case: Case) -> None:
 
 async def _attempts_of_all(case: Case, keys: int) -> set[int]:
     """Start all `keys`; those of a cancelled call come back behind its back, and no event says when."""
-    started = (await case.lease()).started
-    while len(started) < keys:
+    started: list[OwnedInProgressKey] = []
+    for _ in range(_LOOKS):
+        started += (await case.lease()).started
+        if len(started) >= keys:
+            return {owned.attempts for owned in started}
         await asyncio.sleep(0.001)
-        started = [*started, *(await case.lease()).started]
-    return {owned.attempts for owned in started}
+    raise AssertionError(f"{keys - len(started)} of {keys} keys were not handed back")
 
 
 async def _cancelled(step: asyncio.Future[Leased]) -> None:
@@ -130,7 +134,7 @@ async def the_key_of_a_frozen_owner_is_anothers_within_one_lease_and_one_round(c
     peer = await case.peer()
     expect([orphan.key for orphan in (await case.lease(peer, limit=0)).recovered], ["a"], "the recovered orphans")
     again = await case.start("a", peer)
-    expect((again.attempts, again.payload), (2, b"kept"), "attempts and payload")
+    expect_of(again, "the next attempt", attempts=2, payload=b"kept")
 
 
 @scenario(Need.CLOCK)
@@ -150,7 +154,7 @@ async def a_lease_is_renewed_for_as_long_as_the_attempt_takes(case: Case) -> Non
     for _ in range(20):
         case.clock.advance(case.target.lease / 2)
         leased = await case.lease(peer)
-        expect((leased.started, leased.recovered), ([], []), "what another dispatcher got")
+        expect_of(leased, "the lease step", started=[], recovered=[])
     expect((await case.observed("a")).orphaned, False, "orphaned")
     expect(await owned.complete(), True, "complete()")
 
@@ -171,7 +175,8 @@ async def an_owner_whose_key_was_taken_is_told_by_its_next_renewal(case: Case) -
     expect(await (await case.observed("a", peer)).requeue(), True, "the observer's requeue()")
     current = await case.start("a", peer)
     case.clock.advance(case.target.lease / 2)
-    expect((owned.lost.is_set(), current.lost.is_set()), (True, False), "the former and the present owner's lost")
+    expect(owned.lost.is_set(), True, "the former owner's lost")
+    expect(current.lost.is_set(), False, "the present owner's lost")
 
 
 @scenario(Need.CLOCK)

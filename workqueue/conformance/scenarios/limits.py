@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario, scenarios
 
 
@@ -24,7 +24,7 @@ async def a_lease_step_starts_no_more_than_its_limit(case: Case) -> None:
 @scenario()
 async def a_lease_step_on_an_empty_queue_starts_nothing(case: Case) -> None:
     leased = await case.lease()
-    expect((leased.started, leased.recovered), ([], []), "what it did")
+    expect_of(leased, "the lease step", started=[], recovered=[])
 
 
 @scenario()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario
 
 _HOUR = timedelta(hours=1)
@@ -57,7 +57,7 @@ async def a_not_before_is_an_instant_in_any_time_zone(case: Case) -> None:
 async def the_not_before_of_a_waiting_key_can_be_seen(case: Case) -> None:
     await case.enqueue("a", not_before=case.later(60), not_before_floor=True)
     state = await case.get("a")
-    expect((state.not_before, state.floor), (case.later(60), True), "not-before and floor")
+    expect_of(state, "the state", not_before=case.later(60), floor=True)
 
 
 @scenario(Need.CLOCK)
@@ -66,10 +66,10 @@ async def a_start_clears_not_before_and_floor(case: Case) -> None:
     case.advance(60)
     owned = await case.start("a")
     state = await case.get("a")
-    expect((state.not_before, state.floor), (None, False), "not-before and floor while in progress")
+    expect_of(state, "the state", not_before=None, floor=False)
     await owned.requeue()
     state = await case.get("a")
-    expect((state.not_before, state.floor), (None, False), "not-before and floor after a requeue")
+    expect_of(state, "the state", not_before=None, floor=False)
 
 
 @scenario(Need.CLOCK)

@@ -7,7 +7,7 @@ import contextlib
 from datetime import timedelta
 
 from workqueue.backoff import Backoff
-from workqueue.conformance.case import MANY, Case, expect
+from workqueue.conformance.case import MANY, Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario, scenarios
 from workqueue.interface import KeyStatus
 from workqueue.optional import LeaseRequest
@@ -25,8 +25,8 @@ async def an_orphan_is_queued_again_at_once_after_its_first_attempt(case: Case) 
     recovered = (await case.lease(limit=0)).recovered
     expect([(o.key, o.attempts, o.dead_lettered) for o in recovered], [("a", 1, False)], "the recovered orphans")
     state = await case.get("a")
-    expect((state.status, state.attempts, state.priority), (KeyStatus.QUEUED, 1, 5), "status, attempts and priority")
-    expect((state.payload, state.not_before), (b"p", None), "payload and not-before")
+    expect_of(state, "the state", status=KeyStatus.QUEUED, attempts=1, priority=5)
+    expect_of(state, "the state", payload=b"p", not_before=None)
     expect(await case.eligible(), ["a"], "the eligible keys")
 
 
@@ -45,7 +45,7 @@ async def an_orphan_waits_for_a_backoff_after_a_later_attempt(case: Case) -> Non
     await _orphan_of_a_second_attempt(case)
     await case.lease()
     state = await case.get("a")
-    expect((state.status, state.attempts), (KeyStatus.QUEUED, 2), "status and attempts")
+    expect_of(state, "the state", status=KeyStatus.QUEUED, attempts=2)
     wait = (state.not_before or case.now) - case.now
     expect(timedelta(seconds=59) <= wait < timedelta(seconds=91), True, f"a wait of {wait} is between 60 and 90 s")
 
@@ -97,8 +97,8 @@ async def an_orphan_at_max_retry_is_dead_lettered(case: Case) -> None:
     recovered = (await case.lease(max_retry=1)).recovered
     expect([(o.key, o.attempts, o.dead_lettered) for o in recovered], [("a", 1, True)], "the recovered orphans")
     letter = await case.dead_letter("a")
-    expect((letter.attempts, letter.payload), (1, b"p"), "attempts and payload of the dead letter")
-    expect((letter.error, letter.failed_time), (recovered[0].error, case.now), "error and time of the dead letter")
+    expect_of(letter, "the dead letter", attempts=1, payload=b"p")
+    expect_of(letter, "the dead letter", error=recovered[0].error, failed_time=case.now)
     expect(bool(letter.error), True, "that there is an error text")
     expect(await case.eligible(), [], "the eligible keys")
 
@@ -132,7 +132,7 @@ async def an_orphan_is_merged_with_its_twin(case: Case) -> None:
     case.lapse()
     await case.lease(limit=0)
     state = await case.get("a")
-    expect((state.attempts, state.priority, state.payload), (1, 9, b"new"), "attempts, priority and payload")
+    expect_of(state, "the state", attempts=1, priority=9, payload=b"new")
     expect(state.not_before, None, "not-before")
     expect(await case.eligible(), ["a"], "the eligible keys")
 
@@ -146,7 +146,7 @@ async def a_recovered_orphan_does_not_undercut_its_twins_floor(case: Case) -> No
     case.lapse()
     await case.lease()
     state = await case.get("a")
-    expect((state.not_before, state.floor), (floor, True), "not-before and floor")
+    expect_of(state, "the state", not_before=floor, floor=True)
 
 
 @scenario(Need.CLOCK)
@@ -168,7 +168,7 @@ async def a_lease_step_tells_whose_orphans_it_recovered(case: Case) -> None:
     (await case.start("a", await case.peer("lost-pool"))).abandon()
     case.lapse()
     (orphan,) = (await case.lease()).recovered
-    expect((orphan.owner, orphan.priority), ("lost-pool", 4), "owner and priority")
+    expect_of(orphan, "the orphan", owner="lost-pool", priority=4)
     expect(orphan.first_queued_time, began, "the first queued time")
 
 
@@ -228,7 +228,7 @@ async def an_observed_orphan_can_be_queued_again_by_hand(case: Case) -> None:
     await case.orphan("a")
     expect(await (await case.observed("a")).requeue(backoff=timedelta(seconds=60)), True, "requeue()")
     state = await case.get("a")
-    expect((state.attempts, state.not_before), (1, case.later(60)), "attempts and not-before")
+    expect_of(state, "the state", attempts=1, not_before=case.later(60))
 
 
 @scenario(Need.CLOCK)
@@ -236,7 +236,7 @@ async def an_observed_orphan_can_be_queued_again_by_hand_at_once_whatever_its_pr
     await case.orphan("a", priority=5)
     expect(await (await case.observed("a")).requeue(backoff=timedelta(0)), True, "requeue()")
     state = await case.get("a")
-    expect((state.attempts, state.not_before), (1, None), "attempts and not-before")
+    expect_of(state, "the state", attempts=1, not_before=None)
 
 
 @scenario(Need.CLOCK)
@@ -244,7 +244,7 @@ async def an_observed_orphan_can_be_dead_lettered_by_hand(case: Case) -> None:
     await case.orphan("a", payload=b"p")
     expect(await (await case.observed("a")).dead_letter("by hand"), True, "dead_letter()")
     letter = await case.dead_letter("a")
-    expect((letter.error, letter.attempts, letter.payload), ("by hand", 1, b"p"), "the dead letter")
+    expect_of(letter, "the dead letter", error="by hand", attempts=1, payload=b"p")
 
 
 async def _orphan_of_a_second_attempt(case: Case) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
-from workqueue.conformance.case import Case, expect, refused
+from workqueue.conformance.case import Case, expect, expect_of, refused
 from workqueue.conformance.scenario import scenario, scenarios
 from workqueue.errors import PayloadTooLargeError
 from workqueue.interface import OwnedInProgressKey
@@ -53,7 +53,7 @@ async def meta_comes_back_as_it_was(case: Case, meta: Mapping[str, str]) -> None
 @scenario()
 async def a_key_without_payload_and_meta_has_none(case: Case) -> None:
     owned = await case.started("a")
-    expect((owned.payload, dict(owned.meta)), (None, {}), "payload and meta")
+    expect_of(owned, "the owned key", payload=None, meta={})
 
 
 @scenario()
@@ -103,7 +103,7 @@ async def a_key_that_returns_keeps_its_payload_and_meta(case: Case, settle: Sett
     owned = await case.started("a", payload=b"kept", meta={"kept": "1"})
     await settle(owned)
     state = await case.get("a")
-    expect((state.payload, dict(state.meta)), (b"kept", {"kept": "1"}), "payload and meta")
+    expect_of(state, "the state", payload=b"kept", meta={"kept": "1"})
 
 
 @scenarios(RETURNS)
@@ -112,7 +112,7 @@ async def a_key_that_returns_is_older_than_its_twin(case: Case, settle: Settle) 
     await case.enqueue("a", payload=b"new", meta={"changed": "2"})
     await settle(owned)
     state = await case.get("a")
-    expect((state.payload, dict(state.meta)), (b"new", {"kept": "1", "changed": "2"}), "payload and meta")
+    expect_of(state, "the state", payload=b"new", meta={"kept": "1", "changed": "2"})
 
 
 @scenarios(RETURNS)
@@ -121,7 +121,7 @@ async def a_key_that_returns_fills_in_what_its_twin_lacks(case: Case, settle: Se
     await case.enqueue("a")
     await settle(owned)
     state = await case.get("a")
-    expect((state.payload, dict(state.meta)), (b"old", {"kept": "1"}), "payload and meta")
+    expect_of(state, "the state", payload=b"old", meta={"kept": "1"})
 
 
 @scenario()
@@ -129,7 +129,8 @@ async def a_twin_has_its_own_payload_and_the_attempt_keeps_its_own(case: Case) -
     owned = await case.started("a", payload=b"running", meta={"a": "1"})
     await case.enqueue("a", payload=b"twin")
     state = await case.get("a")
-    expect((owned.payload, state.payload), (b"running", b"running"), "the payload in progress")
+    expect(owned.payload, b"running", "the payload in progress")
+    expect(state.payload, b"running", "the payload in its state")
     await owned.complete()
     again = await case.start("a")
-    expect((again.payload, dict(again.meta)), (b"twin", {}), "payload and meta of the next attempt")
+    expect_of(again, "the next attempt", payload=b"twin", meta={})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario
 from workqueue.interface import KeyStatus
 
@@ -14,11 +14,11 @@ async def a_redriven_key_is_queued_as_new(case: Case) -> None:
     expect(await (await case.dead_letter("a")).requeue(), True, "requeue()")
     expect(await case.dead_letters(), [], "the dead letters")
     state = await case.get("a")
-    expect((state.status, state.attempts, state.priority), (KeyStatus.QUEUED, 0, 7), "the state")
-    expect((state.payload, dict(state.meta)), (b"p", {"n": "v"}), "payload and meta")
-    expect((state.queued_time, state.not_before), (case.now, None), "the times")
+    expect_of(state, "the state", status=KeyStatus.QUEUED, attempts=0, priority=7)
+    expect_of(state, "the state", payload=b"p", meta={"n": "v"})
+    expect_of(state, "the state", queued_time=case.now, not_before=None)
     owned = await case.start("a")
-    expect((owned.attempts, owned.first_queued_time), (1, case.now), "attempts and first queued time")
+    expect_of(owned, "the owned key", attempts=1, first_queued_time=case.now)
 
 
 @scenario(Need.CLOCK)
@@ -40,9 +40,10 @@ async def a_redrive_of_a_queued_key_merges(case: Case) -> None:
     case.advance(1)
     expect(await (await case.dead_letter("a")).requeue(), True, "requeue()")
     state = await case.get("a")
-    expect((state.priority, state.attempts, state.queued_time), (7, 0, queued_time), "priority, attempts, queued time")
-    expect((state.payload, dict(state.meta)), (b"queued", {"old": "1", "both": "2"}), "payload and meta")
-    expect((await case.eligible(), await case.dead_letters()), (["a"], []), "the eligible keys and the dead letters")
+    expect_of(state, "the state", priority=7, attempts=0, queued_time=queued_time)
+    expect_of(state, "the state", payload=b"queued", meta={"old": "1", "both": "2"})
+    expect(await case.eligible(), ["a"], "the eligible keys")
+    expect(await case.dead_letters(), [], "the dead letters")
 
 
 @scenario(Need.CLOCK)
@@ -68,7 +69,7 @@ async def a_redrive_does_not_undercut_a_floor(case: Case) -> None:
     await case.enqueue("a", not_before=case.later(600), not_before_floor=True)
     expect(await (await case.dead_letter("a")).requeue(), True, "requeue()")
     state = await case.get("a")
-    expect((state.not_before, state.floor), (case.later(600), True), "not-before and floor")
+    expect_of(state, "the state", not_before=case.later(600), floor=True)
 
 
 @scenario()
@@ -121,4 +122,4 @@ async def a_redriven_key_that_fails_again_is_a_dead_letter_again(case: Case) -> 
     await (await case.dead_letter("a")).requeue()
     await (await case.start("a")).dead_letter("second")
     letter = await case.dead_letter("a")
-    expect((letter.error, letter.attempts), ("second", 1), "error and attempts")
+    expect_of(letter, "the dead letter", error="second", attempts=1)

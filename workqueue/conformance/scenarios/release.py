@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario
 
 
@@ -43,7 +43,7 @@ async def a_release_does_not_restore_a_not_before_that_had_passed(case: Case) ->
     case.advance(60)
     await (await case.start("a")).release()
     state = await case.get("a")
-    expect((state.not_before, state.floor), (None, False), "not-before and floor")
+    expect_of(state, "the state", not_before=None, floor=False)
     case.clock.jump_wall(case.later(-120) - case.now)
     await case.start("a")
 

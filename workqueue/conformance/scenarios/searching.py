@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, expect_of
 from workqueue.conformance.scenario import Need, scenario
 from workqueue.optional import Found
 
@@ -24,7 +24,7 @@ async def a_key_is_found_in_every_place_where_it_is(case: Case) -> None:
     expect(found.in_progress and found.in_progress.attempts, 1, "the attempts in progress")
     expect(found.dead_letter and found.dead_letter.error, "boom", "the error of the dead letter")
     found = await case.queue.find("b")
-    expect((found.in_progress, found.dead_letter), (None, None), "what else was found of a queued key")
+    expect_of(found, "what was found", in_progress=None, dead_letter=None)
 
 
 @scenario()
@@ -36,7 +36,8 @@ async def a_found_key_can_be_acted_on(case: Case) -> None:
     for handle in (found.queued, found.dead_letter):
         expect(handle is not None and await handle.drop(), True, "drop()")
     expect(found.in_progress is not None and await found.in_progress.requeue(), True, "requeue()")
-    expect((await case.eligible(), await case.dead_letters()), (["a"], []), "the eligible keys and the dead letters")
+    expect(await case.eligible(), ["a"], "the eligible keys")
+    expect(await case.dead_letters(), [], "the dead letters")
 
 
 @scenario(Need.SEARCH, Need.CLOCK)
