@@ -17,7 +17,7 @@ class Health:
 
     Args:
         setup: its clock judges how old a sign of life is. A loop that lives shows one each `poll_period` at the least,
-            and may miss two. Its renewer has to tick, and its target may be down.
+            and may miss two. Its renewer has to tick, its target may be down, and its queue may have a remark.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -26,6 +26,7 @@ class Health:
         self._patience_us = _PERIODS * duration_us(setup.settings.poll_period)
         self._renewer = setup.renewer
         self._outage = setup.outage
+        self._of_the_store = setup.queue.equipment.remark
         self._iterated_us: int | None = None
         self._died_of = ""
         self._store_trouble = ""
@@ -63,9 +64,11 @@ class Health:
 
     def remark(self) -> str:
         """What who is ready should be known for; empty = nothing. It names no address: anybody may ask."""
-        if not self._outage.is_on():
-            return ""
-        return f"the target has been down for {self._outage.seconds(self._clock.steady_us()):.0f} s: starts are held"
+        remarks = [self._of_the_store()]
+        if self._outage.is_on():
+            seconds = self._outage.seconds(self._clock.steady_us())
+            remarks.append(f"the target has been down for {seconds:.0f} s: starts are held")
+        return "; ".join(remark for remark in remarks if remark)
 
     def why_unready(self) -> str:
         """Why nothing should be sent here; empty = ready."""

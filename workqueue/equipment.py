@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Equipment", "EquippedQueue"]
 
 
+def _nothing() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Equipment:
     """What a queue lends to those who serve it, beside its verbs. A backend names what it has; the rest has a default.
@@ -29,6 +34,8 @@ class Equipment:
         wakes: whether `wait` learns of what other processes stored. False: a dispatcher must poll for it.
         max_payload: the largest payload that it takes, in bytes.
         home: where it is open. None: nobody but the queue itself knows.
+        remark: what an operator should know of a store that works, such as that it was emptied; '' = nothing. A probe
+            says it to any stranger: it names no address.
     """
 
     name: str = "default"
@@ -38,6 +45,7 @@ class Equipment:
     wakes: bool = True
     max_payload: int = MAX_PAYLOAD_BYTES
     home: Home | None = None
+    remark: Callable[[], str] = _nothing
 
     @classmethod
     def of(cls, queue: object) -> Equipment:

@@ -122,11 +122,13 @@ class Renewed:
         kept: still held, and renewed.
         lost: another owner's by now, or nobody's.
         trouble: why nothing is known of the others; they are asked for again until their deadlines.
+        why_lost: what became of the lost ones, if the store knows.
     """
 
     kept: Collection[Lease]
     lost: Collection[Lease] = ()
     trouble: str = ""
+    why_lost: str = ""
 
     @classmethod
     def of(cls, leases: Sequence[Lease], kept: Collection[Lease]) -> Renewed:
@@ -142,6 +144,9 @@ Renew = Callable[[Sequence[Lease], float], Renewed]
 
 Raises StoreUnavailableError when the store said nothing of any of them: they are asked for again until the deadline.
 """
+
+
+_NOT_THERE = "the store has it no more: another owner took the key, or it was removed"
 
 
 class LeaseRenewer:
@@ -193,6 +198,11 @@ class LeaseRenewer:
         if self._loop is not None and self._loop.is_closed():  # and this is another one
             self._let_go("the event loop that won it was closed")
         return True
+
+    @property
+    def held(self) -> int:
+        """How many leases are kept alive."""
+        return len(self._held)
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing `lease`: it was settled, or is left to lapse."""
@@ -264,7 +274,7 @@ class LeaseRenewer:
             lease.deadline_us = sent_us + self._margin_us
         for lease in renewed.lost:
             if lease.token in self._held:  # not settled while the renewal was under way
-                self._lose(lease, "the store has it no more: another owner took the key, or it was removed")
+                self._lose(lease, renewed.why_lost or _NOT_THERE)
         unknown = len(batch) - len(renewed.kept) - len(renewed.lost)
         if unknown:  # asked again at the next tick, until the deadline
             log.warning("lease renewal of %d keys failed, trying again: %s", unknown, renewed.trouble)

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher import DispatcherSettings
+from dispatcher.health import Health
+from dispatcher.setup import Setup
 from tests.fakes.redis_server import RedisServer, shared_server
 from tests.fakes.tcp_proxy import TcpProxy
-from tests.support.dispatching import settle_down
+from tests.support.dispatching import nothing, settle_down
 from tests.support.redis import eligible, fresh_name, lease, lease_one, opened
 from tests.support.tls import Authority
 from workqueue import Configuration, Options, StoreUnavailableError
@@ -235,6 +238,40 @@ async def test_a_redis_that_was_emptied_is_said_to_be_so_once(
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"Redis at {server.address} was emptied, or its database was replaced: every key ")
     assert "the 1 in progress here among them" in line
+
+
+async def test_the_owner_of_a_key_learns_that_its_store_was_emptied_and_not_that_another_has_the_key(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    async with opened(server.url(), clock) as queue:
+        await queue.queue("a")
+        (owned,) = (await lease(queue)).started
+        server.ask("FLUSHALL")
+        clock.advance(queue.lease_times.duration)  # its first renewal
+
+    assert owned.lost.is_set()
+    assert "lease of key 'a' lost: the store was emptied or replaced" in caplog.messages
+    assert "was emptied" in caplog.messages[0], "an operator reads first what happened"
+
+
+async def test_a_redis_that_was_emptied_while_nothing_ran_is_noticed_by_whoever_counts_and_told_to_probes(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    async with opened(server.url(), clock) as queue:
+        health = Health(Setup.of(queue, nothing, DispatcherSettings()))
+        await queue.queue("a")
+        server.ask("FLUSHALL")
+        before = health.remark()
+        await queue.counts()
+        clock.advance(timedelta(seconds=7))
+        noticed = health.remark()
+        clock.advance(timedelta(hours=1))
+
+        assert (before, health.remark()) == ("", "")
+        assert noticed == "the store was emptied or replaced 7 s ago: every key that it had is gone"
+        assert [record.levelname for record in caplog.records] == ["CRITICAL"]
 
 
 async def test_an_outage_has_one_line_at_its_begin_and_one_at_its_end(

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Self
 
 from workqueue.backends.redis.address import Locator, RedisSettings
+from workqueue.backends.redis.birth import Birth
 from workqueue.backends.redis.calls import ignore, portions
 from workqueue.backends.redis.leasing import Leasing
 from workqueue.backends.redis.listing import Listing
@@ -85,13 +86,20 @@ class RedisQueue:
         locator = Locator(settings)
         self._turns = Turns(settings, locator, clock, self._count_enqueues)
         self._home = self._turns.home
-        self._listing = Listing(self, self._turns)
+        self._birth = Birth(self.clock, lambda: self._turns.address, lambda: self.renewer.held)
+        self._listing = Listing(self, self._turns, self._birth)
         self._wakeups = Wakeups(settings, self._turns.incarnation)
-        self._renewal = Renewal(settings, locator, clock, lease.duration_us)
+        self._renewal = Renewal(settings, locator, clock, lease.duration_us, self._birth)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
         self._leasing = Leasing(self, self._turns, self.renewer, self.metrics, self.clock, self._waiter)
         self.equipment = Equipment(
-            name, self.clock, self.renewer, self.metrics, max_payload=max_payload, home=self._home
+            name,
+            self.clock,
+            self.renewer,
+            self.metrics,
+            max_payload=max_payload,
+            home=self._home,
+            remark=self._birth.remark,
         )
 
     async def __aenter__(self) -> Self:
@@ -223,8 +231,9 @@ class RedisQueue:
 
     async def configuration(self) -> Configuration:
         """The stored settings."""
-        stored: bytes = await self._turns.call("configure", "read")
-        concurrency, paused, rate = (stored or b";;").split(b";")
+        stored, born = await self._turns.call("configure", "read")
+        self._birth.look(born)
+        concurrency, paused, rate = stored.split(b";")
         return Configuration(int(concurrency) if concurrency else None, paused == b"1", float(rate) if rate else None)
 
     # the verbs of handles (see `HandleStore`)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from workqueue.backends.redis.aside import Aside
+from workqueue.backends.redis.birth import Birth
 from workqueue.backends.redis.leasing import began_us
 from workqueue.backends.redis.records import (
     UNREADABLE,
@@ -31,11 +32,12 @@ _PAGE = 200  # payloads included, a page stays below what a client and a server 
 
 
 class Listing:
-    """The views of one queue. `store` is what the listed handles' verbs go to."""
+    """The views of one queue. `store` is what the listed handles' verbs go to; `birth` notices that it was emptied."""
 
-    def __init__(self, store: HandleStore, turns: Turns) -> None:
+    def __init__(self, store: HandleStore, turns: Turns, birth: Birth) -> None:
         self._store = store
         self._turns = turns
+        self._birth = birth
         self._aside = Aside(turns)
 
     async def snapshot(self, limit: int) -> Snapshot:
@@ -179,7 +181,9 @@ class Listing:
         (
             *(queued, not_before, twins, in_progress, dead, oldest_us, attempts, owners),
             unreadable,
+            born,
         ) = await self._turns.call("counts")
+        self._birth.look(born)
         return Counts(
             queued,
             not_before,

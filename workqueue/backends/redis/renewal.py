@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from redis.exceptions import ResponseError
 
 from workqueue.backends.redis.address import Address, Locator, RedisSettings
+from workqueue.backends.redis.birth import Birth
 from workqueue.backends.redis.blocking import BlockingConnection
 from workqueue.backends.redis.errors import CONNECTION_ERRORS, asks_for_script, typed_error
 from workqueue.backends.redis.records import key_bytes
@@ -33,9 +34,12 @@ class Renewal:
         locator: where the master is.
         clock: if given, goes by its time instead of the server's.
         lease_us: how long a renewed lease lasts.
+        birth: notices that the queue was emptied.
     """
 
-    def __init__(self, settings: RedisSettings, locator: Locator, clock: Clock | None, lease_us: int) -> None:
+    def __init__(
+        self, settings: RedisSettings, locator: Locator, clock: Clock | None, lease_us: int, birth: Birth
+    ) -> None:
         self._settings = settings
         self._locator = locator
         self._clock = clock
@@ -43,7 +47,7 @@ class Renewal:
         self._connection: BlockingConnection | None = None
         self._address = Address("", 0)
         self._script = script("renew")
-        self._born: bytes | None = None
+        self._birth = birth
 
     def renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         """Renew these leases; answers within `timeout` seconds (see `lease.Renew`)."""
@@ -55,22 +59,14 @@ class Renewal:
             try:
                 answer, _, born = self._ask(batch, until).partition(b" ")
             except StoreUnavailableError as error:
-                return Renewed(kept, lost, str(error))
+                return Renewed(kept, lost, str(error), self._why_lost())
             for lease, is_held in zip(batch, answer, strict=True):
                 (kept if is_held == ord("1") else lost).append(lease)
-            self._look_whether_it_is_the_same(born, len(leases))
-        return Renewed(kept, lost)
+            self._birth.look(born)
+        return Renewed(kept, lost, why_lost=self._why_lost())
 
-    def _look_whether_it_is_the_same(self, born: bytes, leases: int) -> None:
-        """Log, once, that all keys are gone. Else it would look as if other owners had taken those in progress."""
-        before, self._born = self._born, born
-        if before is not None and born != before:
-            log.critical(
-                "Redis at %s was emptied, or its database was replaced: every key that this queue had there is gone, "
-                "the %d in progress here among them; enqueue again what must not be missed",
-                self._address,
-                leases,
-            )
+    def _why_lost(self) -> str:
+        return "the store was emptied or replaced" if self._birth.emptied_within(self._lease_us) else ""
 
     def close(self) -> None:
         """Close the connection."""

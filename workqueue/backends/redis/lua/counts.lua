@@ -1,6 +1,6 @@
 -- uses prelude records
 -- The gauges. Returns: eligible, not yet, twins, in progress, dead-lettered, microseconds that the longest-waiting
--- eligible key could have been started, attempts, owners with how many keys each, unreadable.
+-- eligible key could have been started, attempts, owners with how many keys each, unreadable, when the queue was made.
 -- Atomic: they add up. Costs O(log n + priorities, at most 128 of them + owners + different attempts).
 
 local LANES_LOOKED_AT, KEYS_LOOKED_AT = 64, 32
@@ -34,5 +34,5 @@ local due = call('ZCOUNT', DELAYED, '-inf', wall)
 return {
   ready + due, call('ZCARD', DELAYED) - due, tonumber(call('HGET', META, 'twins') or 0), call('ZCARD', LEASES),
   call('HLEN', DEAD), oldest(), call('HKEYS', ATTEMPTS), call('HGETALL', OWNERS),
-  call('HLEN', UNREADABLE),
+  call('HLEN', UNREADABLE), stored[4] or '',
 }
