@@ -98,6 +98,11 @@ class LeaseTimes:
     def duration_us(self) -> int:
         return duration_us(self.duration)
 
+    @property
+    def good_for_us(self) -> int:
+        """How long an owner relies on a lease, counted from when the request that won or renewed it was sent."""
+        return self.duration_us - self.duration_us // 10
+
 
 DEFAULT_LEASE = LeaseTimes()
 
@@ -163,7 +168,7 @@ class LeaseRenewer:
         self.times = times
         self._clock = clock
         self._held: dict[str, Lease] = {}
-        self._margin_us = times.duration_us - times.duration_us // 10
+        self._margin_us = times.good_for_us
         self._every_us = duration_us(times.renew_every)
         self._due_us = 0
         self._stop: Callable[[], None] | None = None

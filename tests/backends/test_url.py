@@ -91,3 +91,28 @@ def test_a_url_makes_the_queue_it_describes() -> None:
     assert isinstance(queue, MemoryQueue)
     assert (queue.name, queue.owner, queue.max_payload) == ("builds", "blue", 1024)
     assert queue.lease_times.duration == timedelta(seconds=30)
+
+
+TIMEOUTS = {
+    "sqlite:///a.db": "busy_timeout",
+    "redis://h/0": "timeout",
+    "redis+sentinel://h/m/0": "timeout",
+    "redis+cluster://h": "timeout",
+    "gs://bucket": "timeout",
+}
+
+
+@pytest.mark.parametrize(("place", "setting"), TIMEOUTS.items())
+def test_a_store_may_not_take_longer_to_answer_than_a_lease_is_good_for(place: str, setting: str) -> None:
+    with pytest.raises(InvalidSettingError, match=f"^{setting}=10s .* 9s with lease=10s$"):
+        open_queue(f"{place}?lease=10s&{setting}=10s")
+    open_queue(f"{place}?lease=10s&{setting}=9s")
+
+
+@pytest.mark.parametrize(("place", "setting"), TIMEOUTS.items())
+def test_the_default_of_a_stores_timeout_follows_a_short_lease(place: str, setting: str) -> None:
+    url = QueueURL.parse(f"{place}?lease=2s")
+    lease = url.lease_times()
+
+    assert url.timeout(setting, timedelta(seconds=10), lease) == timedelta(seconds=1.8)
+    open_queue(f"{place}?lease=2s")

@@ -129,6 +129,22 @@ class QueueURL:
         every = self.take("renew", duration, default.renew_every if lasts == default.duration else lasts / 3)
         return LeaseTimes(lasts, every)
 
+    def timeout(self, name: str, default: timedelta, lease: LeaseTimes) -> timedelta:
+        """A setting for how long a call of the store may take, by default `default` or what `lease` allows.
+
+        Raises:
+            InvalidSettingError: it is more than that: a start could be answered when its lease is no good any more, so
+                that its key would be lost, and run again, each time the store is slow.
+        """
+        most = timedelta(microseconds=lease.good_for_us)
+        wanted = self.take(name, duration, min(default, most))
+        if wanted > most:
+            raise InvalidSettingError(
+                f"{name}={wanted.total_seconds():g}s in the queue URL: it takes at most nine tenths of the lease, "
+                f"{most.total_seconds():g}s with lease={lease.duration.total_seconds():g}s"
+            )
+        return wanted
+
     def max_payload(self) -> int:
         """`max_payload`: the largest payload accepted, such as `64KiB`."""
         return self.take("max_payload", size, MAX_PAYLOAD_BYTES)

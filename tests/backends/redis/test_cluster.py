@@ -46,7 +46,7 @@ async def test_a_queue_goes_on_where_its_slot_was_moved(cluster: RedisCluster) -
 
 async def test_while_its_slot_is_being_moved_nothing_is_written_half_way(cluster: RedisCluster) -> None:
     name = fresh_name()
-    async with opened(cluster.url(name), timeout="30s") as queue:
+    async with opened(cluster.url(name)) as queue:
         await queue.queue_many((f"key-{number:02}", Options(priority=number % 5)) for number in range(50))
         (owned, *_) = (await lease(queue, limit=10)).started
         moving = cluster.start_moving(f"{{wq:{name}}}")

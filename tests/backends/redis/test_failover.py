@@ -34,7 +34,7 @@ async def produce(queue: RedisQueue, prefix: str, acknowledged: list[str], endin
 async def test_no_acknowledged_enqueue_is_lost_when_a_replica_was_waited_for(sentinels: RedisSentinels) -> None:
     acknowledged: list[str] = []
     ending = asyncio.Event()
-    async with opened(sentinels.url(wait_replicas=1, timeout="30s")) as queue:
+    async with opened(sentinels.url(wait_replicas=1, timeout="30s", lease="1m")) as queue:
         producing = asyncio.gather(*(produce(queue, f"p{number}", acknowledged, ending) for number in range(8)))
         await asyncio.wait((producing,), timeout=0.3)
 
@@ -51,7 +51,7 @@ async def test_no_acknowledged_enqueue_is_lost_when_a_replica_was_waited_for(sen
 
 async def test_leases_are_renewed_and_settled_at_the_new_master(sentinels: RedisSentinels) -> None:
     clock = FakeClock()
-    async with opened(sentinels.url(wait_replicas=2, timeout="30s"), clock) as queue:
+    async with opened(sentinels.url(wait_replicas=2, timeout="30s", lease="1m"), clock) as queue:
         await queue.queue("a")
         owned = await lease_one(queue)
         await queue.queue("b")  # waits for the replicas, and so for what came before
@@ -66,7 +66,7 @@ async def test_leases_are_renewed_and_settled_at_the_new_master(sentinels: Redis
 
 
 async def test_a_sleeping_dispatcher_is_woken_by_the_new_master(sentinels: RedisSentinels) -> None:
-    url = sentinels.url(fresh_name(), timeout="30s")
+    url = sentinels.url(fresh_name(), timeout="30s", lease="1m")
     async with opened(url) as sleeper, opened(url) as producer:
         sleeping = asyncio.ensure_future(sleep_for_good(sleeper))
         await asyncio.to_thread(sentinels.fail_over)
@@ -130,7 +130,7 @@ async def test_an_enqueue_outlives_that_its_master_is_made_a_replica_while_it_wa
         async def is_waiting() -> bool:
             return int(server.ask("INFO", "clients")["blocked_clients"]) == 1
 
-        async with opened(server.url(wait_replicas=1, timeout="60s")) as queue:
+        async with opened(server.url(wait_replicas=1, timeout="60s", lease="2m")) as queue:
             enqueued = asyncio.ensure_future(queue.queue("a"))
             await until(is_waiting)
             server.ask("REPLICAOF", HOST, other.port)

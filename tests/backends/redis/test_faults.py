@@ -312,13 +312,13 @@ async def test_a_redis_that_is_loading_is_waited_for_and_named() -> None:
         with pytest.raises(StoreUnavailableError, match="is still loading its data"):
             async with opened(server.url(timeout="2s")):
                 pass
-        async with opened(server.url(timeout="20s")) as queue:
+        async with opened(server.url(timeout="20s", lease="1m")) as queue:
             assert (await queue.counts()).queued == 400
 
 
 async def test_a_redis_that_is_down_is_named_in_time(server: RedisServer) -> None:
     server.kill()
-    patient = asyncio.ensure_future(opened(server.url(timeout="50s")).__aenter__())
+    patient = asyncio.ensure_future(opened(server.url(timeout="50s", lease="1m")).__aenter__())
 
     with pytest.raises(StoreUnavailableError, match=f"Redis at {server.address} does not answer: connection refused"):
         async with opened(server.url(timeout="300ms")):

@@ -34,6 +34,7 @@ _BUCKET = re.compile(r"[a-z0-9]([a-z0-9._-]{0,220}[a-z0-9])?")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
 _ACCOUNT = re.compile(r"[^@\s/]+@[^@\s/]+")
 _MAX_OWNER_BYTES = 255
+_TIMEOUT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class GCSSettings:
         tries: how often a request is sent before the store counts as unavailable (a delete that is throttled: 10).
         first_pause: seconds before the second try; doubled for each further one, plus jitter.
         connections: how many requests are under way at once, at the most.
+        timeout: how long one request may take before it is sent again.
     """
 
     bucket: str
@@ -70,10 +72,15 @@ class GCSSettings:
     tries: int = 4
     first_pause: float = 0.5
     connections: int = 128
+    timeout: timedelta = _TIMEOUT
 
     @classmethod
-    def from_url(cls, url: QueueURL, environment: Mapping[str, str] = os.environ) -> GCSSettings:
-        """The settings in `url`. STORAGE_EMULATOR_HOST, which Google's clients honour too, stands in for `endpoint`.
+    def from_url(
+        cls, url: QueueURL, environment: Mapping[str, str] = os.environ, lease: LeaseTimes = DEFAULT_LEASE
+    ) -> GCSSettings:
+        """The settings in `url`; a request must be answered while its `lease` is good.
+
+        STORAGE_EMULATOR_HOST, which Google's clients honour too, stands in for `endpoint`.
 
         Raises:
             InvalidSettingError: one of them is not what it can be.
@@ -96,6 +103,7 @@ class GCSSettings:
             keep=url.take("keep", _count, 500_000),
             spread=url.take("spread", switch, True),
             exact=url.take("exact", switch, False),
+            timeout=url.timeout("timeout", _TIMEOUT, lease),
         )
 
 

@@ -321,8 +321,8 @@ def _candidate(key: str, stored: Stored) -> Candidate:
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> GCSQueue:
     """`gs://bucket` or `gs://bucket/prefix`; docs/backends.md lists the settings."""
     name = url.name()
-    settings = GCSSettings.from_url(url)
     lease, most = url.lease_times(DEFAULT_LEASE), url.max_payload()
+    settings = GCSSettings.from_url(url, lease=lease)
     queue = GCSQueue(settings, name, clock=clock, owner=owner, lease=lease, max_payload=most)
     url.finish()
     return queue

@@ -19,8 +19,9 @@ from redis.exceptions import ResponseError
 
 from workqueue.backends.redis.blocking import BlockingConnection
 from workqueue.backends.redis.errors import CONNECTION_ERRORS, typed_error
-from workqueue.backends.url import QueueURL, duration, switch
+from workqueue.backends.url import QueueURL, switch
 from workqueue.errors import InvalidSettingError, StoreError, StoreUnavailableError, StoreUnusableError
+from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.shown import shown_url
 
 __all__ = ["Address", "Locator", "RedisSettings"]
@@ -38,6 +39,9 @@ class Address(NamedTuple):
         if not self.port:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+_TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,12 @@ class RedisSettings:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
-    timeout: timedelta = timedelta(seconds=10)
+    timeout: timedelta = _TIMEOUT
     wait_replicas: int = 0
 
     @classmethod
-    def from_url(cls, url: QueueURL, name: str) -> RedisSettings:
-        """Take every setting of the connection from `url`.
+    def from_url(cls, url: QueueURL, name: str, lease: LeaseTimes = DEFAULT_LEASE) -> RedisSettings:
+        """Take every setting of the connection from `url`; a call must be answered while its `lease` is good.
 
         Raises:
             InvalidSettingError: the place or a setting is not one that this scheme takes.
@@ -87,7 +91,7 @@ class RedisSettings:
             url.take("tls_ca", str, None),
             url.take("tls_cert", str, None),
             url.take("tls_key", str, None),
-            url.take("timeout", duration, timedelta(seconds=10)),
+            url.timeout("timeout", _TIMEOUT, lease),
             url.take("wait_replicas", _count, 0),
         )
 

@@ -299,7 +299,8 @@ def _dead_letter_verb(error: str) -> bytes:
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> RedisQueue:
     """`redis://`, `rediss://`, `redis+sentinel://`, `redis+cluster://`; docs/backends.md lists the settings."""
     name = url.name()
-    settings = RedisSettings.from_url(url, name)
-    queue = RedisQueue(settings, name, clock=clock, owner=owner, lease=url.lease_times(), max_payload=url.max_payload())
+    lease = url.lease_times()
+    settings = RedisSettings.from_url(url, name, lease)
+    queue = RedisQueue(settings, name, clock=clock, owner=owner, lease=lease, max_payload=url.max_payload())
     url.finish()
     return queue

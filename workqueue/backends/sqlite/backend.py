@@ -358,7 +358,8 @@ def _seen(released: asyncio.Future[bool]) -> None:
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> SqliteQueue:
     """The queue at a `sqlite://` URL: the settings of `file_of`, `lease`, `renew` and `max_payload`."""
-    file = file_of(url)
-    queue = SqliteQueue(file, clock=clock, owner=owner, lease=url.lease_times(), max_payload=url.max_payload())
+    lease = url.lease_times()
+    file = file_of(url, lease)
+    queue = SqliteQueue(file, clock=clock, owner=owner, lease=lease, max_payload=url.max_payload())
     url.finish()
     return queue

@@ -9,8 +9,9 @@ from datetime import timedelta
 from urllib.parse import unquote
 
 from workqueue.backends.sqlite.boot import boot_id_of
-from workqueue.backends.url import QueueURL, duration, switch
+from workqueue.backends.url import QueueURL, switch
 from workqueue.errors import InvalidSettingError
+from workqueue.lease import LeaseTimes
 from workqueue.shown import shown_url
 
 __all__ = ["QueueFile", "file_of"]
@@ -44,18 +45,18 @@ class QueueFile:
         return f"{real}-wal", f"{real}-shm"
 
 
-def file_of(url: QueueURL) -> QueueFile:
+def file_of(url: QueueURL, lease: LeaseTimes | None = None) -> QueueFile:
     """The file of `sqlite:///relative.db` or `sqlite:////absolute.db`.
 
     Takes the settings `name`, `synchronous` (`full` or `normal`), `busy_timeout` (how long a call waits for the file's
-    lock, default 5s), `mode` (the rights of a new file, default 0600), `boot_id` (where the kernel's is hidden) and
-    `read_only` (`true`: only to look).
+    lock, default 5s or what the lease allows), `mode` (the rights of a new file, default 0600), `boot_id` (where the
+    kernel's is hidden) and `read_only` (`true`: only to look); `lease` and `renew` too, unless they were taken before.
     """
     default = QueueFile(_path(url))
     return QueueFile(
         path=default.path,
         name=url.name(),
-        patience=url.take("busy_timeout", duration, default.patience),
+        patience=url.timeout("busy_timeout", default.patience, lease or url.lease_times()),
         fsync=url.take("synchronous", _synchronous, default.fsync),
         mode=url.take("mode", _mode, default.mode),
         boot=url.take("boot_id", boot_id_of, default.boot),

@@ -35,7 +35,7 @@ _JUDGED_BY_CALLER = frozenset({404, 412})
 _LIMIT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
 _DELETE_TRIES = 10
 _LONGEST_PAUSE_SECONDS = 30.0
-_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5, sock_read=10)
+_CONNECT_SECONDS, _SILENCE_SECONDS = 5, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,9 @@ class HTTP:
             return
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._settings.connections),
-            timeout=_TIMEOUT,
+            timeout=aiohttp.ClientTimeout(
+                total=self._settings.timeout.total_seconds(), sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS
+            ),
             middlewares=(_send_once,),
         )
         try:
