@@ -1,8 +1,8 @@
 """What became of requests that were delivered: for who repeats an `Idempotency-Key`, and for who asks.
 
 An outcome is a key in a queue beside the requests (`relay.outcomes` beside `relay`), under the id of its request. Its
-not-before is when it is to be forgotten. A dispatcher that does nothing completes it then, so it is gone. That works on
-every backend, and none of them knows of it.
+not-before is when it is to be forgotten; `forgetting` completes it then, so it is gone. That works on every backend,
+and none of them knows of it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from workqueue.attempt import Attempt
 from workqueue.clock import from_us
 from workqueue.errors import KeyNotFoundError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import KeyStatus
 from workqueue.options import Options
 
-__all__ = ["OUTCOME_BYTES", "Outcome", "Outcomes", "forget"]
+__all__ = ["OUTCOME_BYTES", "Outcome", "Outcomes"]
 
 OUTCOME_BYTES = 8 * 1024
 """What the payload of an outcome may have beyond the request that is kept with it."""
@@ -99,10 +98,6 @@ class Outcomes:
         """
         read = [(key.key, _read(key.payload or b"")) for key in await self._queue.delayed(limit)]
         return [(id_, outcome) for id_, outcome in read if outcome is not None]
-
-
-async def forget(id: str, attempt: Attempt) -> None:  # noqa: A002
-    """What the dispatcher of the outcomes calls when their time is over: to complete a key is to forget it."""
 
 
 def _read(payload: bytes) -> Outcome | None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 from prometheus_client import REGISTRY
 
@@ -15,20 +12,18 @@ from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.relay.app import relay_app
 from dispatcher.relay.delivery import Delivery, backoff_after
-from dispatcher.relay.desk import Desk, purge
+from dispatcher.relay.desk import Desk
+from dispatcher.relay.forgetting import Forgetting, again_and_again
 from dispatcher.relay.intake import Intake
 from dispatcher.relay.lanes import Lanes
 from dispatcher.relay.metrics import RelayMetrics
-from dispatcher.relay.outcomes import Outcomes, forget
+from dispatcher.relay.outcomes import Outcomes
 from dispatcher.relay.pressure import Pressure
 from dispatcher.relay.sender import Sender
 from dispatcher.relay.settings import RelaySettings
 from dispatcher.relay.target import AllowedTargets
-from dispatcher.settings import DispatcherSettings
 from workqueue.access.security import ClientSecurity
 from workqueue.backends import open_queue
-from workqueue.clock import Clock
-from workqueue.errors import StoreError
 from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
 from workqueue.telemetry.exposition import Exposition, identity
@@ -37,11 +32,6 @@ from workqueue.web.front import Front
 from workqueue.web.limits import HttpLimits
 
 __all__ = ["Relay"]
-
-log = logging.getLogger(__name__)
-
-_FORGETTING = DispatcherSettings(concurrency=500)
-_PURGE_EVERY = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,7 @@ class _Relaying:
         self.dispatcher = Dispatcher(
             queue, self._delivery, settings.dispatcher(backoff_after(0)), errors=relay.events(name)
         )
-        self._forgetting = Dispatcher(kept, forget, _FORGETTING)
+        self._forgetting = Forgetting(kept)
         self._exposition = Exposition(
             identity(relay.environ),
             [metrics_of(queue), metrics_of(kept)],
@@ -125,33 +115,7 @@ class _Relaying:
             GaugeRefresher(self._kept, metrics_of(self._kept), [self._forgetting.metrics]),
             self._lanes.tended(),
             self._pressure.measured(),
-            _purged(self._queue, self._settings.keep_dead_letters, self._clock),
-            self._forgetting,
+            again_and_again(self._forgetting, self._queue, self._settings.keep_dead_letters, self._clock),
             front.opened(app, "requests, probes and metrics", limits),
         ):
             yield
-
-
-@asynccontextmanager
-async def _purged(queue: FullQueue, keep: timedelta, clock: Clock) -> AsyncIterator[None]:
-    """Remove what was given up longer ago than `keep`, until the block ends."""
-    if not keep:
-        yield
-        return
-    purging = asyncio.create_task(_purge(queue, keep, clock), name="relay-purge")
-    try:
-        yield
-    finally:
-        purging.cancel()
-        await asyncio.wait((purging,))
-
-
-async def _purge(queue: FullQueue, keep: timedelta, clock: Clock) -> None:
-    while True:
-        try:
-            dropped = await purge(queue, keep)
-            if dropped:
-                log.info("%d requests that were given up more than %s ago were removed", dropped, keep)
-        except StoreError as error:
-            log.warning("requests that were given up are removed later: %s", error)
-        await clock.sleep(_PURGE_EVERY.total_seconds())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from tests.support.grpc import on_loop
 from tests.support.tls import Authority
 from workqueue.access.security import ClientSecurity, ServerTLS
 from workqueue.errors import InvalidSettingError
+from workqueue.web.connection import Connection
 from workqueue.web.server import http_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -135,3 +138,16 @@ async def test_an_address_in_use_is_one_clear_error() -> None:
     async with http_server(HELLO, "127.0.0.1", 0) as port:
         with pytest.raises(InvalidSettingError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
             await http_server(HELLO, "127.0.0.1", port).__aenter__()
+
+
+def connections() -> list[Connection]:
+    return [each for each in gc.get_objects() if isinstance(each, Connection) and not each.transport.is_closing()]
+
+
+async def test_no_part_of_an_answer_waits_for_the_client_to_acknowledge_the_one_before() -> None:
+    async with http_server(HELLO, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
+        await (await session.get(f"http://127.0.0.1:{port}/")).read()
+        [connection] = connections()
+        connected = connection.transport.get_extra_info("socket")
+
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

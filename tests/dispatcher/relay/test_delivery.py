@@ -12,9 +12,10 @@ import pytest
 
 from dispatcher import Dispatcher
 from dispatcher.relay.delivery import Delivery, backoff_after
+from dispatcher.relay.forgetting import Forgetting
 from dispatcher.relay.lanes import Lanes
 from dispatcher.relay.metrics import RelayMetrics
-from dispatcher.relay.outcomes import Outcomes, forget
+from dispatcher.relay.outcomes import Outcomes
 from dispatcher.relay.request import RelayedRequest
 from dispatcher.relay.sender import Sender
 from dispatcher.relay.settings import RelaySettings, retry_delay
@@ -208,17 +209,17 @@ async def test_tries_that_nobody_could_have_noted_count_as_none(tries: str) -> N
 async def test_the_outcome_of_a_repeatable_request_is_known_for_a_day() -> None:
     relaying = Relaying()
     with Target(answers(500, 201)) as target:
-        async with relaying.running(), running(Dispatcher(relaying.kept, forget)):
+        async with relaying.running():
             await relaying.add("a", target, repeatable=True)
             await left(relaying, target, 1)
             clock_of(relaying.queue).advance(SECOND)
             await left(relaying, target, 2)
             outcome = await relaying.outcomes.read("a")
             clock_of(relaying.queue).advance(DAY - SECOND)
-            await settle_down()
+            await Forgetting(relaying.kept).forget_due()
             still = await relaying.outcomes.read("a")
             clock_of(relaying.queue).advance(SECOND)
-            await settle_down()
+            await Forgetting(relaying.kept).forget_due()
 
     assert outcome is not None
     assert still == outcome
