@@ -38,10 +38,11 @@ async def test_a_drain_starts_nothing_more_and_lets_callbacks_finish() -> None:
     loop = asyncio.ensure_future(dispatcher.run())
     await settle_down(5)
 
-    await dispatcher.drain()
+    await asyncio.gather(dispatcher.drain(), dispatcher.drain())
+    was_over = loop.done()
     await loop
 
-    assert ledger.ended == {"a": 1}
+    assert (was_over, ledger.ended) == (True, {"a": 1})
     assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "QUEUED"}
 
 

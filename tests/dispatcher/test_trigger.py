@@ -93,6 +93,19 @@ async def test_triggers_beyond_one_in_a_period_are_shed() -> None:
     assert ledger.called == {"a": 1}
 
 
+async def test_who_does_not_wait_is_answered_while_the_round_runs() -> None:
+    queue, gate = memory(), Gate()
+    await queue.queue("a")
+
+    async with asking(dispatcher.handler(queue, callback=gate, trigger_period=timedelta(0))) as session:
+        async with asyncio.timeout(10):
+            answers = [await asked(session, f"/?wait={said}") for said in ("0", "false", "False")]
+        await until(lambda: "a" in gate.inside)
+        gate.let_go("a")
+
+    assert answers == [(202, "started")] * 3
+
+
 async def test_rounds_may_overlap() -> None:
     queue, gate = memory(), Gate()
     await queue.queue("a")

@@ -16,6 +16,7 @@ LOOP = "tests.dispatcher.test_loop:test_"
 RUN_TIME = "tests.dispatcher.test_run_time:test_"
 OUTAGES = "tests.dispatcher.test_outage:test_"
 DOWN = "tests.dispatcher.test_target_down:test_"
+GATE = "tests.dispatcher.test_gate:test_"
 OTHERS = "tests.dispatcher.test_cancelled_callback:test_"
 CANCELLATION = "tests.dispatcher.test_cancellation:test_"
 
@@ -75,7 +76,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "starts stay paused after the target is back",
         OUTAGES + "a_probe_that_is_answered_ends_the_outage_and_says_how_long_it_was",
-        (Edit(OUTAGE + "answered", "self._since_us, self._probe = None", "self._calls, self._probe = 0"),),
+        (Edit(OUTAGE + "_end", "self._since_us, self._probe = None", "self._calls, self._probe = 0"),),
     ),
     DispatchBug(
         "a key that is out of attempts is dropped in silence when its error is final",
@@ -142,6 +143,74 @@ DISPATCH_BUGS = [
         "an orphan that was given up is not told of",
         ROUND + "orphans_are_recovered_and_those_out_of_attempts_are_told_of",
         (Edit("dispatcher.report:Reports.recovered", "if orphan.dead_lettered and", "if False and"),),
+    ),
+    DispatchBug(
+        "a drain returns before everything has ended",
+        "tests.dispatcher.test_drain:test_a_drain_starts_nothing_more_and_lets_callbacks_finish",
+        (Edit("dispatcher.loop:Dispatcher.drain", "if self._dispatching is not None:", "if False:"),),
+    ),
+    DispatchBug(
+        "a drain of rounds returns before their keys are handed back",
+        GATE + "a_drain_that_cancels_waits_until_every_key_is_handed_back",
+        (Edit("dispatcher.gate:RoundGate.drain", "self.hurry()\n    await all_done(self._under_way)", "self.hurry()"),),
+    ),
+    DispatchBug(
+        "a drain gives rounds no time to end",
+        GATE + "a_drain_lets_rounds_end_by_themselves_and_waits_for_them",
+        (
+            Edit(
+                "dispatcher.gate:RoundGate.drain",
+                "await within(self._setup.clock, seconds,",
+                "await within(self._setup.clock, 0,",
+            ),
+        ),
+    ),
+    DispatchBug(
+        "a trigger's period begins when its round ends",
+        GATE + "the_period_begins_with_a_round_and_not_with_its_end",
+        (
+            Edit(
+                "dispatcher.gate:RoundGate._run",
+                "await turn.round.run()",
+                "await turn.round.run(); self._admitted_us = self._setup.clock.steady_us()",
+            ),
+        ),
+    ),
+    DispatchBug(
+        "a trigger that is shed begins the period anew",
+        GATE + "calls_that_are_shed_do_not_put_the_next_round_off",
+        (
+            Edit(
+                "dispatcher.gate:RoundGate.shed",
+                'self._setup.metrics.triggers["shed"] += 1',
+                "self._admitted_us = self._setup.clock.steady_us()",
+            ),
+        ),
+    ),
+    DispatchBug(
+        "a round that waited for its period begins none",
+        GATE + "a_round_that_waited_for_its_period_begins_one_of_its_own",
+        (Edit("dispatcher.gate:RoundGate._begin", "self._admitted_us =", "self._admitted_us = self._admitted_us or"),),
+    ),
+    DispatchBug(
+        "a trigger that need not wait for its round does",
+        "tests.dispatcher.test_trigger:test_who_does_not_wait_is_answered_while_the_round_runs",
+        (Edit("dispatcher.trigger:_waits", '("false", "0")', '("false",)'),),
+    ),
+    DispatchBug(
+        "a call that takes long holds all others up after an outage",
+        DOWN + "a_probe_that_the_target_has_taken_does_not_hold_the_others_up_until_it_is_done",
+        (Edit(OUTAGE + "taken", "if not self._probe or", "if True or"),),
+    ),
+    DispatchBug(
+        "what a callback raises in a task group is not seen",
+        "tests.dispatcher.test_groups:test_what_a_callback_asks_for_in_a_group_is_done",
+        (Edit("workqueue.attempt:as_one", "if len(leaves) == 1:", "if False:"),),
+    ),
+    DispatchBug(
+        "a redirect of the broker counts as sent",
+        "tests.dispatcher.test_error_events:test_a_redirect_is_not_followed_and_nothing_is_shown_to_whom_it_names",
+        (Edit("dispatcher.error_events:CloudEventErrors._post_once", "200 <= response.status < 300", "response.ok"),),
     ),
     DispatchBug(
         "every trigger gets a round",
