@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.redis_server import shared_server
 from tests.support.programs import dispatcher, serving, workqueue
 from tests.support.relay import Got, Relayed, Target, until
 
@@ -252,3 +253,28 @@ def test_a_wrong_setting_stops_the_relay_with_one_line(tmp_path: Path, args: tup
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert said in ended.err
+
+
+def test_two_relays_on_one_redis_share_its_requests_and_one_takes_over_what_the_other_had(tmp_path: Path) -> None:
+    url = shared_server().url("relay-of-two") + "&lease=2s&renew=500ms&timeout=500ms"
+    calling, answering = threading.Event(), threading.Event()
+
+    def wait(got: Got) -> tuple[int, dict[str, str], bytes]:
+        calling.set()
+        answering.wait()
+        return 200, {}, b""
+
+    args = ("dispatcher.cli", "relay", *ALLOWED, "--queue", url, "--http-port", "0")
+    with Target(wait) as target, serving(*args) as first:
+        place = Relayed(first).post(target, b"x", Idempotency_Key="once").headers["location"]
+        calling.wait()
+        with serving(*args) as second:
+            relay = Relayed(second)
+            first.tell(signal.SIGKILL)
+            first.ended()
+            answering.set()
+            until(lambda: relay.ask("GET", place).json["state"] == "delivered")
+            again = relay.post(target, b"x", Idempotency_Key="once")
+
+    assert again.headers["idempotent-replayed"] == "true"
+    assert {got.headers["idempotency-key"] for got in target.got} == {"once"}
