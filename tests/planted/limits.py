@@ -112,7 +112,7 @@ LIMITS = [
         "an enqueue wakes nobody",
         "waiting: an enqueue wakes whoever waits",
         memory("workqueue.backends.waiters:Waiters.wake", "if not waiter.done():", "if False:"),
-        sqlite("workqueue.backends.sqlite.waiting:Waiting.tell", "list(self._waiters)", "()"),
+        sqlite("workqueue.backends.sqlite.waiting:Waiting.note", "list(self._waiters)", "()"),
         redis("enqueue", "end\n\nwake()", "end\n"),
     ),
 ]

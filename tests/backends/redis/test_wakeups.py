@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 
 import pytest
 
@@ -125,6 +126,27 @@ async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: Re
         await enqueued
 
         await second
+
+
+async def test_a_dispatcher_that_leaves_with_a_wake_up_that_it_has_not_heard_passes_it_on(server: RedisServer) -> None:
+    async with opened(server.url()) as leaving, opened(server.url()) as staying:
+        first = sleep(leaving, concurrency=100)
+        await asleep(server, 1)
+        second = sleep(staying, concurrency=10)
+        await asleep(server, 2)
+
+        enqueueing = Thread(target=asyncio.run, args=(enqueued(server.url(), "a"),))
+        enqueueing.start()
+        enqueueing.join()  # this loop stands still: the wake-up has arrived, and nobody has read it
+        first.cancel()
+
+        woken, _ = await asyncio.wait({second}, timeout=10)
+        assert woken == {second}
+
+
+async def enqueued(url: str, key: str) -> None:
+    async with opened(url) as queue:
+        await queue.queue(key)
 
 
 async def test_all_who_sleep_on_one_handle_are_woken_though_one_of_them_looks_or_leaves(server: RedisServer) -> None:

@@ -85,6 +85,36 @@ _LOOKS = 1000
 
 
 @scenario(Need.CLOCK)
+async def a_renewal_lasts_as_long_as_a_new_lease(case: Case) -> None:
+    await case.started("a")
+    case.lapse()  # but for renewals
+    longest = timedelta(0)
+    for _ in range(int(case.target.lease.total_seconds())):
+        case.advance(1)
+        expires = (await case.observed("a")).lease_expires
+        if expires is None:  # this store does not say
+            return
+        longest = max(longest, expires - case.now)
+    expect(longest > case.target.lease - timedelta(seconds=2), True, f"{longest} after a renewal is a whole lease")
+
+
+@scenario(Need.CLOCK)
+async def a_lease_lasts_as_long_as_it_says_whatever_the_fraction_of_its_second(case: Case) -> None:
+    for tenths in (1, 5, 9):
+        case.clock.advance(timedelta(seconds=1) - timedelta(microseconds=case.clock.steady_us() % 1_000_000))
+        case.clock.advance(timedelta(milliseconds=100 * tenths))
+        (await case.started(f"{tenths}")).abandon()
+        case.clock.advance(case.target.lease - timedelta(milliseconds=50))
+        expect(
+            (await case.observed(f"{tenths}")).orphaned, False, f"orphaned before it lapses, started at 0.{tenths} s"
+        )
+        case.advance(2)
+        lapsed = await case.observed(f"{tenths}")
+        expect(lapsed.orphaned, True, "orphaned afterwards")
+        expect(await lapsed.dead_letter("no more is needed of it"), True, "dead_letter()")
+
+
+@scenario(Need.CLOCK)
 async def a_lease_step_that_is_cancelled_hands_back_what_it_started(case: Case) -> None:
     for turns in _CANCELLED_AFTER:
         await case.queue.queue_many([(f"{turns}-{number}", Options()) for number in range(3)])

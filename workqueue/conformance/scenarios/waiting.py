@@ -135,6 +135,15 @@ async def a_resume_wakes_whoever_waits(case: Case) -> None:
 
 
 @scenario(Need.WAIT, Need.CONFIGURE, Need.CLOCK)
+async def a_resume_through_the_handle_that_waits_wakes_it(case: Case) -> None:
+    await case.queue.configure(Configuration(paused=True))
+    await case.enqueue("a")
+    async with _waiting(case, case.queue) as task:
+        await case.queue.configure(Configuration())
+        await _woken(task)
+
+
+@scenario(Need.WAIT, Need.CONFIGURE, Need.CLOCK)
 async def it_returns_when_a_start_is_saved_up_again(case: Case) -> None:
     await case.queue.configure(Configuration(starts_per_second=0.1))
     for key in "ab":
