@@ -118,8 +118,11 @@ def test_the_deadline_counts_from_when_the_last_successful_renewal_was_sent() ->
 def test_a_renewal_is_given_no_more_time_than_the_first_lease_has_left() -> None:
     clock, store, renewer = renewing()
     held(renewer, clock, "a")
-    clock.advance(5 * SECOND)
+    clock.advance(3 * SECOND)
+    held(renewer, clock, "b")
+    clock.advance(2 * SECOND)
 
+    assert store.asked == [["a", "b"]]
     assert store.patience == pytest.approx(8.5)
 
 

@@ -23,11 +23,12 @@ CANCELLATION = "tests.dispatcher.test_cancellation:test_"
 
 @dataclass(frozen=True)
 class DispatchBug:
-    """A mistake somebody could make in the dispatcher, and the test of the dispatcher that must not let it pass."""
+    """A mistake somebody could make, and the test, called with `arguments`, that must not let it pass."""
 
     name: str
     caught_by: str
     edits: tuple[Edit, ...]
+    arguments: tuple[object, ...] = ()
 
 
 DISPATCH_BUGS = [

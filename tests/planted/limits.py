@@ -117,4 +117,15 @@ LIMITS = [
     ),
 ]
 
-LIMIT_BUGS: list[Bug] = LIMITS
+WAKES = [
+    bug(
+        "a resume wakes nobody on the handle that it came through",
+        "waiting: a resume through the handle that waits wakes it",
+        memory(MEMORY + "configure", "self.waiters.wake()", "pass"),
+        sqlite(SQL + "Store.configure", "self.changed |= Change.ROOM | Change.ELIGIBLE", "pass"),
+        redis("configure", "wake_all()\nreturn limits", "return limits"),
+        gcs(GCS + "configure", "self._waiters.wake()", "pass"),
+    ),
+]
+
+LIMIT_BUGS: list[Bug] = [*LIMITS, *WAKES]

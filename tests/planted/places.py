@@ -71,6 +71,28 @@ LEASES = [
         gcs(OBJECTS + "patch", "{if_match(pin)}&", ""),
     ),
     bug(
+        "a renewal prolongs a lease by half of it only",
+        "leases: a renewal lasts as long as a new lease",
+        memory(HEAPS + "_renew", "+ self._lease_us", "+ self._lease_us // 2"),
+        sqlite(SQL_LEASE + "renew", "store.identity.lease_us", "store.identity.lease_us // 2"),
+        redis("renew", "steady + tonumber(ARGV[5])", "steady + tonumber(ARGV[5]) / 2"),
+        record("examples.three_verbs:ThreeVerbs._renew", "DEFAULT_LEASE.duration_us", "DEFAULT_LEASE.duration_us // 2"),
+        gcs(
+            "workqueue.backends.gcs.renewal:Renewal._renew_all",
+            "lease_stamp(self._time.now_us() + self._lease_us)",
+            "lease_stamp(self._time.now_us() + self._lease_us // 2)",
+        ),
+    ),
+    bug(
+        "a lease is stamped in whole seconds, rounded down",
+        "leases: a lease lasts as long as it says whatever the fraction of its second",
+        memory(HEAPS + "_start", "sent_us + self._lease_us", "(sent_us + self._lease_us) // 10**6 * 10**6"),
+        sqlite(SQL_LEASE + "_start", "now_us + who.lease_us", "(now_us + who.lease_us) // 10**6 * 10**6"),
+        record(
+            RECORD + "RecordHandles.start", "sent_us + self._lease_us", "(sent_us + self._lease_us) // 10**6 * 10**6"
+        ),
+    ),
+    bug(
         "a settled key stays in progress and leaks its slot",
         "limits: every settle frees a slot [complete]",
         memory(MEMORY + "end_lease", "del self.in_progress[key]", "pass"),

@@ -19,7 +19,7 @@ from tests.support.backends import Backend
 from workqueue import backends
 from workqueue.backends.redis.scripts import script
 
-OURS = ("workqueue", "dispatcher", "examples")
+OURS = ("workqueue", "dispatcher", "examples", "tests")
 
 # What the rules and the places of each backend are written in; "all" is in front of every one. Where one backend is
 # tested in several set-ups, such as a Redis and a Redis cluster, bugs are planted in one: the code is the same.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.planted.dispatching import DISPATCH_BUGS
+from tests.planted.dispatching import DISPATCH_BUGS, DispatchBug
 from tests.planted.limits import LIMIT_BUGS
 from tests.planted.places import PLACE_BUGS
 from tests.planted.planting import FAMILIES, Bug
 from tests.planted.rules import RULE_BUGS
+from tests.planted.vocabulary import VOCABULARY_BUGS
 from tests.support.backends import BACKENDS
 from workqueue.conformance import all_scenarios
 
@@ -31,7 +32,18 @@ This page is written by `python -m tests.planted.table`, and a test holds it to 
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([_INTRODUCTION, *_bugs_of_queues(), "", *_bugs_of_the_dispatcher(), ""])
+    return "\n".join(
+        [_INTRODUCTION, *_score(), *_bugs_of_queues(), "", *_bugs_of_the_dispatcher(), "", *_bugs_elsewhere(), ""]
+    )
+
+
+def _score() -> Iterator[str]:
+    bugs = [*RULE_BUGS, *PLACE_BUGS, *LIMIT_BUGS]
+    everywhere = sum(len(_backends_with(bug)) for bug in bugs)
+    bugs_of_tests = len(DISPATCH_BUGS) + len(VOCABULARY_BUGS)
+    yield f"Planted: {len(bugs)} in queues, on {everywhere} backends in all, and {bugs_of_tests} elsewhere. Caught: all of them."
+    yield "An assertion has to object; a scenario that merely takes too long does not count."
+    yield ""
 
 
 def _bugs_of_queues() -> Iterator[str]:
@@ -54,9 +66,19 @@ def _backends_with(bug: Bug) -> list[str]:
 def _bugs_of_the_dispatcher() -> Iterator[str]:
     yield f"## In the dispatcher ({len(DISPATCH_BUGS)})"
     yield ""
+    yield from _caught_by_tests(DISPATCH_BUGS)
+
+
+def _bugs_elsewhere() -> Iterator[str]:
+    yield f"## In renewal, on the wire, in settles, rules, texts and stores ({len(VOCABULARY_BUGS)})"
+    yield ""
+    yield from _caught_by_tests(VOCABULARY_BUGS)
+
+
+def _caught_by_tests(bugs: Sequence[DispatchBug]) -> Iterator[str]:
     yield "| the bug | the test that catches it |"
     yield "|---|---|"
-    for bug in DISPATCH_BUGS:
+    for bug in bugs:
         yield f"| {bug.name} | {bug.caught_by.partition(':test_')[2].replace('_', ' ')} |"
 
 

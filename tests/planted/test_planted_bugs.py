@@ -17,6 +17,7 @@ from tests.planted.places import PLACE_BUGS
 from tests.planted.planting import Bug, planted
 from tests.planted.rules import RULE_BUGS
 from tests.planted.table import PAGE, page
+from tests.planted.vocabulary import VOCABULARY_BUGS
 from tests.support.backends import BACKENDS, Backend
 from tests.support.dispatching import bounded
 from workqueue.conformance import Target, all_scenarios, run_scenario
@@ -58,14 +59,14 @@ def test_a_planted_bug_is_caught(
     assert result.error.startswith("AssertionError"), f"the scenario must object, nobody else: {result.error}"
 
 
-@pytest.mark.parametrize("bug", DISPATCH_BUGS, ids=lambda bug: bug.name.replace(" ", "_"))
-def test_a_bug_planted_in_the_dispatcher_is_caught(bug: DispatchBug) -> None:
+@pytest.mark.parametrize("bug", [*DISPATCH_BUGS, *VOCABULARY_BUGS], ids=lambda bug: bug.name.replace(" ", "_"))
+def test_a_bug_that_a_test_of_its_room_looks_for_is_caught(bug: DispatchBug) -> None:
     module, _, name = bug.caught_by.partition(":")
     test = getattr(importlib.import_module(module), name)
 
     run = bounded(test) if inspect.iscoroutinefunction(test) else test
     with planted(bug.edits), pytest.raises((AssertionError, pytest.fail.Exception)):
-        run()
+        run(*bug.arguments)
 
 
 def test_the_page_of_planted_bugs_is_up_to_date() -> None:

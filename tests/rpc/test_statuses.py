@@ -77,6 +77,12 @@ def test_a_final_error_has_gos_code_and_details() -> None:
     assert reason_of(non_retriable(received(refusal))) == "no such bucket"
 
 
+def test_a_final_error_sends_its_reason_beside_its_text() -> None:
+    refusal = of_attempt(NonRetriableError("no such bucket", "404: not found"))
+
+    assert (refusal.text, reason_of(non_retriable(received(refusal)))) == ("404: not found", "no such bucket")
+
+
 # The details trailer of a Go reconciler (grpc-go 1.76) for NonRetriableError("boom", "the key is malformed").
 GOS_TRAILER = bytes.fromhex(
     "08 02 12 04 626f6f6d 1a 51 0a 37 "

@@ -128,7 +128,12 @@ async def test_a_wake_up_that_its_sleeper_has_no_use_for_is_passed_on(server: Re
         await second
 
 
-async def test_a_dispatcher_that_leaves_with_a_wake_up_that_it_has_not_heard_passes_it_on(server: RedisServer) -> None:
+async def test_a_dispatcher_that_leaves_with_a_wake_up_that_it_has_not_heard_passes_it_on() -> None:
+    with RedisServer() as server:
+        await _leaves_unheard(server)
+
+
+async def _leaves_unheard(server: RedisServer) -> None:
     async with opened(server.url()) as leaving, opened(server.url()) as staying:
         first = sleep(leaving, concurrency=100)
         await asleep(server, 1)
