@@ -20,6 +20,7 @@ from dispatcher.waiting import all_done
 from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock, SystemClock, duration_us, from_us, within
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
+from workqueue.extras import require
 from workqueue.metrics import EventResult
 from workqueue.shown import cut, describe, shown_duration
 
@@ -82,6 +83,7 @@ class CloudEventErrors:
 
     Raises:
         InvalidSettingError: `url` or `proxy` is no HTTP URL, `security` does not fit the URL, or `source` is empty.
+        MissingExtraError: there is a URL, and the extra [events] is not installed.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class CloudEventErrors:
     ) -> None:
         if not source:
             raise InvalidSettingError("the source of error events is the workqueue's name, not an empty string")
+        if url:
+            require("events", "sending error events")
         self.results: dict[EventResult, int] = {"sent": 0, "failed": 0, "dropped": 0}
         self._poster = Poster(url, "to send error events to", security or ClientSecurity(), proxy) if url else None
         self._source = source

@@ -11,7 +11,10 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prometheus_client import REGISTRY
+from workqueue.extras import importing
+
+with importing("serve", "a dispatcher process"):
+    from prometheus_client import REGISTRY
 
 from dispatcher.callback import Callback
 from dispatcher.error_events import ErrorEvents

@@ -59,7 +59,7 @@ class Setup:
             InvalidSettingError: it is no queue, or the callback cannot be called with a key and its attempt.
         """
         if not offers(queue, WorkQueue):
-            text = "a dispatcher takes a queue, as `async with open_queue(url) as queue` gives it"
+            text = "a dispatcher takes a queue that lists keys, as open_queue(url) gives it for the URL of a store"
             raise InvalidSettingError(f"{text}, not a {type(queue).__name__}")
         check_callback(callback, "key", "attempt")
         full = with_fallbacks(queue)

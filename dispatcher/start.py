@@ -10,6 +10,6 @@ __all__ = ["start"]
 def start() -> None:
     """Run the program. Each of its commands serves: one that a signal ends has done its work, and exits with 0."""
     exit_on_signals(0)
-    from dispatcher.cli import main
+    from workqueue.extras import run_main
 
-    main()
+    run_main("dispatcher", "dispatcher.cli")

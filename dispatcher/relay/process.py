@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from prometheus_client import REGISTRY
+from workqueue.extras import importing
+
+with importing("serve", "relaying HTTP requests"):
+    from prometheus_client import REGISTRY
 
 from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled

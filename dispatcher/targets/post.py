@@ -16,6 +16,7 @@ from workqueue.access.security import ClientSecurity
 from workqueue.attempt import Attempt
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import InfrastructureError, NonRetriableError, StoreUnavailableError
+from workqueue.extras import require
 from workqueue.outcomes import RequeueAfter
 from workqueue.shown import cut, describe, shown_url
 
@@ -63,7 +64,9 @@ def http_callback(
 
     Raises:
         InvalidSettingError: `url` or `proxy` is none, or `security` does not fit the URL.
+        MissingExtraError: the extra [events] is not installed.
     """
+    require("events", "posting keys to a handler")
     poster = Poster(url, "to post keys to", security or ClientSecurity(), proxy)
     return HttpCallback(poster, shown_url(url), source, clock or SystemClock())
 

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 from typing import Any, Self
 
-import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthStub
+from workqueue.extras import importing
+
+with importing("grpc", "calling a reconciler over gRPC"):
+    import grpc
+    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+    from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from dispatcher.callback import Attempt
 from dispatcher.outage import Outage, TargetSilentError, TargetUnavailableError, Trouble

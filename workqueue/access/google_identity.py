@@ -8,7 +8,10 @@ import json
 import logging
 from datetime import timedelta
 
-import aiohttp
+from workqueue.extras import importing
+
+with importing("oidc", "a Google ID token"):
+    import aiohttp
 
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError

@@ -8,17 +8,14 @@ from typing import Any
 
 from workqueue.access.tokens import TokenRefusedError
 from workqueue.clock import Clock, SystemClock
-from workqueue.errors import InvalidSettingError, MissingExtraError
+from workqueue.errors import InvalidSettingError
+from workqueue.extras import importing
 from workqueue.shown import shown_url
 
-try:
+with importing("oidc", "verifying OIDC tokens"):
     import jwt
 
     from workqueue.access.issuer_keys import IssuerKeys, SigningKey, check_issuer_url
-except ImportError as error:
-    raise MissingExtraError(
-        f"OIDC tokens need a library that is not installed ({error.name}): pip install 'workqueue-dispatcher[oidc]'"
-    ) from error
 
 __all__ = ["OIDCTokens"]
 

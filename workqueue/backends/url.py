@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from workqueue.clock import Clock
-from workqueue.errors import InvalidSettingError, MissingExtraError
+from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES
@@ -19,18 +19,19 @@ from workqueue.shown import is_secret, shown_url
 
 __all__ = ["QueueURL", "duration", "open_queue", "size", "switch", "url_beside", "url_with"]
 
-# scheme -> (module with `open_url(url, *, clock, owner)`, the extra that brings its driver)
+# scheme -> its module, which has `open_url(url, *, clock, owner)`
 _BACKENDS = {
-    "memory": ("workqueue.backends.memory.backend", ""),
-    "sqlite": ("workqueue.backends.sqlite.backend", ""),
-    "redis": ("workqueue.backends.redis.backend", "redis"),
-    "rediss": ("workqueue.backends.redis.backend", "redis"),
-    "redis+sentinel": ("workqueue.backends.redis.backend", "redis"),
-    "redis+unix": ("workqueue.backends.redis.backend", "redis"),
-    "redis+cluster": ("workqueue.backends.redis.backend", "redis"),
-    "gs": ("workqueue.backends.gcs.backend", "gcs"),
+    "memory": "workqueue.backends.memory.backend",
+    "sqlite": "workqueue.backends.sqlite.backend",
+    "redis": "workqueue.backends.redis.backend",
+    "rediss": "workqueue.backends.redis.backend",
+    "redis+sentinel": "workqueue.backends.redis.backend",
+    "redis+unix": "workqueue.backends.redis.backend",
+    "redis+cluster": "workqueue.backends.redis.backend",
+    "gs": "workqueue.backends.gcs.backend",
 }
 
+_RECEIVERS = ("grpc://", "grpcs://")
 _LOCAL = ("sqlite", "memory")  # whose paths may have an @
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -42,6 +43,9 @@ _T = TypeVar("_T")
 def open_queue(url: str, *, clock: Clock | None = None, owner: str = "") -> FullQueue:
     """The queue at `url`, as an async context manager; nothing is connected before it is entered.
 
+    `grpc://receiver:8090` is a producer: a `workqueue.rpc.Client`, with `queue`, `queue_many` and `get`. A dispatcher
+    refuses it before it begins.
+
     Args:
         url: `memory://`, `sqlite:///wq.db`, `redis://host:6379/0?name=builds`, `gs://bucket`; settings in the query.
         clock: where time comes from instead of the store's and the machine's clocks; for tests.
@@ -51,17 +55,12 @@ def open_queue(url: str, *, clock: Clock | None = None, owner: str = "") -> Full
         InvalidSettingError: the scheme or a setting is unknown, or a value is not one that it takes.
         MissingExtraError: the backend's driver is not installed; the message names the extra.
     """
+    if url.startswith(_RECEIVERS):
+        connect = import_module("workqueue.rpc.client").connect
+        producer: FullQueue = connect(url, clock=clock)
+        return producer
     parsed = QueueURL.parse(url)
-    module, extra = _BACKENDS[parsed.scheme]
-    try:
-        backend = import_module(module)
-    except ImportError as error:
-        if not extra:
-            raise
-        raise MissingExtraError(
-            f"{parsed.scheme}:// needs a driver that is not installed ({error.name}): "
-            f"pip install 'workqueue-dispatcher[{extra}]'"
-        ) from error
+    backend = import_module(_BACKENDS[parsed.scheme])
     queue: FullQueue = backend.open_url(parsed, clock=clock, owner=owner)
     return queue
 

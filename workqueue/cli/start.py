@@ -14,6 +14,6 @@ _SERVERS = frozenset({"receive", "hyperqueue", "resync", "scaler", "subscribe", 
 def start() -> None:
     """Run the program. A server that a signal ends has done its work, and exits with 0."""
     exit_on_signals(0 if _SERVERS.intersection(sys.argv[1:2]) else None)
-    from workqueue.cli.app import main
+    from workqueue.extras import run_main
 
-    main()
+    run_main("workqueue", "workqueue.cli.app")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from workqueue.extras import require
+
 if TYPE_CHECKING:
     from workqueue.rpc.client import Client, Retries, connect
     from workqueue.rpc.receiver import receive
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from workqueue.rpc.sharding import route
 
 __all__ = ["Client", "Retries", "connect", "receive", "route", "serve"]
+
+require("grpc", "gRPC")
 
 _LAZY = {
     "Client": "workqueue.rpc.client",

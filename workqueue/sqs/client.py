@@ -6,17 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from workqueue.errors import MissingExtraError, StoreError, StoreUnavailableError, StoreUnusableError
+from workqueue.errors import StoreError, StoreUnavailableError, StoreUnusableError
+from workqueue.extras import importing
 from workqueue.sqs.address import Address
 
-try:
+with importing("sqs", "SQS"):
     from aiobotocore.config import AioConfig
     from aiobotocore.session import get_session
     from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, HTTPClientError, SSLError
-except ImportError as missing:
-    raise MissingExtraError(
-        f"SQS needs a driver that is not installed ({missing.name}): pip install 'workqueue-dispatcher[sqs]'"
-    ) from missing
 
 if TYPE_CHECKING:
     from types_aiobotocore_sqs.client import SQSClient

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Protocol, TypeVar
 
-from prometheus_client import Metric as Family
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.utils import floatToGoString
-from starlette.requests import Request
-from starlette.responses import Response
+from workqueue.extras import importing
+
+with importing("metrics", "serving metrics"):
+    from prometheus_client import Metric as Family
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.utils import floatToGoString
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 from workqueue.clock import Clock, SystemClock
 from workqueue.metric_table import METRICS, Metric

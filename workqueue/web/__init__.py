@@ -1,1 +1,9 @@
 """Stages 1, 3, 7: HTTP: serving an ASGI app beside the rest of a process, and guarding it. Read `server` first."""
+
+from __future__ import annotations
+
+from workqueue.extras import require
+
+__all__: list[str] = []
+
+require("http", "serving HTTP")

@@ -4,3 +4,11 @@ Read `backend` first: it has the verbs. `lua/` has the steps, a script each. `tu
 calls to the server and answers back, from the queue of calls down to the socket. `renewal` and `wakeups` stand beside
 them on connections of their own.
 """
+
+from __future__ import annotations
+
+from workqueue.extras import require
+
+__all__: list[str] = []
+
+require("redis", "redis://")

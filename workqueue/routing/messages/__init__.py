@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-try:
-    import msgspec as msgspec
-except ImportError as error:
-    from workqueue.errors import MissingExtraError
-
-    raise MissingExtraError("routing messages needs msgspec: pip install 'workqueue-dispatcher[routing]'") from error
+from workqueue.extras import require
 
 __all__: list[str] = []
+
+require("routing", "routing messages")

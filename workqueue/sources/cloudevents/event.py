@@ -10,9 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudevents.core.base import BaseCloudEvent
-from cloudevents.core.bindings.http import HTTPMessage, from_binary_event, from_structured_event, to_structured_event
-from cloudevents.core.exceptions import BaseCloudEventException
+from workqueue.extras import importing
+
+with importing("events", "receiving CloudEvents"):
+    from cloudevents.core.base import BaseCloudEvent
+    from cloudevents.core.bindings.http import (
+        HTTPMessage,
+        from_binary_event,
+        from_structured_event,
+        to_structured_event,
+    )
+    from cloudevents.core.exceptions import BaseCloudEventException
 
 from workqueue.errors import WorkQueueError
 

@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from workqueue.errors import InvalidSettingError, MissingExtraError
+from workqueue.errors import InvalidSettingError
+from workqueue.extras import require
 from workqueue.sources.kubernetes.errors import NotFoundError, UnreachableError, error_of
 from workqueue.sources.kubernetes.kinds import Kind, Resource
 
@@ -58,10 +59,9 @@ class API:
             MissingExtraError: kubernetes-asyncio is not installed.
             InvalidSettingError: the file or the service account cannot be read or used.
         """
-        try:
-            from kubernetes_asyncio.client import ApiClient, Configuration  # lazily: a second, and 60 MB
-        except ImportError as error:
-            raise MissingExtraError("Kubernetes needs: pip install 'workqueue-dispatcher[kubernetes]'") from error
+        require("kubernetes", "Kubernetes")
+        from kubernetes_asyncio.client import ApiClient, Configuration  # lazily: a second, and 60 MB
+
         configuration = Configuration()
         await _configure(configuration, kubeconfig, context)
         return cls(ApiClient(configuration))

@@ -14,7 +14,10 @@ from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
+from workqueue.extras import importing
+
+with importing("schedules", "a schedule"):
+    from cronsim import CronSim, CronSimError
 
 from workqueue.clock import duration_us, from_us, to_us
 from workqueue.errors import InvalidSettingError
