@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.backends import BACKENDS, Backend
 from tests.support.dispatching import bounded
+from tests.support.tls import Authority, Pair
 from workqueue.conformance import Target
 
 
@@ -23,6 +25,17 @@ def target(backend: Backend) -> Iterator[Target]:
     """The backend's target; what it needs, such as a server, runs until the session ends."""
     with backend.opened() as opened:
         yield opened
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def pair(authority: Authority) -> Pair:
+    """A certificate of the authority for loopback, and its key."""
+    return authority.issue("127.0.0.1")
 
 
 @pytest.hookimpl(tryfirst=True)

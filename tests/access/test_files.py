@@ -64,6 +64,16 @@ def test_a_file_that_was_replaced_by_one_of_the_same_size_and_time_is_read_again
     assert number.current() == 2
 
 
+def test_a_file_that_changed_again_before_its_clock_ticked_is_read_again(tmp_path: Path) -> None:
+    number = followed(tmp_path / "file")
+    written = (tmp_path / "file").stat().st_mtime_ns
+
+    (tmp_path / "file").write_text("2")
+    os.utime(tmp_path / "file", ns=(written, written))
+
+    assert number.current() == 2
+
+
 def test_a_link_that_points_elsewhere_is_followed(tmp_path: Path) -> None:
     for name in ("1", "2"):
         (tmp_path / name).write_text(name)

@@ -24,16 +24,6 @@ from workqueue.rpc.receiver import receive
 from workqueue.rpc.server import GrpcServer
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def pair(authority: Authority) -> Pair:
-    return authority.issue("127.0.0.1")
-
-
 def tls(pair: Pair, client_ca: Path | None = None) -> ServerSecurity:
     return ServerSecurity(ServerTLS(pair.certificate, pair.key, client_ca))
 

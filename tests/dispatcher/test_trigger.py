@@ -34,6 +34,7 @@ from tests.support.dispatching import (
 from workqueue.access.tokens import StaticTokens
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnusableError
+from workqueue.lease import LeaseRenewer
 from workqueue.optional import Leased, LeaseRequest
 from workqueue.web.bearer import BearerTokens
 from workqueue.web.server import http_server
@@ -91,19 +92,6 @@ async def test_triggers_beyond_one_in_a_period_are_shed() -> None:
     assert (first, second, third) == ((200, "ok"), 200, (200, "ok"))
     assert shed.startswith("shed")
     assert ledger.called == {"a": 1}
-
-
-async def test_who_does_not_wait_is_answered_while_the_round_runs() -> None:
-    queue, gate = memory(), Gate()
-    await queue.queue("a")
-
-    async with asking(dispatcher.handler(queue, callback=gate, trigger_period=timedelta(0))) as session:
-        async with asyncio.timeout(10):
-            answers = [await asked(session, f"/?wait={said}") for said in ("0", "false", "False")]
-        await until(lambda: "a" in gate.inside)
-        gate.let_go("a")
-
-    assert answers == [(202, "started")] * 3
 
 
 async def test_rounds_may_overlap() -> None:
@@ -173,16 +161,37 @@ async def test_a_keyboard_interrupt_in_a_callback_fails_the_round_and_not_the_se
     assert (status, alive) == (500, (200, "ok"))
 
 
-async def test_a_caller_that_need_not_wait_is_answered_at_once() -> None:
+async def test_a_process_whose_leases_are_not_renewed_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LeaseRenewer, "tick", lambda renewer, now_us: None)  # its thread is stuck
     queue, gate = memory(), Gate()
     await queue.queue("a")
 
     async with asking(dispatcher.handler(queue, callback=gate)) as session:
-        answer = await asked(session, "/?wait=false")
+        await asked(session, "/?wait=false")
         await until(lambda: "a" in gate.inside)
+        alive = await asked(session, "/healthz", "GET")
+        clock_of(queue).advance(16 * SECOND)
+        stalled = await asked(session, "/healthz", "GET")
         gate.let_go("a")
         await until(lambda: not gate.inside)
 
+    assert (alive, stalled) == ((200, "ok"), (503, "leases are not being renewed"))
+
+
+@pytest.mark.parametrize("wait", ["false", "False", "0"])
+async def test_a_caller_that_need_not_wait_is_answered_at_once(wait: str) -> None:
+    queue, gate = memory(), Gate()
+    await queue.queue("a")
+
+    async with asking(dispatcher.handler(queue, callback=gate)) as session:
+        answering = asyncio.create_task(asked(session, f"/?wait={wait}"))
+        await until(lambda: "a" in gate.inside)
+        answered, _ = await asyncio.wait((answering,), timeout=5)
+        gate.let_go("a")
+        await until(lambda: not gate.inside)
+        answer = await answering
+
+    assert answered, "it has waited"
     assert answer == (202, "started")
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 

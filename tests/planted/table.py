@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.planted.dispatching import DISPATCH_BUGS, DispatchBug
+from tests.planted.dispatching import DISPATCH_BUGS
 from tests.planted.limits import LIMIT_BUGS
 from tests.planted.places import PLACE_BUGS
 from tests.planted.planting import FAMILIES, Bug
 from tests.planted.rules import RULE_BUGS
+from tests.planted.serving import SERVER_BUGS
 from tests.planted.vocabulary import VOCABULARY_BUGS
 from tests.support.backends import BACKENDS
 from workqueue.conformance import all_scenarios
 
 __all__ = ["PAGE", "page"]
+
+_CAUGHT_BY_TESTS = {
+    "In the dispatcher": DISPATCH_BUGS,
+    "In renewal, on the wire, in settles, rules, texts and stores": VOCABULARY_BUGS,
+    "At the doors": SERVER_BUGS,
+}
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "planted-bugs.md"
 
@@ -32,16 +39,15 @@ This page is written by `python -m tests.planted.table`, and a test holds it to 
 
 def page() -> str:
     """The whole page."""
-    return "\n".join(
-        [_INTRODUCTION, *_score(), *_bugs_of_queues(), "", *_bugs_of_the_dispatcher(), "", *_bugs_elsewhere(), ""]
-    )
+    return "\n".join([_INTRODUCTION, *_score(), *_bugs_of_queues(), *_bugs_that_tests_catch(), ""])
 
 
 def _score() -> Iterator[str]:
     bugs = [*RULE_BUGS, *PLACE_BUGS, *LIMIT_BUGS]
     everywhere = sum(len(_backends_with(bug)) for bug in bugs)
-    bugs_of_tests = len(DISPATCH_BUGS) + len(VOCABULARY_BUGS)
-    yield f"Planted: {len(bugs)} in queues, on {everywhere} backends in all, and {bugs_of_tests} elsewhere. Caught: all of them."
+    bugs_of_tests = sum(map(len, _CAUGHT_BY_TESTS.values()))
+    planted = f"Planted: {len(bugs)} in queues, on {everywhere} backends in all, and {bugs_of_tests} elsewhere."
+    yield f"{planted} Caught: all of them."
     yield "An assertion has to object; a scenario that merely takes too long does not count."
     yield ""
 
@@ -63,23 +69,15 @@ def _backends_with(bug: Bug) -> list[str]:
     return [backend.name for backend in able if bug.edits_for(backend)]
 
 
-def _bugs_of_the_dispatcher() -> Iterator[str]:
-    yield f"## In the dispatcher ({len(DISPATCH_BUGS)})"
-    yield ""
-    yield from _caught_by_tests(DISPATCH_BUGS)
-
-
-def _bugs_elsewhere() -> Iterator[str]:
-    yield f"## In renewal, on the wire, in settles, rules, texts and stores ({len(VOCABULARY_BUGS)})"
-    yield ""
-    yield from _caught_by_tests(VOCABULARY_BUGS)
-
-
-def _caught_by_tests(bugs: Sequence[DispatchBug]) -> Iterator[str]:
-    yield "| the bug | the test that catches it |"
-    yield "|---|---|"
-    for bug in bugs:
-        yield f"| {bug.name} | {bug.caught_by.partition(':test_')[2].replace('_', ' ')} |"
+def _bugs_that_tests_catch() -> Iterator[str]:
+    for title, bugs in _CAUGHT_BY_TESTS.items():
+        yield ""
+        yield f"## {title} ({len(bugs)})"
+        yield ""
+        yield "| the bug | the test that catches it |"
+        yield "|---|---|"
+        for bug in bugs:
+            yield f"| {bug.name} | {bug.caught_by.partition(':test_')[2].replace('_', ' ')} |"
 
 
 if __name__ == "__main__":

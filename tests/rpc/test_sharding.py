@@ -155,7 +155,9 @@ async def test_a_shard_that_does_not_accept_the_router_is_the_routers_trouble() 
         route([f"grpc://127.0.0.1:{shard.port}"], port=0) as router,
         client_of(router) as client,
     ):
-        with pytest.raises(StoreUnusableError, match=r"shard grpc://.*: no bearer token"):
+        with pytest.raises(
+            StoreUnusableError, match=r"has a store that does not work: shard grpc://.*: no bearer token"
+        ):
             await client.queue("k")
 
 

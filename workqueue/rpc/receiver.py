@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -17,7 +18,7 @@ from workqueue.equipment import Equipment
 from workqueue.errors import StoreUnavailableError, WorkQueueError
 from workqueue.interface import WorkQueue
 from workqueue.options import MAX_META_BYTES
-from workqueue.readiness import of_store
+from workqueue.readiness import Readiness, of_store
 from workqueue.rpc.limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
@@ -60,14 +61,13 @@ def receive(
     Raises:
         InvalidSettingError: host, port and security do not go together.
     """
-    store = of_store(queue)
-
-    async def why_unready() -> str:
-        return "draining" if drains() else await store.why_unready()
-
     limits = receiver_limits(Equipment.of(queue).max_payload)
     listen = Listen(host, port, security or ServerSecurity(), limits)
-    return GrpcServer(Receiver(queue), listen, why_unready=why_unready)
+    return GrpcServer(Receiver(queue), listen, why_unready=partial(_why_unready, of_store(queue), drains))
+
+
+async def _why_unready(store: Readiness, drains: Callable[[], bool]) -> str:
+    return "draining" if drains() else await store.why_unready()
 
 
 class Receiver(WorkqueueServiceServicer):
