@@ -102,6 +102,7 @@ WORKLOAD: dict[str, Schema] = {
         keysPerReplica=whole(1),
         cooldownSeconds=whole(),
         pollingSeconds=whole(1),
+        scaler=TEXT,
         prometheusAddress={"type": "string", "pattern": "^https?://"},
     ),
 }
@@ -114,9 +115,37 @@ def workload(program: str, *required: str, **more: Schema) -> Schema:
     return keys(*required, **(WORKLOAD | {"settings": settings} | more))
 
 
+FURTHER = ("watch", "subscribe", "resync", "scaler", "schedules", "relay")
+WATCHED = keys(
+    "kind",
+    "resource",
+    kind={"type": "string", "pattern": "^([a-z0-9.-]+/)?v[0-9a-z]+/[A-Z][A-Za-z0-9]*$"},
+    resource={"type": "string", "pattern": "^[a-z0-9]+$"},
+    mapping=TEXT,
+)
+
+
+def further_programs() -> Schema:
+    """An entry of `workloads`: what it may hold depends on its program."""
+    entry = keys(
+        "name", "program", name=NAME, program=one_of(*FURTHER), queue=TEXT, store=STORE, watches=entries(WATCHED),
+        **WORKLOAD,
+    )  # fmt: skip
+    return entry | {"allOf": [_with_program(program) for program in FURTHER]}
+
+
+def _with_program(program: str) -> Schema:
+    foreign = dict.fromkeys(("watches",) * (program != "watch") + ("store",) * (program != "relay"), False)
+    own: Schema = {"properties": {"settings": {"$ref": f"#/$defs/{program}"}} | foreign}
+    if program != "relay":
+        own["required"] = ["queue"]
+    chosen = {"properties": {"program": {"const": program}}, "required": ["program"]}
+    return {"if": chosen, "then": own}
+
+
 _ALERT_DURATIONS = (
     "keysWaitFor", "noProgressWindow", "noProgressFor", "nobodyThereWindow", "nobodyThereFor", "targetDownFor",
-    "notCountedFor",
+    "notCountedFor", "saturatedFor",
     "storeFailsWindow", "deadLettersWindow", "attemptsFailWindow", "attemptsFailFor", "retriesForEverFor",
     "leasesExpireWindow", "leasesExpireFor", "runawayCallbacksFor", "errorEventsWindow",
     "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor", "ticksMissedWindow",
@@ -128,6 +157,7 @@ ALERTS = keys(
     schedulesLateSeconds={"type": "number", "exclusiveMinimum": 0},
     storeFailsCount=whole(),
     attemptsFailShare={"type": "number", "minimum": 0, "maximum": 1},
+    saturatedShare={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     retriesForEverAttempts=whole(1),
     **dict.fromkeys(_ALERT_DURATIONS, DURATION),
 )
@@ -154,7 +184,7 @@ def schema() -> Schema:
         hyperqueues=entries(
             workload("hyperqueue", "name", "shards", name=NAME, shards=entries(TEXT) | {"minItems": 1})
         ),
-        workloads=entries(keys("name", "program", name=NAME, program=TEXT, queue=TEXT, **WORKLOAD)),
+        workloads=entries(further_programs()),
         defaults=keys(**(WORKLOAD | {"settings": shared_settings()})),
         crds=keys(whenMissing=one_of("fail", "skip", "render")),
         networkPolicy=keys(enabled=SWITCH, callers=LIST, scrapers=LIST, egress=LIST),

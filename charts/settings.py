@@ -6,8 +6,13 @@ from dataclasses import Field
 from datetime import timedelta
 from typing import Any
 
-from dispatcher.environment import DispatchFlags, EventFlags, TargetFlags
+from dispatcher.environment import DispatchFlags, EventFlags, ScheduleFileFlags, TargetFlags
+from dispatcher.relay.environment import RelayFlags, TargetCallFlags
+from workqueue.cli.keys import ReceiverFlags
 from workqueue.cli.receivers import ShardFlags
+from workqueue.cli.resync import ListingFlags
+from workqueue.cli.subscribe import KeyFlags, SQSFlags
+from workqueue.cli.watch import WatchFlags
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.flags import Flag, flags_of
 from workqueue.programs.settings import LogFlags
@@ -15,17 +20,24 @@ from workqueue.programs.settings import LogFlags
 __all__ = ["PROGRAMS", "settings_of", "shared_settings"]
 
 _DISPATCHES = [TargetFlags, DispatchFlags, EventFlags, CallFlags]
+_SERVES = [ListenFlags, LogFlags]
 PROGRAMS: dict[str, list[type]] = {
     "receiver": [ListenFlags, LogFlags],
     "dispatcher": [*_DISPATCHES, ListenFlags, LogFlags],
     "hyperqueue": [ShardFlags, CallFlags, ListenFlags, LogFlags],
+    "watch": [WatchFlags, ReceiverFlags, *_SERVES],
+    "subscribe": [KeyFlags, SQSFlags, ReceiverFlags, *_SERVES],
+    "resync": [ListingFlags, ReceiverFlags, *_SERVES],
+    "scaler": _SERVES,
+    "schedules": [ScheduleFileFlags, EventFlags, *_SERVES],
+    "relay": [RelayFlags, EventFlags, TargetCallFlags, *_SERVES],
 }
 """The groups of flags of each program that the chart can run."""
 
 # What the chart says itself: where to listen, which Secrets to read, who the Pod is.
 _THE_CHARTS = {
     "--host", "--insecure", "--probe-port", "--tls-cert", "--tls-key", "--tls-client-ca", "--accept-tokens", "--owner",
-    "--ca", "--client-cert", "--client-key", "--token-file", "--shards",
+    "--ca", "--client-cert", "--client-key", "--token-file", "--shards", "--once",
 }  # fmt: skip
 
 _DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"

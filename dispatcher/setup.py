@@ -15,7 +15,7 @@ from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import WorkQueue
 from workqueue.lease import LeaseRenewer
-from workqueue.metrics import DispatchMetrics
+from workqueue.metrics import DispatchMetrics, metrics_of
 from workqueue.optional import offers
 
 __all__ = ["Setup"]
@@ -69,6 +69,8 @@ class Setup:
             metrics.events = errors.results
         outage = outage or outage_of(callback)
         metrics.is_target_down = outage.is_on
+        counted = metrics_of(full)
+        metrics.limit = lambda: counted.configuration.limit(settings.concurrency)
         clock, renewer = equipment.clock, equipment.renewer
         limits = KeyLimits(callback, settings, clock) if isinstance(callback, LimitingCallback) else None
         return cls(full, as_async(callback), settings, errors, metrics, clock, renewer, outage, limits)

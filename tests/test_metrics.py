@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher import Attempt, DispatcherSettings
+from dispatcher.setup import Setup
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.equipment import Equipment
@@ -25,6 +27,7 @@ from workqueue.options import Options
 from workqueue.rules import Entry
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.testing import FakeClock
+from workqueue.throttle import Configuration
 
 SECOND = 1_000_000
 NOW = 1_750_000_000 * SECOND
@@ -257,6 +260,23 @@ async def test_gauges_are_refreshed_in_the_background() -> None:
         return queued
 
     assert await scenario() == [1, 2]
+
+
+async def test_the_limit_that_is_shown_follows_the_stored_one() -> None:
+    shown = []
+    async with MemoryQueue() as queue:
+        setup = Setup.of(queue, nothing, DispatcherSettings(concurrency=20))
+        refresher = GaugeRefresher(setup.queue, queue.metrics, [setup.metrics])
+        for stored in (None, 5, 50):
+            await queue.configure(Configuration(concurrency=stored))
+            await refresher.refresh()
+            shown.append(setup.metrics.limit())
+
+    assert shown == [20, 5, 20]
+
+
+async def nothing(key: str, attempt: Attempt) -> None:
+    """There is nothing to do."""
 
 
 async def test_a_nudged_refresh_never_makes_a_scrape_wait() -> None:

@@ -107,6 +107,7 @@ class Elector:
         self._seen = LeaderLease()
         self._seen_us = 0
         self._sent_us = 0
+        self._trouble = ""
         self._expired: asyncio.Future[None] | None = None
 
     @property
@@ -174,10 +175,18 @@ class Elector:
     async def _attempt(self, step: Callable[[], Coroutine[Any, Any, bool]]) -> bool | None:
         """One step, for half a deadline at most; None if the store did not answer."""
         try:
-            return await within(self._clock, self._times.deadline.total_seconds() / 2, step())
+            answered = await within(self._clock, self._times.deadline.total_seconds() / 2, step())
         except (StoreError, TimeoutError) as error:
-            log.warning("the lease of %s cannot be read or written, trying again: %s", self.identity, error)
+            self._complain(str(error) or "no answer in time")
             return None
+        self._trouble = ""
+        return answered
+
+    def _complain(self, trouble: str) -> None:
+        """Log what is wrong once, not at every attempt: an operator acts on the first line."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.warning("the lease of %s cannot be read or written, trying again: %s", self.identity, trouble)
 
     async def _try_to_take(self) -> bool:
         lease = await self._look()

@@ -189,6 +189,12 @@ METRICS: tuple[Metric, ...] = (
         "Dispatch rounds, and steps of the loop, by result: ok, failed (the store did) or target-down.",
         ("result",),
     ),
+    Metric(
+        "workqueue_concurrency_limit",
+        "gauge",
+        "go",
+        "The most keys in progress over all dispatchers: the stored limit, or this dispatcher's own if that is lower.",
+    ),
     Metric("workqueue_target_down", "gauge", "go", "1 while starts are held because the target is down, else 0."),
     Metric(
         "workqueue_outcomes_total",

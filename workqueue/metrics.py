@@ -18,6 +18,7 @@ from workqueue.interface import OwnedInProgressKey
 from workqueue.metric_table import BUCKETS, MAX_PRIORITY_CLASSES
 from workqueue.optional import Counts, RecoveredOrphan
 from workqueue.rules import Entry
+from workqueue.throttle import Configuration
 
 __all__ = [
     "OTHER_CLASS",
@@ -153,7 +154,10 @@ class Work:
 
 
 class QueueMetrics:
-    """What one queue counts: written by its backend. `counts` is what the gauges show, None while unknown."""
+    """What one queue counts: written by its backend. `counts` is what the gauges show, None while unknown.
+
+    `configuration` is what is stored with the queue, as it was when the queue was last counted.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -162,6 +166,7 @@ class QueueMetrics:
         self.deduped = 0
         self.expired_leases = 0
         self.counts: Counts | None = None
+        self.configuration = Configuration()
         self.time_until_eligible = Histogram(BUCKETS["time_until_eligible"])
         self.enumerate_latency = Histogram(BUCKETS["enumerate_latency"])
         self.waits = ByPriorityClass(Waits, self.classes)
@@ -215,8 +220,8 @@ class DispatchMetrics:
         classes: the queue's, so that one priority has one label everywhere (see `of`).
 
     `rounds`, `triggers` and `events` are counted by adding to them: `metrics.rounds["ok"] += 1`; `runaway_callbacks` is
-    a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends. `is_target_down` is asked at each
-    scrape: whether starts are held because the target is down.
+    a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends. Two are asked at each scrape:
+    `is_target_down`, whether starts are held because the target is down, and `limit`, the most keys in progress.
     """
 
     def __init__(self, name: str, classes: PriorityClasses | None = None) -> None:
@@ -227,6 +232,7 @@ class DispatchMetrics:
         self.events: dict[EventResult, int] = _zeroes(get_args(EventResult))
         self.runaway_callbacks = 0
         self.is_target_down: Callable[[], bool] = lambda: False
+        self.limit: Callable[[], int] = lambda: 0
         self.running: dict[object, int] = {}
         self._sample_due_us = 0
         self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)

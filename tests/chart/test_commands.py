@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.rendered import CI, Object, containers, render_ci
+from tests.fakes.kubernetes.server import KubernetesServer
 from tests.fakes.redis_server import RedisServer
 from tests.support.programs import process, serving
 from tests.support.tls import Authority
@@ -30,11 +31,26 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The way to an API server for those that watch one; Pods find theirs by their account."""
+    config = tmp_path_factory.mktemp("kubernetes") / "config"
+    with KubernetesServer().in_thread() as server:
+        config.write_text(server.kubeconfig(), encoding="utf-8")
+        yield config
+
+
+def every_key() -> list[str]:
+    """What a team's listing gives."""
+    return ["a", "b"]
+
+
 class Machine:
     """A folder in place of the volumes, and what the values call by names that only a cluster knows."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, kubeconfig: Path) -> None:
         self._folder = folder
+        self._kubeconfig = kubeconfig
         self._store = store
         pair = Authority(folder).issue("127.0.0.1")
         for secret in ("tls", "ca", "cert", "token", "tokens"):
@@ -52,6 +68,7 @@ class Machine:
 
     def _here(self, argument: str) -> str:
         argument = argument.replace("/etc/workqueue", str(self._folder)).replace("--host=0.0.0.0", "--host=127.0.0.1")
+        argument = re.sub(r"--keys=\S+", "--keys=tests.chart.test_commands:every_key", argument)
         return re.sub(r"--callback=\S+", "--callback=tests.support.reconcilers:complete", argument)
 
     def environment(self, container: Object) -> dict[str, str]:
@@ -61,7 +78,7 @@ class Machine:
             query = found["WORKQUEUE_URL"].partition("?")[2]
             store = f"sqlite:///{self._folder}/queue.db" if "sqlite" in found["WORKQUEUE_URL"] else self._store
             found["WORKQUEUE_URL"] = f"{store}?{query}" if query else store
-        return found
+        return found | {"WORKQUEUE_KUBECONFIG": str(self._kubeconfig)}
 
 
 def status(port: int, path: str) -> int:
@@ -74,17 +91,19 @@ def status(port: int, path: str) -> int:
 
 @pytest.mark.parametrize(("name", "workload"), SERVERS)
 def test_a_rendered_server_starts_answers_its_probes_and_ends_with_0(
-    name: str, workload: str, tmp_path: Path, redis: RedisServer
+    name: str, workload: str, tmp_path: Path, redis: RedisServer, kubeconfig: Path
 ) -> None:
     [container] = [it for owner, it in containers(render_ci(name)) if owner["metadata"]["name"] == workload]
-    machine = Machine(tmp_path, redis.url().partition("?")[0])
+    machine = Machine(tmp_path, redis.url().partition("?")[0], kubeconfig)
     program, command = container["command"]
 
     with serving(MODULES[program], command, *machine.arguments(container), env=machine.environment(container)) as it:
         port = it.port("plaintext probes on")
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        # A hyperqueue is not ready without its shards, whose names only a cluster knows.
+        ready = 503 if any(argument.startswith("--shards=") for argument in container["args"]) else 200
+        for probe, expected in (("startupProbe", 200), ("livenessProbe", 200), ("readinessProbe", ready)):
             path = container[probe].get("httpGet", {"path": "/readyz"})["path"]
-            assert status(port, path) == 200, probe
+            assert status(port, path) == expected, probe
         it.tell()
         assert it.ended() == 0
 

@@ -71,9 +71,11 @@ def test_no_two_objects_have_one_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", CI)
 def test_pods_have_no_rights_on_the_machine(name: str) -> None:
-    for owner, spec in pods(render_ci(name)):
+    objects = render_ci(name)
+    granted = {it["subjects"][0]["name"] for it in objects if it["kind"] in ("RoleBinding", "ClusterRoleBinding")}
+    for owner, spec in pods(objects):
         assert spec["enableServiceLinks"] is False, owner["metadata"]["name"]
-        assert spec["automountServiceAccountToken"] is False
+        assert spec["automountServiceAccountToken"] is (spec["serviceAccountName"] in granted)
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in spec["containers"]:
@@ -175,6 +177,30 @@ def test_rules_give_a_workload_an_account_of_its_own_with_just_these_rights() ->
     spec = find(objects, "Deployment", "dispatcher")["spec"]["template"]["spec"]
     assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == (name, True)
     assert find(objects, "Deployment", "receiver")["spec"]["template"]["spec"]["serviceAccountName"] != name
+
+
+def test_a_source_of_a_sqlite_queue_goes_through_its_one_process() -> None:
+    [container] = find(render_ci("sources"), "Deployment", "config")["spec"]["template"]["spec"]["containers"]
+    urls = [it["value"] for it in container["env"] if it["name"] == "WORKQUEUE_URL"]
+
+    assert urls == ["grpc://release-workqueue-small-dispatcher.team.svc:8090"]
+    assert [it["name"] for it in container["volumeMounts"]] == ["tmp"]
+
+
+def test_a_watch_may_read_what_it_watches_where_it_does_and_hold_its_own_lease() -> None:
+    roles = [it for it in render_ci("sources") if it["kind"] == "Role" and "deployments" in it["metadata"]["name"]]
+    by_place = {(it["metadata"]["name"].rpartition("-")[2], it["metadata"]["namespace"]): it["rules"] for it in roles}
+    read = [
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    ]
+
+    assert by_place.keys() == {("lease", "team"), ("deployments", "team"), ("deployments", "other")}
+    assert by_place["deployments", "other"] == read
+    assert [rule.get("resourceNames") for rule in by_place["lease", "team"]] == [
+        ["release-workqueue-deployments"],
+        None,
+    ]
 
 
 @pytest.mark.parametrize("when", ["skip", "render"])

@@ -16,6 +16,10 @@ from tests.chart.rendered import CHART, Object, render, values_of
 QUEUE: Object = {"name": "builds", "dispatcher": {"settings": {"target": "grpc://reconciler:8080"}}}
 VALUES: Object = {"store": {"redis": {"url": "redis://redis"}}, "queues": [QUEUE]}
 
+WATCH: Object = {"name": "x", "program": "watch", "queue": "builds"}
+SCALER: Object = {"name": "y", "program": "scaler", "queue": "builds"}
+CONFIG: Object = {"kind": "v1/ConfigMap", "resource": "configmaps"}
+
 # Where a wrong value stands, the value, and what the refusal has to name.
 WRONG: list[tuple[str, Any, str]] = [
     ("replicas", 3, "replicas"),
@@ -40,6 +44,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("defaults.settings.target", "grpc://x", "target"),
     ("defaults.terminationGracePeriodSeconds", "long", "terminationGracePeriodSeconds"),
     ("hyperqueues", [{"name": "all", "shards": []}], "shards"),
+    ("workloads", [{"name": "x", "program": "juggle"}], "program"),
+    ("workloads", [{"name": "x", "program": "resync"}], "queue"),
+    ("workloads", [WATCH | {"watches": [CONFIG | {"kind": "configmaps"}]}], "kind"),
+    ("workloads", [WATCH | {"watches": [{"kind": "v1/ConfigMap"}]}], "resource"),
+    ("workloads", [WATCH | {"settings": {"perTarget": 3}}], "perTarget"),
+    ("workloads", [SCALER | {"watches": [CONFIG]}], "watches"),
     ("crds.whenMissing", "ignore", "whenMissing"),
     ("monitoring.serviceMonitor.interval", "often", "interval"),
     ("alerts.keysWaitFor", 300, "keysWaitFor"),
@@ -56,7 +66,8 @@ CONTRADICTIONS: list[tuple[str, Any, str]] = [
     ("queues.0.store", {"type": "redis"}, "url or existingSecret.name says where Redis is"),
     ("queues.0.name", "a-name-that-is-too-long-for-kubernetes", "longer than 52 characters"),
     ("hyperqueues", [{"name": "all", "shards": ["nobody"]}], '"nobody" is none of queues'),
-    ("workloads", [{"name": "x", "program": "juggle"}], '"juggle" is none of'),
+    ("workloads", [WATCH | {"watches": []}], "watches: it is empty"),
+    ("workloads", [{"name": "x", "program": "resync", "queue": "nobody"}], '"nobody" is none of queues'),
     ("networkPolicy.enabled", True, "networkPolicy.egress: it is empty"),
     ("monitoring.rules.enabled", True, "monitoring.rules.enabled is on, but the cluster does not know PrometheusRule"),
 ]
@@ -97,6 +108,13 @@ def test_a_sqlite_queue_has_one_process(more: Object) -> None:
     values["queues"][0]["dispatcher"] |= more
 
     with pytest.raises(HelmError, match="small-dispatcher: replicas: a queue in SQLite has one process"):
+        render(values)
+
+
+def test_a_sqlite_queue_has_nothing_beside_it_that_opens_its_file() -> None:
+    values = values_of("sqlite") | {"workloads": [SCALER | {"queue": "small"}]}
+
+    with pytest.raises(HelmError, match="a queue in SQLite has one process, so it has no scaler beside it"):
         render(values)
 
 

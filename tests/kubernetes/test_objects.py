@@ -42,6 +42,8 @@ def defined(cluster: Cluster) -> Cluster:
 @pytest.mark.parametrize("name", CI)
 def test_the_api_server_takes_every_object_strictly(name: str, defined: Cluster, namespace: str) -> None:
     objects = render(values_of(name), namespace=namespace)
+    for other in {it["metadata"].get("namespace", namespace) for it in objects} - {namespace}:  # that a watch reads in
+        defined.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
     for it in sorted(objects, key=lambda it: str(it["kind"] != "ServiceAccount")):  # a Pod is refused without its own
         it["metadata"].setdefault("namespace", namespace)  # as Helm does
         applied = defined.apply(it, dry_run=it["kind"] != "ServiceAccount")

@@ -29,6 +29,7 @@ from workqueue.telemetry.exposition import Exposition, Identity, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.telemetry.samples import SampleSource
 from workqueue.testing import FakeClock
+from workqueue.throttle import Configuration
 from workqueue.web.metrics import watching
 from workqueue.web.server import http_server
 
@@ -78,6 +79,8 @@ async def lived_through(clock: FakeClock) -> Exposition:
         metrics.events["sent"] += 1
         metrics.rounds["ok"] += 1
         metrics.triggers["shed"] += 2
+        metrics.limit = lambda: queue.metrics.configuration.limit(20)
+        await queue.configure(Configuration(concurrency=10))
         await GaugeRefresher(queue, queue.metrics, [metrics], clock=clock).refresh()
         return Exposition(Identity("shop", "shop-7"), [queue.metrics], [metrics], clock, sources=fed())
 

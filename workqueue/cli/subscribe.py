@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from workqueue.backends import open_queue
 from workqueue.cli.sources import PRIORITY, SourceFlags, showing
+from workqueue.equipment import Equipment
 from workqueue.programs.access import HTTP_PORT, PORT
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
@@ -127,7 +128,7 @@ def subscribe(events: KeyFlags, messages: SQSFlags, source: SourceFlags, port: E
 
 
 async def _subscribe(events: KeyFlags, place: Client | FullQueue, source: SourceFlags, port: int) -> None:
-    from workqueue.sources.cloudevents import Subscription, Unparsable
+    from workqueue.sources.cloudevents import EventMetrics, Subscription, Unparsable
 
     key, filters = events.parsed()
     async with place as queue, _perhaps(events.unparsable) as letters:
@@ -139,8 +140,9 @@ async def _subscribe(events: KeyFlags, place: Client | FullQueue, source: Source
             with_event=events.with_event,
             unparsable=None if letters is None else Unparsable(letters),
             max_body=events.max_body,
+            metrics=EventMetrics(Equipment.of(queue).name),
         )
-        async with showing(queue, source.listen, port, [subscription.route()]) as follow:
+        async with showing(queue, source.listen, port, [subscription.route()], [subscription.metrics]) as follow:
             follow(of_store(queue))
             await asyncio.Event().wait()
 

@@ -11,7 +11,7 @@ from typing import Self
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import StoreError
 from workqueue.metrics import DispatchMetrics, QueueMetrics
-from workqueue.optional import CountingQueue
+from workqueue.optional import ConfigurableQueue, CountingQueue, offers
 from workqueue.shown import describe, shown_duration
 
 __all__ = ["DEFAULT_REFRESH", "GaugeRefresher"]
@@ -67,6 +67,8 @@ class GaugeRefresher:
         try:
             async with asyncio.timeout(self._every.total_seconds()):
                 self._metrics.counts = await self._queue.counts()
+                if self._dispatchers and offers(self._queue, ConfigurableQueue):
+                    self._metrics.configuration = await self._queue.configuration()
         except TimeoutError:
             self._uncounted(f"the store did not answer within {shown_duration(self._every)}")
         except StoreError as error:

@@ -105,6 +105,7 @@ def attempt_samples(dispatchers: Sequence[DispatchMetrics], steady_us: int) -> I
     yield from _labelled("workqueue_error_events_total", (dispatcher.events for dispatcher in dispatchers))
     yield "workqueue_retries_total", (), sum(dispatcher.outcomes["retried"] for dispatcher in dispatchers)
     yield "workqueue_runaway_callbacks", (), sum(dispatcher.runaway_callbacks for dispatcher in dispatchers)
+    yield "workqueue_concurrency_limit", (), max(dispatcher.limit() for dispatcher in dispatchers)
     yield "workqueue_target_down", (), int(any(dispatcher.is_target_down() for dispatcher in dispatchers))
     yield "workqueue_attempts_at_completion", (), [dispatcher.attempts_at_completion for dispatcher in dispatchers]
     yield "workqueue_lease_age_seconds", (), [dispatcher.lease_age for dispatcher in dispatchers]

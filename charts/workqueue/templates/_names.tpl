@@ -51,7 +51,7 @@ labels:
 {{- define "workqueue.account" -}}
 {{- if .workload.serviceAccount.name -}}
 {{- .workload.serviceAccount.name -}}
-{{- else if .workload.rules -}}
+{{- else if include "workqueue.grants" . | fromYamlArray -}}
 {{- .workload.object -}}
 {{- else -}}
 {{- include "workqueue.releaseAccount" .root -}}

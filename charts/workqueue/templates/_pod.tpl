@@ -13,7 +13,7 @@
 {{- include "workqueue.text" .terminationGracePeriodSeconds -}}
 {{- else -}}
 {{- $drain := ternary (default "20s" .settings.drainTimeout) "0s" .program.drains -}}
-{{- add (ternary .preStopSeconds 0 .program.grpc | int) (include "workqueue.seconds" $drain | int) 18 -}}
+{{- add (ternary .preStopSeconds 0 (or .program.grpc .program.intake) | int) (include "workqueue.seconds" $drain | int) 18 -}}
 {{- end -}}
 {{- end -}}
 
@@ -50,10 +50,15 @@
 - {{ printf "--%s" (kebabcase $name) | quote }}
 {{- end }}
 {{- else if kindIs "slice" $value }}
-- {{ printf "--%s=%s" (kebabcase $name) (join "," $value) | quote }}
+{{- range ternary $value (list (join "," $value)) (has $name $workload.program.many) }}
+- {{ printf "--%s=%s" (kebabcase $name) . | quote }}
+{{- end }}
 {{- else if not (kindIs "invalid" $value) }}
 - {{ printf "--%s=%s" (kebabcase $name) (include "workqueue.text" $value) | quote }}
 {{- end }}
+{{- end }}
+{{- range $workload.arguments }}
+- {{ . | quote }}
 {{- end }}
 {{- range $workload.extraArgs }}
 - {{ tpl . $.root | quote }}
@@ -136,6 +141,9 @@ readinessProbe:
 {{- end }}
 {{- if .workload.program.queue }}
 {{- include "workqueue.queueEnv" . }}
+{{- else if .workload.url }}
+- name: WORKQUEUE_URL
+  value: {{ .workload.url }}
 {{- end }}
 {{- with .workload.extraEnv }}
 {{ tpl (toYaml .) $.root }}
@@ -165,7 +173,7 @@ readinessProbe:
     - {name: http, containerPort: 8091}
     - {name: probes, containerPort: 8092}
   {{- include "workqueue.probes" . | nindent 2 }}
-  {{- if .workload.program.grpc }}
+  {{- if or .workload.program.grpc .workload.program.intake }}
   lifecycle:
     preStop: {sleep: {seconds: {{ .workload.preStopSeconds }}}}
   {{- end }}
@@ -236,7 +244,7 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: {{ include "workqueue.account" . }}
-  automountServiceAccountToken: {{ not (empty .workload.rules) }}
+  automountServiceAccountToken: {{ not (empty (include "workqueue.grants" . | fromYamlArray)) }}
   # A Service called workqueue-http would else set WORKQUEUE_HTTP_PORT to an address.
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "workqueue.grace" .workload }}

@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
-from workqueue.sources.cloudevents import KeyOf, Subscription, Unparsable, parse_filter, read_event
+from workqueue.sources.cloudevents import EventMetrics, KeyOf, Subscription, Unparsable, parse_filter, read_event
 from workqueue.testing import FlakyQueue
 from workqueue.web.server import http_server
 
@@ -242,6 +242,17 @@ async def test_an_event_is_not_acknowledged_before_its_dead_letter_is_stored() -
         async with subscribed(unparsable=Unparsable(letters)) as sender:
             assert (await sender.send(b"not json"))[0] == 503
             assert (await sender.send(b"not json"))[0] == 202
+
+
+async def test_events_are_counted_by_what_became_of_them() -> None:
+    metrics = EventMetrics("builds")
+    async with subscribed(metrics=metrics, filters=[parse_filter("type!=dull")]) as sender:
+        await sender.send([EVENT, EVENT, EVENT | {"subject": ""}, EVENT | {"type": "dull"}], BATCH)
+        await sender.send(b"{")
+        await sender.send(EVENT)
+
+    counted = {labels[1]: number for _, labels, number in metrics.samples()}
+    assert counted == {"stored": 3, "refused": 2}
 
 
 async def test_a_sender_of_webhooks_may_ask_first_whether_it_may_send() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workqueue.extras import importing
@@ -24,6 +24,7 @@ from workqueue.options import Options, check_payload
 from workqueue.sources.cloudevents.event import BATCH, Event, UnparsableEventError, read_batch, read_event
 from workqueue.sources.cloudevents.fields import KeyOf, UnkeyedEventError
 from workqueue.sources.cloudevents.filters import Filter
+from workqueue.sources.cloudevents.metrics import EventMetrics
 from workqueue.sources.cloudevents.unparsable import Unparsable
 from workqueue.sources.resync import Enqueues
 
@@ -49,6 +50,7 @@ class Subscription:
         with_event: keep the newest event of a key as its payload, as structured JSON.
         unparsable: where events go that can never become keys; without it they are refused.
         max_body: the largest request, in bytes.
+        metrics: where events are counted, those that pass no filter excepted.
     """
 
     queue: Enqueues
@@ -58,6 +60,7 @@ class Subscription:
     with_event: bool = False
     unparsable: Unparsable | None = None
     max_body: int = field(default=MAX_BODY_BYTES)
+    metrics: EventMetrics = field(default_factory=EventMetrics)
 
     def app(self) -> Starlette:
         """An ASGI app that takes events at `/`; it can be mounted in any other."""
@@ -76,10 +79,12 @@ class Subscription:
         except ClientDisconnect:
             return Response(status_code=400)
         if body is None:
+            self.metrics.refused += 1
             return _refuse(413, f"a request with CloudEvents has at most {self.max_body} bytes")
         try:
             return await self._take(request.headers, body)
         except _NEVER as error:  # said by the queue, such as a bucket with a prefix, which takes shorter keys
+            self.metrics.refused += 1
             return _refuse(422, str(error))
         except StoreError as error:
             log.warning("CloudEvents are refused for now: %s", error)
@@ -92,13 +97,17 @@ class Subscription:
             return await self._give_up(headers, body, [str(error)], 400)
         wrong: list[str] = []
         items: dict[str, Options] = {}
+        taken = 0
         for place, event in enumerate(events):
             try:
-                items |= self._item(event)
+                item = self._item(event)
+                items |= item
+                taken += len(item)
             except _NEVER as error:
                 wrong.append(f"event {place}: {error}" if len(events) > 1 else str(error))
         if items:
             await self.queue.queue_many(items.items())
+            self.metrics.stored += taken
         if wrong:
             kept = f"; the other {len(events) - len(wrong)} are taken" if len(events) > 1 else ""
             return await self._give_up(headers, body, wrong, 422, kept)
@@ -123,9 +132,10 @@ class Subscription:
         return {key: Options(priority=self.priority, payload=payload, meta=meta)}
 
     async def _give_up(
-        self, headers: Mapping[str, str], body: bytes, reasons: Iterable[str], status: int, kept: str = ""
+        self, headers: Mapping[str, str], body: bytes, reasons: Sequence[str], status: int, kept: str = ""
     ) -> Response:
         reason = "; ".join(reasons)
+        self.metrics.refused += len(reasons)
         if self.unparsable is None:
             return _refuse(status, reason + kept)
         await self.unparsable.keep(headers, body, reason)
