@@ -96,10 +96,17 @@ class Prometheus:
         with urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=20) as answer:
             return json.load(answer)["data"]
 
-    def firing(self) -> set[tuple[str, str]]:
-        """The alerts that fire, each with its queue."""
-        found = self._ask("alerts")["alerts"]
-        return {(it["labels"]["alertname"], it["labels"]["queue_name"]) for it in found if it["state"] == "firing"}
+    def fired(self) -> set[tuple[str, str]]:
+        """The alerts that have fired until now, each with its queue."""
+        found = self.query('last_over_time(ALERTS{alertstate="firing"}[1h])')
+        return {(it["metric"]["alertname"], it["metric"]["queue_name"]) for it in found}
+
+    def history(self, expression: str, seconds: int = 300) -> list[Mapping[str, Any]]:
+        """The result of a query at each of the last seconds."""
+        now = int(time.time())
+        times = f"start={now - seconds}&end={now}&step=1"
+        found: list[Mapping[str, Any]] = self._ask(f"query_range?query={quote(expression)}&{times}")["result"]
+        return found
 
     def query(self, expression: str) -> list[Mapping[str, Any]]:
         """The instant result of a query."""

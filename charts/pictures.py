@@ -1,0 +1,99 @@
+"""A picture of a dashboard's panel: what a Prometheus answers to its queries, plotted as SVG. No Grafana is needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Series", "answers", "panels", "picture"]
+
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _LINE = 560, 200, 60, 40, 24, 14
+_COLOURS = ("#3274d9", "#e0752d", "#37872d", "#c4162a", "#8f3bb8", "#0a7f8f", "#b8860b", "#7a5c43")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of a panel: its legend, and its values by seconds."""
+
+    legend: str
+    points: Sequence[tuple[float, float]]
+
+
+def panels(dashboard: Path) -> Iterator[dict[str, Any]]:
+    """Every panel of a dashboard."""
+    yield from json.loads(dashboard.read_text(encoding="utf-8"))["panels"]
+
+
+def answers(panel: Mapping[str, Any], ask: Callable[[str], Sequence[Mapping[str, Any]]]) -> list[Series]:
+    """The lines of a panel.
+
+    Args:
+        panel: of a dashboard.
+        ask: gives the result of a range query; the dashboard's variables are filled in.
+    """
+    found = []
+    for target in panel["targets"]:
+        query = target["expr"].replace("$queue", ".*").replace("$__rate_interval", "15s")
+        for result in ask(query):
+            points = [(float(at), float(value)) for at, value in result["values"] if value not in ("NaN", "+Inf")]
+            if points:
+                found.append(Series(_legend(target["legendFormat"], result["metric"]), points))
+    return found
+
+
+def _legend(form: str, labels: Mapping[str, str]) -> str:
+    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda name: labels.get(name[1], ""), form)
+
+
+def picture(title: str, unit: str, lines: Sequence[Series]) -> str:
+    """The SVG text of a panel."""
+    height = _TOP + _HEIGHT + _BOTTOM + _LINE * (len(lines) + 1)
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif">',
+        '<style>text {font-size: 11px}</style><rect width="100%" height="100%" fill="white"/>',
+        f'<text x="12" y="22" style="font-size: 14px; font-weight: bold">{escape(title)}</text>',
+        *_axes(unit, lines),
+    ]
+    for number, line in enumerate(lines):
+        colour = _COLOURS[number % len(_COLOURS)]
+        drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{_path(line, lines)}"/>')
+        y = _TOP + _HEIGHT + _BOTTOM + _LINE * (number + 1)
+        drawn.append(f'<text x="{_LEFT}" y="{y}" fill="{colour}">{escape(line.legend)}</text>')
+    return "\n".join([*drawn, "</svg>"]) + "\n"
+
+
+def _bounds(lines: Sequence[Series]) -> tuple[float, float, float]:
+    times = [at for line in lines for at, _ in line.points]
+    return (
+        min(times, default=0.0),
+        max(times, default=1.0),
+        max((v for line in lines for _, v in line.points), default=1.0) or 1.0,
+    )
+
+
+def _path(line: Series, lines: Sequence[Series]) -> str:
+    first, last, most = _bounds(lines)
+    across, up = (_WIDTH - _LEFT - 12) / ((last - first) or 1.0), _HEIGHT / most
+    return " ".join(
+        f"{_LEFT + (at - first) * across:.0f},{_TOP + _HEIGHT - value * up:.1f}" for at, value in line.points
+    )
+
+
+def _axes(unit: str, lines: Sequence[Series]) -> Iterator[str]:
+    first, last, most = _bounds(lines)
+    for share in (0.0, 0.5, 1.0):
+        y = _TOP + _HEIGHT * (1 - share)
+        yield f'<line x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y:.0f}" y2="{y:.0f}" stroke="#ddd"/>'
+        yield f'<text x="{_LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{_shown(most * share, unit)}</text>'
+    yield f'<text x="{_WIDTH - 12}" y="{_TOP + _HEIGHT + 16}" text-anchor="end">{last - first:.0f} s</text>'
+
+
+def _shown(value: float, unit: str) -> str:
+    if unit == "percentunit":
+        return f"{value:.0%}"
+    return f"{value:.3g}" + {"s": " s", "ops": "/s"}.get(unit, "")
