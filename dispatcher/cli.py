@@ -22,6 +22,7 @@ from dispatcher.relay.environment import RelayFlags, RelayListen, StoreFlags, Ta
 from workqueue.errors import InvalidSettingError
 from workqueue.programs import show
 from workqueue.programs.access import CallFlags, ListenFlags
+from workqueue.programs.completion import completion_of
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
@@ -41,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help starts three times as fast, and pipes well
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "DISPATCHER"},
+    context_settings={"auto_envvar_prefix": "DISPATCHER", "help_option_names": ["-h", "--help"]},
 )
 app.callback()(common)
 
@@ -197,6 +198,9 @@ def policies(output: OutputFlags) -> None:
         show.document([{"policy": name, "seconds": _seconds(bounds)} for name, bounds in found.items()])
     else:
         show.listing([{"policy": name, **_spans(bounds)} for name, bounds in found.items()])
+
+
+app.command("completion")(completion_of("dispatcher"))
 
 
 def _seconds(bounds: _Bounds) -> dict[int, list[float]]:

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from workqueue.cli import backup, conformance, keys, queue, receivers, resync, scaler, schedules, subscribe, watch
+from workqueue.cli import (
+    backup,
+    conformance,
+    keys,
+    listing,
+    queue,
+    receivers,
+    resync,
+    scaler,
+    schedules,
+    subscribe,
+    watch,
+)
 from workqueue.cli import dead_letters as letters
+from workqueue.programs.completion import completion_of
 from workqueue.programs.ending import EXIT_CODES, common, program
 
 app = typer.Typer(
@@ -15,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help starts three times as fast, and pipes well
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "WORKQUEUE"},
+    context_settings={"auto_envvar_prefix": "WORKQUEUE", "help_option_names": ["-h", "--help"]},
 )
 dead_letters = typer.Typer(help="Look at, re-drive or drop the keys that were given up.", rich_markup_mode=None)
 scheduled = typer.Typer(help="Enqueue keys by cron lines or at intervals.", rich_markup_mode=None)
@@ -23,7 +36,7 @@ scheduled = typer.Typer(help="Enqueue keys by cron lines or at intervals.", rich
 app.callback()(common)
 app.command()(keys.enqueue)
 app.command()(keys.get)
-app.command()(keys.ls)
+app.command()(listing.ls)
 app.command()(queue.stats)
 app.command()(keys.drop)
 app.command()(keys.release)
@@ -41,6 +54,7 @@ app.command()(scaler.scaler)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(conformance.conformance)
+app.command("completion")(completion_of("workqueue"))
 
 dead_letters.command()(letters.ls)
 dead_letters.command()(letters.redrive)

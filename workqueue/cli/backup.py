@@ -31,10 +31,11 @@ def backup(place: _Place, target: _Target, output: OutputFlags) -> None:
     from workqueue.backends.sqlite.backup import back_up
 
     keys = back_up(_file(place), target)
-    if output.json:
-        show.document({"file": target, "keys": keys})
-    else:
-        show.note(f"backed up {keys} keys to {show.visible(target)}")
+    with show.done():
+        if output.json:
+            show.document({"file": target, "keys": keys})
+        else:
+            show.note(f"backed up {keys} keys to {show.visible(target)}")
 
 
 @with_flags
@@ -48,11 +49,12 @@ def restore(source: _Backup, place: _Place, output: OutputFlags) -> None:
 
     file = _file(place)
     keys, aside = put_back(source, file)
-    if output.json:
-        show.document({"file": file.path, "keys": keys, "before": aside or None})
-    else:
-        kept = f"; what was there is now {show.visible(aside)}" if aside else ""
-        show.note(f"restored {keys} keys to {show.visible(file.path)}{kept}")
+    with show.done():
+        if output.json:
+            show.document({"file": file.path, "keys": keys, "before": aside or None})
+        else:
+            kept = f"; what was there is now {show.visible(aside)}" if aside else ""
+            show.note(f"restored {keys} keys to {show.visible(file.path)}{kept}")
 
 
 def _file(place: str) -> QueueFile:

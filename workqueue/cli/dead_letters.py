@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 
 from workqueue.backends import open_queue
-from workqueue.cli.keys import ListFlags
+from workqueue.cli.listing import LimitFlags, title
 from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey
@@ -66,6 +66,12 @@ class _Chosen:
     keys: tuple[str, ...]
     match: MatchFlags
 
+    def nothing(self) -> str:
+        """What to say where there are none."""
+        if self.keys:
+            return "none of these keys is dead-lettered"
+        return "no dead letter matches" if self.match.given() else "there are no dead letters"
+
     async def letters(self, queue: FullQueue) -> AsyncIterator[tuple[str, DeadLetteredKey | None]]:
         """Each key with its dead letter; None for a key that has none."""
         for key in self.keys:
@@ -78,9 +84,10 @@ class _Chosen:
 
 
 @with_flags
-def ls(match: MatchFlags, size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
+def ls(match: MatchFlags, size: LimitFlags, where: QueueFlags, output: OutputFlags) -> None:
     """List dead letters."""
-    _listed(asyncio.run(_list(where.url(look=True), _Chosen((), match), size.limit)), output)
+    chosen = _Chosen((), match)
+    _listed(*asyncio.run(_list(where.url(look=True), chosen, size.limit)), chosen, output)
 
 
 @with_flags
@@ -118,30 +125,35 @@ def _chosen(keys: list[str] | None, source: StdinFlags, match: MatchFlags, exten
 
 def _sweep(url: str, chosen: _Chosen, extent: SweepFlags, verb: str, output: OutputFlags) -> int:
     if extent.dry_run:
-        _listed(asyncio.run(_list(url, chosen)), output)
+        _listed(*asyncio.run(_list(url, chosen)), chosen, output)
         return 0
     return asyncio.run(_apply(url, chosen, _VERBS[verb], extent.rate)).show(verb, output)
 
 
-async def _list(url: str, chosen: _Chosen, limit: int | None = None) -> list[DeadLetteredKey]:
+async def _list(url: str, chosen: _Chosen, limit: int | None = None) -> tuple[list[DeadLetteredKey], int]:
+    """The first `limit` of them, None = all, and how many there are."""
     listed: list[DeadLetteredKey] = []
+    total = 0
     async with open_queue(url) as queue:
         async for _, letter in chosen.letters(queue):
-            if len(listed) == limit:
-                break
-            if letter is not None:
+            if letter is None:
+                continue
+            total += 1
+            if limit is None or total <= limit:
                 listed.append(letter)
-    return listed
+            elif not chosen.match.given():
+                return listed, max((await queue.counts()).dead_lettered, total)
+    return listed, total
 
 
-def _listed(letters: list[DeadLetteredKey], output: OutputFlags) -> None:
+def _listed(letters: list[DeadLetteredKey], total: int, chosen: _Chosen, output: OutputFlags) -> None:
     rows = [show.dead_letter(letter) for letter in letters]
     if output.json:
-        show.document({"dead_letters": rows})
+        show.document({"dead_letters": rows, "total": total})
     elif rows:
-        show.listing(rows)
+        show.listing(rows, title("dead letters", len(rows), total) if len(rows) < total else "")
     else:
-        show.note("no such dead letter")
+        show.note(chosen.nothing())
 
 
 async def _apply(url: str, chosen: _Chosen, verb: _Verb, rate: float | None) -> Report:

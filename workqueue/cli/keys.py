@@ -14,7 +14,7 @@ import typer
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidKeyError, InvalidSettingError, WorkQueueError
 from workqueue.fallbacks import FullQueue
-from workqueue.interface import DeadLetteredKey, KeyState
+from workqueue.interface import KeyState
 from workqueue.key import validate_key
 from workqueue.optional import Found, SearchableQueue, offers
 from workqueue.options import MAX_PRIORITY, Options
@@ -33,12 +33,10 @@ if TYPE_CHECKING:
 __all__ = [
     "EnqueueFlags",
     "ForceFlags",
-    "ListFlags",
     "ReceiverFlags",
     "drop",
     "enqueue",
     "get",
-    "ls",
     "opened",
     "release",
 ]
@@ -65,12 +63,21 @@ class EnqueueFlags:
             raise InvalidSettingError("--payload and --payload-file: give one of them")
         if self.floor and self.delay is None and self.not_before is None:
             raise InvalidSettingError("--floor holds a time: give it with --delay or --not-before")
+        if self.delay is not None:
+            _in(self.delay)
 
     def options(self) -> Options:
         """These flags as the queue takes them."""
-        not_before = datetime.now(UTC) + self.delay if self.delay else self.not_before
-        payload = self.payload.encode() if self.payload is not None else self.payload_file
+        not_before = _in(self.delay) if self.delay else self.not_before
+        payload = self.payload.encode(errors="surrogateescape") if self.payload is not None else self.payload_file
         return Options(self.priority, not_before, self.floor, payload, dict(self.meta))
+
+
+def _in(delay: timedelta) -> datetime:
+    try:
+        return datetime.now(UTC) + delay
+    except OverflowError:
+        raise InvalidSettingError(f"--delay: it takes one that ends before the year 10000, not {delay.days}d") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +103,8 @@ def enqueue(
     queue, such as sqs://sqs.eu-west-1.amazonaws.com/123456789012/builds.
     """
     stored = _enqueue(_sink(where, remote), given_batches(keys, source), how.options)
-    show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
+    with show.done():
+        show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
 
 
 def _sink(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue | SQSSink:
@@ -189,54 +197,6 @@ def _described(state: KeyState) -> Iterator[tuple[str, object]]:
     yield "error", state.error
     yield "payload", None if state.payload is None else f"{len(state.payload)} bytes"
     yield "meta", " ".join(f"{name}={value}" for name, value in state.meta.items())
-
-
-@dataclass(frozen=True, slots=True)
-class ListFlags:
-    """How much to list."""
-
-    limit: Annotated[int, Flag("at most N keys of each kind", takes=whole(1, 1_000_000))] = 20
-
-
-@with_flags
-def ls(size: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
-    """List keys by where they are.
-
-    In progress, next to start, twins (queued again while in progress), delayed, dead-lettered, and those whose record
-    cannot be read.
-    """
-    listing = asyncio.run(_list(where.url(look=True), size.limit))
-    if output.json:
-        show.document(listing)
-        return
-    for title, rows in listing.items():
-        if rows:
-            show.listing(rows, title.replace("_", " "))
-    if not any(listing.values()):
-        show.note("the queue is empty")
-
-
-async def _list(url: str, limit: int) -> dict[str, list[dict[str, object]]]:
-    async with open_queue(url) as queue:
-        snapshot = await queue.enumerate(limit)
-        return {
-            "in_progress": [show.observed(key) for key in snapshot.in_progress[:limit]],
-            "queued": [show.queued(key) for key in snapshot.queued],
-            "twins": [show.queued(key) for key in snapshot.twins[:limit]],
-            "delayed": [show.queued(key) for key in await queue.delayed(limit)],
-            "dead_letters": [show.dead_letter(letter) for letter in await _first(snapshot.dead_letters, limit)],
-            "unreadable": [show.unreadable(key) for key in snapshot.unreadable[:limit]],
-        }
-
-
-async def _first(letters: AsyncIterator[DeadLetteredKey], limit: int) -> list[DeadLetteredKey]:
-    """At most `limit` of `letters`."""
-    listed: list[DeadLetteredKey] = []
-    async for letter in letters:
-        listed.append(letter)
-        if len(listed) == limit:
-            break
-    return listed
 
 
 @with_flags

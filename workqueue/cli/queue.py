@@ -133,7 +133,8 @@ async def _change(url: str, change: _Change) -> Configuration:
 
 
 def _shown(stored: Configuration, output: OutputFlags) -> None:
-    if output.json:
-        show.document(show.configuration(stored))
-    else:
-        show.facts(_settings(stored))
+    with show.done():
+        if output.json:
+            show.document(show.configuration(stored))
+        else:
+            show.facts(_settings(stored))

@@ -76,7 +76,9 @@ def resync(listing: ListingFlags, source: SourceFlags, port: SourcePort) -> None
         return Resync(keys, queue, times, priority=listing.priority)
 
     if listing.once:
-        show.note(f"enqueued {asyncio.run(_resync_once(place, made))}")
+        enqueued = asyncio.run(_resync_once(place, made))
+        with show.done():
+            show.note(f"enqueued {enqueued}")
     else:
         run_server(_resync(place, made, source, port.http_port))
 

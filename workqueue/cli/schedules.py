@@ -98,11 +98,12 @@ def add(name: _Name, when: _When, said: SaidFlags, where: QueueFlags, output: Ou
         return changed, _firings(kept)
 
     changed, firings = _on_shelf(where, declare, made=True)
-    if output.json:
-        show.document({"schedule": name, "changed": bool(changed), "next": firings})
-    else:
-        show.note(f"{'kept' if changed else 'unchanged:'} {show.visible(name)}")
-        show.facts([("next", firing) for firing in firings])
+    with show.done():
+        if output.json:
+            show.document({"schedule": name, "changed": bool(changed), "next": firings})
+        else:
+            show.note(f"{'kept' if changed else 'unchanged:'} {show.visible(name)}")
+            show.facts([("next", firing) for firing in firings])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +127,11 @@ def apply(file: _File, prune: PruneFlags, where: QueueFlags, output: OutputFlags
         return changed, [name for name in others if await shelf.remove(name)]
 
     changed, removed = _on_shelf(where, declare, made=True)
-    if output.json:
-        show.document({"changed": changed, "removed": removed})
-    else:
-        show.note(f"changed {len(changed)}, removed {len(removed)}, unchanged {len(schedules) - len(changed)}")
+    with show.done():
+        if output.json:
+            show.document({"changed": changed, "removed": removed})
+        else:
+            show.note(f"changed {len(changed)}, removed {len(removed)}, unchanged {len(schedules) - len(changed)}")
 
 
 @with_flags
@@ -176,7 +178,8 @@ def run_now(name: _Name, where: QueueFlags, output: OutputFlags) -> None:
             return (await shelf.run_now(name, target)).key
 
     key = _on_shelf(where, run)
-    show.document({"enqueued": key}) if output.json else show.note(f"enqueued {show.visible(key)}")
+    with show.done():
+        show.document({"enqueued": key}) if output.json else show.note(f"enqueued {show.visible(key)}")
 
 
 def _on_shelf(where: QueueFlags, act: Callable[[Shelf], Awaitable[_T]], *, made: bool = False) -> _T:
@@ -212,12 +215,13 @@ def _on_each(
         return done, unknown
 
     done, unknown = _on_shelf(where, on_each)
-    if output.json:
-        show.document({verb: done, "unknown": unknown})
-    else:
-        show.note(f"{verb} {len(done)}")
-        for name in unknown:
-            typer.echo(f"there is no schedule {show.visible(name)}", err=True)
+    with show.done():
+        if output.json:
+            show.document({verb: done, "unknown": unknown})
+        else:
+            show.note(f"{verb} {len(done)}")
+    if not output.json:
+        show.complaints(f"there is no schedule {show.visible(name)}" for name in unknown)
     return FAILED if unknown else 0
 
 

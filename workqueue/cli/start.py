@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from workqueue.programs.streams import fill_closed_streams
 from workqueue.signals import exit_on_signals
 
 __all__ = ["start"]
@@ -13,6 +14,7 @@ _SERVERS = frozenset({"receive", "hyperqueue", "resync", "scaler", "subscribe", 
 
 def start() -> None:
     """Run the program. A server that a signal ends has done its work, and exits with 0."""
+    fill_closed_streams()
     exit_on_signals(0 if _SERVERS.intersection(sys.argv[1:2]) else None)
     from workqueue.extras import run_main
 

@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import errno
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +30,9 @@ from workqueue.errors import (
     StoreUnavailableError,
     WorkQueueError,
 )
+from workqueue.programs.completion import completes, make_ready
 from workqueue.programs.logs import configure_logging
+from workqueue.programs.show import OutputError, forget_output
 from workqueue.shown import visible
 from workqueue.signals import until_signalled
 
@@ -52,18 +55,37 @@ EXIT_CODES = (
     "75 the store or the target cannot be reached now, 130 interrupted."
 )
 
+# What `--help` may end with; whatever a command of ours shows is an OutputError.
+_OF_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPIPE})
+
 _MISUSE = (InvalidKeyError, InvalidOptionsError, InvalidSettingError, MissingExtraError)
 
 
 def program(app: typer.Typer, name: str) -> None:
     """Run the command line of this process and end the process with its exit code."""
     configure_logging("error", "text")  # what went wrong is said once, at the end; servers say how much they log
+    if completes(name):
+        make_ready()
     code = exit_code(app, name, sys.argv[1:])
+    sys.exit(max(code, _flushed(name)))
+
+
+def _flushed(name: str) -> int:
+    """Write what is left of the output; returns the exit code."""
+    if sys.stdout is None:  # it was closed before the program began
+        return 0
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    except OSError as error:
+        forget_output()
+        return _unwritten(name, error)
+    return 0
+
+
+def _unwritten(name: str, error: OSError) -> int:
+    if isinstance(error, BrokenPipeError):  # who reads it, such as `head`, has seen enough
+        return 0
+    return _complain(name, f"the output cannot be written: {error.strerror}", FAILED)
 
 
 def _show_version(asked: bool) -> None:
@@ -96,8 +118,14 @@ def exit_code(app: typer.Typer, name: str, args: Sequence[str]) -> int:
         result = app(list(args) or ["--help"], prog_name=name, standalone_mode=False)
     except typer.TyperException as error:
         return _complain(name, error.format_message(), error.exit_code)
+    except OutputError as error:
+        return 0 if error.is_unread else _complain(name, str(error), FAILED)
     except WorkQueueError as error:
         return _complain(name, str(error), code_of(error))
+    except OSError as error:
+        if error.errno not in _OF_OUTPUT or error.filename is not None:
+            raise
+        return _unwritten(name, error)
     except ExceptionGroup as group:
         ours, others = group.split(WorkQueueError)
         if ours is None or others is not None:
@@ -123,7 +151,8 @@ def _leaves(group: ExceptionGroup[WorkQueueError]) -> Iterator[WorkQueueError]:
 
 
 def _complain(name: str, message: str, code: int) -> int:
-    typer.echo(f"{name}: {visible(' '.join(message.split()))}", err=True)
+    with suppress(OSError):  # there is nowhere left to say it
+        typer.echo(f"{name}: {visible(' '.join(message.split()))}", err=True)
     return code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,9 +60,8 @@ def _batches(keys: Sequence[str], source: StdinFlags) -> Iterator[Sequence[str]]
 
 
 def _lines() -> Iterator[Sequence[bytes]]:
-    stdin = cast(io.BufferedReader, sys.stdin.buffer)
     rest = b""
-    while chunk := stdin.read1(_CHUNK_BYTES):
+    while chunk := _chunk():
         *lines, rest = (rest + chunk).split(b"\n")
         yield lines
         if len(rest) > _CHUNK_BYTES:
@@ -69,7 +69,18 @@ def _lines() -> Iterator[Sequence[bytes]]:
     yield [rest]
 
 
+def _chunk() -> bytes:
+    if sys.stdin is None:
+        raise InvalidSettingError("--stdin: stdin is closed")
+    try:
+        return cast(io.BufferedReader, sys.stdin.buffer).read1(_CHUNK_BYTES)
+    except OSError as error:
+        raise InvalidSettingError(f"--stdin: stdin cannot be read ({error.strerror})") from error
+
+
 def _key(line: bytes, number: int) -> str:
+    if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)  # some editors begin every file with it
     try:
         return line.rstrip(b"\r").decode()
     except UnicodeDecodeError:

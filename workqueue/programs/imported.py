@@ -23,9 +23,12 @@ def imported(setting: str, name: str) -> object:
             while it is imported passes through: its traceback is what its author needs.
     """
     module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
+    if not (module_name and colon and path) or module_name.startswith("."):
         raise InvalidSettingError(f"{setting}: it takes package.module:name, not {name!r}")
-    here = str(Path.cwd())
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise InvalidSettingError(f"{setting}: the working directory is gone ({error.strerror})") from error
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

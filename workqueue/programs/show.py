@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import typer
 
+from workqueue.errors import WorkQueueError
 from workqueue.interface import DeadLetteredKey, KeyState, KeyStatus, ObservedInProgressKey, QueuedKey, UnreadableKey
 from workqueue.shown import visible
 from workqueue.throttle import Configuration
 
 __all__ = [
     "STATUS",
+    "OutputError",
+    "complaints",
     "configuration",
     "dead_letter",
     "document",
+    "done",
     "facts",
+    "forget_output",
     "listing",
     "note",
     "observed",
@@ -43,14 +50,57 @@ STATUS = {
 _CUT = 120  # errors can be long; `get` and --json show them whole
 
 
+class OutputError(WorkQueueError):
+    """What a command has to show cannot be written to stdout; `is_unread`: who reads it has seen enough."""
+
+    def __init__(self, reason: str, *, is_unread: bool = False) -> None:
+        super().__init__(f"the output cannot be written: {reason}")
+        self.is_unread = is_unread
+
+
+@contextmanager
+def done() -> Iterator[None]:
+    """Within the block, show what was done. Where that cannot be shown, it is done all the same: a line on stderr."""
+    try:
+        yield
+    except OutputError as error:
+        complaints([] if error.is_unread else [f"it was done, but {error}"])
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    if sys.stdout is None:  # it was closed before the program began
+        raise OutputError("stdout is closed")
+    try:
+        yield
+    except OSError as error:
+        forget_output()
+        raise OutputError(error.strerror or str(error), is_unread=isinstance(error, BrokenPipeError)) from error
+
+
+def forget_output() -> None:
+    """After output could not be written: let Python not try again at its end what is left in its buffer."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def document(result: object) -> None:
     """Write one JSON document to stdout; times as RFC 3339 in UTC."""
-    typer.echo(json.dumps(result, indent=2 if sys.stdout.isatty() else None, default=_rfc3339))
+    with _written():
+        typer.echo(json.dumps(result, indent=2 if sys.stdout.isatty() else None, default=_rfc3339))
 
 
 def note(text: str) -> None:
     """Write a line for people to stdout."""
-    typer.echo(text)
+    with _written():
+        typer.echo(text)
+
+
+def complaints(lines: Iterable[str]) -> None:
+    """Write lines to stderr, as far as that is possible."""
+    with suppress(OSError):
+        for line in lines:
+            typer.echo(line, err=True)
 
 
 def listing(rows: Sequence[Mapping[str, object]], title: str = "") -> None:
@@ -69,9 +119,10 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 def _print(rows: Sequence[Sequence[str]], *, header: bool) -> None:
     """Rows in columns: folded to a terminal's width, else plain and as wide as they are."""
-    if sys.stdout.isatty():
-        _fold(rows, header=header)
-        return
+    with _written():
+        if sys.stdout.isatty():
+            _fold(rows, header=header)
+            return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         note("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-import typer
-
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreError
 from workqueue.programs import show
@@ -36,12 +34,13 @@ class Report:
         Raises:
             StoreError: the one that ended it early.
         """
-        if output.json:
-            show.document({verb: self.done, "failed": self.failed})
-        else:
-            show.note(f"{verb} {len(self.done)}")
-            for key, reason in self.failed.items():
-                typer.echo(f"{show.visible(key)}: {show.visible(reason)}", err=True)
+        with show.done():
+            if output.json:
+                show.document({verb: self.done, "failed": self.failed})
+            else:
+                show.note(f"{verb} {len(self.done)}")
+        if not output.json:
+            show.complaints(f"{show.visible(key)}: {show.visible(reason)}" for key, reason in self.failed.items())
         if self.error is not None:
             raise self.error
         return FAILED if self.failed else 0

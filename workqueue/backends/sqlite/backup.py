@@ -39,6 +39,8 @@ def back_up(file: QueueFile, target: str) -> int:
         StoreUnusableError: there is no such file, it is damaged, or `target` exists or cannot be written.
         StoreUnavailableError: there is no space, or the file cannot be read now.
     """
+    if not target:
+        raise StoreUnusableError("the backup has no name; name a file")
     if os.path.lexists(target):
         raise StoreUnusableError(f"{target} exists; name a file that does not")
     with _copied(file, target, rights=(0o600, None)) as (copy, keys):
@@ -57,6 +59,8 @@ def restore(source: str, file: QueueFile) -> tuple[int, str]:
         StoreUnavailableError: there is no space, or one of them cannot be read now.
     """
     path = os.path.realpath(file.path)
+    if not source or not os.path.exists(source):
+        raise StoreUnusableError(f"there is no {source!r}; name a backup")
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise StoreUnusableError(f"{source} is the file itself; name the backup")
     _refuse_use(path, path)

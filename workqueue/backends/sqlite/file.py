@@ -72,7 +72,12 @@ def _path(url: QueueURL) -> str:
             f"{shown_url(parts.geturl())!r} names no file: write sqlite:///relative.db or sqlite:////absolute/path.db, "
             "'#' and '?' in a name as %23 and %3F; for a queue in memory use memory://"
         )
-    return os.path.abspath(path)
+    try:
+        return os.path.abspath(path)
+    except OSError as error:
+        raise InvalidSettingError(
+            f"the working directory is gone ({error.strerror}): go elsewhere, or write sqlite:////absolute/path.db"
+        ) from error
 
 
 def _mode(text: str) -> int:

@@ -120,6 +120,8 @@ def _make(file: QueueFile) -> None:
     try:
         made = os.open(os.path.realpath(file.path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, file.mode)
     except FileExistsError:
+        if not os.path.isfile(file.path) and os.path.exists(file.path):
+            raise StoreUnusableError(f"{file.path} is no file; name one") from None
         return
     except OSError as error:
         if error.errno in _PASSING:
