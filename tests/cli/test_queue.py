@@ -162,4 +162,4 @@ def test_all_dead_letters_can_be_dropped_at_a_rate(url: str) -> None:
     ended = run(url, "dead-letters", "drop", "--all", "--rate", "1000/s")
 
     assert (ended.code, ended.out) == (0, "dropped 3\n")
-    assert run(url, "dead-letters", "ls").out == "no such dead letter\n"
+    assert run(url, "dead-letters", "ls").out == "there are no dead letters\n"
