@@ -315,9 +315,9 @@ ANSWERS = [
     bug(
         "a crowd of calls keeps probes out",
         ENTRANCE + "calls_beyond_the_limit_are_unavailable_and_probes_are_answered",
-        "workqueue.rpc.entrance:Entrance.intercept_service",
-        "counted=not method.startswith(_HEALTH)",
-        "counted=True",
+        "workqueue.rpc.entrance:Entrance._read_by_us",
+        "counted = not method.startswith(_HEALTH)",
+        "counted = True",
     ),
     bug(
         "silent connections keep a probe out",

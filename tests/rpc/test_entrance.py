@@ -240,6 +240,23 @@ async def test_a_call_without_any_request_is_refused() -> None:
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("answer", [None, RuntimeError("at 10.0.0.7")], ids=["no message", "an error"])
+async def test_a_bug_of_a_servicer_is_one_line_in_the_log_and_shows_nothing_of_itself(
+    answer: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Receiver):
+        async def Process(self, request: pb.ProcessRequest, context: Any) -> Any:  # noqa: N802
+            if answer is not None:
+                raise answer
+
+    async with GrpcServer(Broken(opened(MemoryQueue())), Listen(port=0)) as server, stub_of(server) as stub:
+        error = await refused(stub.Process(pb.ProcessRequest(key="k")))
+
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "the server failed unexpectedly; its log says how"
+    assert [each.name for each in caplog.records if each.levelname == "ERROR"] == ["workqueue.rpc.entrance"]
+
+
 @on_loop
 async def test_two_authorization_headers_are_refused_even_if_one_is_right() -> None:
     async with receiver(GrpcLimits(), LOCKED) as server, stub_of(server) as stub:

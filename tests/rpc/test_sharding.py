@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from tests.support.dispatching import opened
-from tests.support.grpc import FailingQueue, client_of, on_loop, refused, stub_of
+from tests.support.grpc import FailingQueue, client_of, nonsense, on_loop, refused, stub_of
 from workqueue import InvalidOptionsError, KeyNotFoundError, KeyStatus, Options
 from workqueue.access.security import ServerSecurity
 from workqueue.access.tokens import StaticTokens
@@ -158,6 +158,12 @@ async def test_a_shard_that_does_not_accept_the_router_is_the_routers_trouble() 
         with pytest.raises(
             StoreUnusableError, match=r"has a store that does not work: shard grpc://.*: no bearer token"
         ):
+            await client.queue("k")
+
+
+async def test_a_shard_whose_answer_cannot_be_read_is_named() -> None:
+    async with nonsense() as shard, route([shard], port=0) as router, client_of(router) as client:
+        with pytest.raises(StoreUnusableError, match=r"shard grpc://.*: its answer cannot be read"):
             await client.queue("k")
 
 

@@ -7,6 +7,7 @@ then, and would write a traceback into the log for each that it cannot read.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -22,6 +23,8 @@ from workqueue.access.tokens import (
 from workqueue.rpc.limits import GrpcLimits
 
 __all__ = ["Entrance"]
+
+log = logging.getLogger(__name__)
 
 # Probes have no tokens, and see nothing that a connection does not show. A Watch stays, so it does need one.
 _HEALTH = "/grpc.health.v1.Health/"
@@ -56,11 +59,12 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
                 return _aborting(*refused)
         handler = cast("Any", await continuation(handler_call_details))
         if handler is None or not handler.request_streaming:
-            return handler and self._read_by_us(handler, counted=not method.startswith(_HEALTH))
+            return handler and self._read_by_us(handler, method)
         return _tolerant(handler)
 
-    def _read_by_us(self, handler: Any, *, counted: bool) -> _Handler:
+    def _read_by_us(self, handler: Any, method: str) -> _Handler:
         """`handler` of one request, as a handler of a stream of them that reads the first one itself."""
+        counted = not method.startswith(_HEALTH)
 
         async def request(context: _Context) -> Any:
             if counted and self._under_way > self._limits.calls:
@@ -70,7 +74,12 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         async def answer(raw: object, context: _Context) -> Any:
             self._under_way += counted
             try:
-                return await handler.unary_unary(await request(context), context)
+                return handler.response_serializer(await handler.unary_unary(await request(context), context))
+            except grpc.aio.AbortError:
+                raise
+            except Exception:
+                log.exception("a bug: %s has failed unexpectedly", method)
+                await context.abort(grpc.StatusCode.INTERNAL, "the server failed unexpectedly; its log says how")
             finally:
                 self._under_way -= counted
 
@@ -84,7 +93,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(answers, None, handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer)
 
 
 async def _read(context: _Context, deserialize: Callable[[bytes], Any], patience: timedelta) -> Any:

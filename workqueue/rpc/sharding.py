@@ -182,7 +182,10 @@ async def _forward(shard: Shard, method: _Method[_T], request: object, context: 
     left: float | None = context.time_remaining()  # None: the caller set no deadline
     seconds = _TIMEOUT_SECONDS if left is None else min(left * _IN_TIME, _TIMEOUT_SECONDS)
     try:
-        return await method(request, timeout=seconds)
+        answer = await method(request, timeout=seconds)
+        if answer is None:  # what gRPC makes of an answer that cannot be read
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"shard {shard.name}: its answer cannot be read")
+        return answer
     except grpc.aio.AioRpcError as error:
         refusal = of_shard(shard.name, error)
         await context.abort(refusal.code, refusal.text)
