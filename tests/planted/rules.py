@@ -246,7 +246,7 @@ SHARED = [
     everywhere(
         "leases are judged by the wall clock",
         "leases: a wall clock that jumps does not end a lease",
-        "workqueue.testing:FakeClock.jump_wall",
+        "workqueue.testing.clock:FakeClock.jump_wall",
         "self._wall_us += duration_us(duration)",
         "self._wall_us += duration_us(duration); self._steady_us += duration_us(duration)",
     ),

@@ -1,0 +1,48 @@
+"""Every public name appears in a page, and what docs/testing.md and docs/sync.md show runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import REPOSITORY, clean_environment
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+FACES = ["workqueue", "dispatcher", "workqueue.rpc", "workqueue.sync", "workqueue.testing", "dispatcher.testing"]
+
+
+def example(page: str, name: str) -> str:
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    found = re.search(rf"<!-- runs: {name} -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert found, f"{page} has no example {name}"
+    return found[1]
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_every_public_name_appears_in_a_page(face: str) -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+    assert [name for name in import_module(face).__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+@pytest.mark.parametrize("name", ["attempt", "idle"])
+def test_the_examples_of_the_page_on_testing_are_tests_that_pass(tmp_path: Path, name: str) -> None:
+    (tmp_path / "test_example.py").write_text(example("testing.md", name), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
+
+    ended = subprocess.run(command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, timeout=60)
+
+    assert "1 passed" in ended.stdout, ended.stdout
+
+
+def test_the_synchronous_example_prints_what_it_enqueued(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", example("sync.md", "sync")]
+
+    ended = subprocess.run(command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, timeout=60)
+
+    assert (ended.stdout, ended.stderr) == ("100 keys wait; 10\n", "")
