@@ -82,7 +82,7 @@ def test_strangers_who_fail_at_tls_leave_the_log_of_both_ports_json(receiver: Se
     shout(grpc)
 
     receiver.tell()
-    assert receiver.ended() == 0
+    assert receiver.ended() == 0, receiver.lines
     messages = [json.loads(line)["message"] for line in receiver.lines]
     assert len(messages) == 3, messages
 

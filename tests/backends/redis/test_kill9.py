@@ -13,7 +13,7 @@ from tests.kill9.ledger import Ledger, faults
 from tests.kill9.test_kill9 import POINTS, two_lives, wrong
 
 _LINES_BETWEEN = 5  # of a ledger
-SETTINGS = {"lease": "3s", "renew": "500ms", "timeout": "20s"}
+SETTINGS = {"lease": "3s", "renew": "500ms"}
 
 
 def workspaces_for(folder: Path, points: Sequence[str], url: Callable[[str], str]) -> dict[Path, str]:
