@@ -51,6 +51,18 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
     assert len(reads) == 1
 
 
+def test_what_is_made_of_a_new_file_stays_the_same_until_it_says_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("1")
+    made = Followed([path], object, "object")
+    first = made.current()
+
+    path.write_text("1")
+    assert made.current() is first
+    path.write_text("2")
+    assert made.current() is not first
+
+
 def test_a_file_that_was_replaced_by_one_of_the_same_size_and_time_is_read_again(tmp_path: Path) -> None:
     path, other = tmp_path / "file", tmp_path / "other"
     path.write_text("1")

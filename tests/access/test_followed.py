@@ -43,13 +43,15 @@ async def test_a_grpc_server_takes_clients_of_another_authority_once_its_file_na
     pair = two.mine(two.second)
     security = ClientSecurity(two.first.file, pair.certificate, pair.key)
     listening = receive(opened(MemoryQueue()), port=0, security=ServerSecurity(two.server_tls()))
-    async with listening as server, client_of(server, scheme="grpcs", security=security) as client:
-        with pytest.raises(REFUSED):
-            await client.queue("k")
+    async with listening as server:
+        async with client_of(server, scheme="grpcs", security=security) as client:
+            with pytest.raises(REFUSED):
+                await client.queue("k")
 
         two.file.write_bytes(two.second.file.read_bytes())
 
-        await client.queue("k")
+        async with client_of(server, scheme="grpcs", security=security) as client:  # the other waits to connect again
+            await client.queue("k")
 
 
 async def test_a_grpc_client_shows_its_new_certificate(two: Two) -> None:

@@ -75,10 +75,11 @@ def shout(port: int) -> None:
         ssl.create_default_context().wrap_socket(connection, server_hostname="127.0.0.1").close()
 
 
-def test_strangers_who_fail_at_tls_leave_the_log_json(receiver: Server) -> None:
-    http = receiver.port("health and metrics on")
+def test_strangers_who_fail_at_tls_leave_the_log_of_both_ports_json(receiver: Server) -> None:
+    http, grpc = receiver.port("health and metrics on"), receiver.port("listening on")
 
     shout(http)
+    shout(grpc)
 
     receiver.tell()
     assert receiver.ended() == 0, receiver.lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import threading
@@ -26,6 +27,9 @@ _SETTLED_NS = 2_000_000_000  # a file changed twice within one tick of its file 
 class Followed(Generic[_T]):
     """What `make` makes of `paths`, made anew whenever one of them has changed. May be asked from any thread.
 
+    It is the same object for as long as the files say the same. Whoever uses it may pay for another one with a new
+    channel; and a gRPC server that is given another one while it shakes hands with several clients may crash.
+
     What cannot be made, of a new certificate whose key has not come yet for instance, is logged once for each change.
     What was made before is used on.
 
@@ -45,6 +49,7 @@ class Followed(Generic[_T]):
         self._lock = threading.Lock()
         self._stamp = self._look()
         self._made_ns = time.time_ns()
+        self._digest = self._read()
         self._made = make()
 
     def current(self) -> _T:
@@ -57,8 +62,12 @@ class Followed(Generic[_T]):
 
     def _remake(self, stamp: _Stamp) -> None:
         changed, self._stamp, self._made_ns = stamp != self._stamp, stamp, time.time_ns()
+        digest = self._read()
+        if digest and digest == self._digest:
+            return
         try:
             self._made = self._make()
+            self._digest = digest
         except (InvalidSettingError, OSError) as error:
             if changed:
                 log.warning("still using the previous %s: %s", self._what, error)
@@ -66,6 +75,16 @@ class Followed(Generic[_T]):
     def _unsettled(self, stamp: _Stamp) -> bool:
         """Whether a file may have changed after it was read without looking changed."""
         return any(abs(self._made_ns - changed_ns) < _SETTLED_NS for *_, changed_ns in stamp)
+
+    def _read(self) -> bytes:
+        """What the files say, as a digest, which keeps no key in memory; empty = one of them cannot be read."""
+        digest = hashlib.sha256()
+        try:
+            for path in self._paths:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError:  # `make` says so
+            return b""
+        return digest.digest()
 
     def _look(self) -> _Stamp:
         return tuple(_stamp_of(path) for path in self._paths)
