@@ -7,20 +7,19 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
 import yaml
 
 from tests.fakes.redis_server import free_port
+from tests.support.eventually import eventually
 
-__all__ = ["Prometheus", "eventually", "program"]
-
-T = TypeVar("T")
+__all__ = ["Prometheus", "program"]
 
 
 def program(name: str) -> str:
@@ -112,18 +111,3 @@ class Prometheus:
         """The instant result of a query."""
         found: list[Mapping[str, Any]] = self._ask(f"query?query={quote(expression)}")["result"]
         return found
-
-
-def eventually(what: str, found: Callable[[], T], seconds: float = 100) -> T:
-    """What `found` gives once it is true.
-
-    Raises:
-        AssertionError: it was not within `seconds`.
-    """
-    until = time.monotonic() + seconds
-    while True:
-        it = found()
-        if it:
-            return it
-        assert time.monotonic() < until, f"{what}: not within {seconds} s"
-        time.sleep(0.2)

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from anyio.from_thread import start_blocking_portal
 
-from tests.deploy.prometheus import Prometheus, eventually
+from tests.deploy.prometheus import Prometheus
 from tests.fakes.redis_server import RedisServer
+from tests.support.eventually import eventually
 from tests.support.programs import Server, serving, workqueue
 from workqueue.backends import open_queue
 from workqueue.enqueuer import BackgroundEnqueuer

@@ -21,9 +21,10 @@ import yaml
 from charts.alerts import rules
 from charts.pictures import answers, panels, picture
 from tests.chart.rendered import CHART, Object
-from tests.deploy.prometheus import Prometheus, eventually
+from tests.deploy.prometheus import Prometheus
 from tests.deploy.scene import Scene
 from tests.fakes.redis_server import free_port
+from tests.support.eventually import eventually
 
 DASHBOARD = CHART / "dashboards" / "workqueue.json"
 COUNTS = {

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.prometheus import eventually, program
+from tests.deploy.prometheus import program
 from tests.fakes.redis_server import RedisServer, free_port
+from tests.support.eventually import eventually
 from tests.support.programs import serving, workqueue
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

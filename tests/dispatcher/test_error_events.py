@@ -208,11 +208,6 @@ async def test_events_are_lost_at_once_while_a_broker_asks_for_more_time_than_th
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
 def server(authority: Authority) -> Pair:
     return authority.issue("127.0.0.1")
 

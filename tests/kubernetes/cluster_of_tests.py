@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +15,9 @@ from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.node.api import Api, ApiError, Object
 from tests.kubernetes.node.kubelet import Kubelet
 from tests.kubernetes.node.network import bridge_up
+from tests.support.eventually import eventually
 
-__all__ = ["Cluster", "eventually"]
+__all__ = ["Cluster"]
 
 T = TypeVar("T")
 
@@ -166,18 +166,3 @@ class Cluster:
             except ApiError:
                 lines.append(f"{name}: gone")
         return "\n".join(lines)
-
-
-def eventually(what: str, found: Callable[[], T], seconds: float = 90) -> T:
-    """What `found` gives once it is true.
-
-    Raises:
-        AssertionError: it was not within `seconds`.
-    """
-    until = time.monotonic() + seconds
-    while True:
-        it = found()
-        if it:
-            return it
-        assert time.monotonic() < until, f"{what} did not come about within {seconds} s"
-        time.sleep(0.1)

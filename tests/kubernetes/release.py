@@ -9,8 +9,9 @@ from typing import Any
 from helm_python import Config
 
 from tests.fakes.redis_server import server_binary
-from tests.kubernetes.cluster_of_tests import Cluster, eventually
+from tests.kubernetes.cluster_of_tests import Cluster
 from tests.kubernetes.node.api import ApiError, Object
+from tests.support.eventually import eventually
 
 __all__ = ["CHART", "Release", "redis_in"]
 

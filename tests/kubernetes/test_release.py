@@ -11,9 +11,10 @@ import pytest
 import redis
 from helm_python.errors import HelmError
 
-from tests.kubernetes.cluster_of_tests import Cluster, eventually
+from tests.kubernetes.cluster_of_tests import Cluster
 from tests.kubernetes.node.api import Object
 from tests.kubernetes.release import Release, redis_in
+from tests.support.eventually import eventually
 from tests.support.programs import workqueue
 
 pytestmark = pytest.mark.timeout(600)
