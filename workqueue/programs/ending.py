@@ -15,7 +15,6 @@ import asyncio
 import errno
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -32,7 +31,7 @@ from workqueue.errors import (
 )
 from workqueue.programs.completion import completes, make_ready
 from workqueue.programs.logs import configure_logging
-from workqueue.programs.show import OutputError, forget_output
+from workqueue.programs.show import OutputError, complaints, forget_output
 from workqueue.shown import visible
 from workqueue.signals import until_signalled
 
@@ -77,12 +76,12 @@ def _flushed(name: str) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        forget_output()
         return _unwritten(name, error)
     return 0
 
 
 def _unwritten(name: str, error: OSError) -> int:
+    forget_output()
     if isinstance(error, BrokenPipeError):  # who reads it, such as `head`, has seen enough
         return 0
     return _complain(name, f"the output cannot be written: {error.strerror}", FAILED)
@@ -151,8 +150,7 @@ def _leaves(group: ExceptionGroup[WorkQueueError]) -> Iterator[WorkQueueError]:
 
 
 def _complain(name: str, message: str, code: int) -> int:
-    with suppress(OSError):  # there is nowhere left to say it
-        typer.echo(f"{name}: {visible(' '.join(message.split()))}", err=True)
+    complaints([f"{name}: {visible(' '.join(message.split()))}"])
     return code
 
 

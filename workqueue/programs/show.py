@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import TextIO
 
 import typer
 
@@ -78,10 +79,10 @@ def _written() -> Iterator[None]:
         raise OutputError(error.strerror or str(error), is_unread=isinstance(error, BrokenPipeError)) from error
 
 
-def forget_output() -> None:
-    """After output could not be written: let Python not try again at its end what is left in its buffer."""
+def forget_output(stream: TextIO | None = None) -> None:
+    """After output to `stream`, by default stdout, could not be written: let nobody try again what is in its buffer."""
     with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 def document(result: object) -> None:
@@ -98,9 +99,11 @@ def note(text: str) -> None:
 
 def complaints(lines: Iterable[str]) -> None:
     """Write lines to stderr, as far as that is possible."""
-    with suppress(OSError):
+    try:
         for line in lines:
             typer.echo(line, err=True)
+    except OSError:  # there is nowhere left to say it
+        forget_output(sys.stderr)  # else Python tries again at its end, and ends with a code of its own
 
 
 def listing(rows: Sequence[Mapping[str, object]], title: str = "") -> None:
