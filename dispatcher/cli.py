@@ -20,7 +20,7 @@ from dispatcher.environment import (
 )
 from dispatcher.relay.environment import RelayFlags, RelayListen, StoreFlags, TargetCallFlags, note_what_is_ignored
 from workqueue.errors import InvalidSettingError
-from workqueue.programs import show
+from workqueue.programs import printing
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.completion import completion_of
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
@@ -195,9 +195,9 @@ def policies(output: OutputFlags) -> None:
 
     found = {name: {attempts: delay_bounds(name, attempts) for attempts in _ATTEMPTS} for name in POLICIES}
     if output.json:
-        show.document([{"policy": name, "seconds": _seconds(bounds)} for name, bounds in found.items()])
+        printing.document([{"policy": name, "seconds": _seconds(bounds)} for name, bounds in found.items()])
     else:
-        show.listing([{"policy": name, **_spans(bounds)} for name, bounds in found.items()])
+        printing.listing([{"policy": name, **_spans(bounds)} for name, bounds in found.items()])
 
 
 app.command("completion")(completion_of("dispatcher"))

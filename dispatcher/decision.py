@@ -18,7 +18,7 @@ from workqueue.backoff import Backoff, backoff_for
 from workqueue.errors import ExpiredError, InfrastructureError, NonRetriableError, RetryAfterError
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
-from workqueue.shown import cut, describe
+from workqueue.safe_text import cut, describe
 
 __all__ = [
     "COMPLETE",

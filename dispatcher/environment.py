@@ -21,9 +21,9 @@ from workqueue.attempt import check_callback
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags
+from workqueue.programs.converters import DURATION, DURATION_OR_ZERO, TEXT, Converter, whole
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.imported import imported
-from workqueue.programs.takes import DURATION, DURATION_OR_ZERO, TEXT, Takes, whole
 
 if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.callback import Callback
@@ -34,13 +34,13 @@ if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
 __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ScheduleFileFlags", "ScheduleFlags", "ServePorts", "TargetFlags"]
 
 _DEFAULT = DispatcherSettings()
-_URL = Takes("URL", str)
-_CALLBACK = Takes("MODULE:NAME|URL", str)
-_BACKOFF = Takes("POLICY|MODULE:NAME", str)
-_COMMAND = Takes("COMMAND", str)
+_URL = Converter("URL", str)
+_CALLBACK = Converter("MODULE:NAME|URL", str)
+_BACKOFF = Converter("POLICY|MODULE:NAME", str)
+_COMMAND = Converter("COMMAND", str)
 _CALLBACK_SETTING = "--callback or WORKQUEUE_CALLBACK"
 _EVENTS_SETTING = "--events-url or WORKQUEUE_EVENTS_URL"
-_FILE = Takes("FILE", Path)
+_FILE = Converter("FILE", Path)
 
 
 @dataclass(frozen=True, slots=True)

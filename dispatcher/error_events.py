@@ -22,7 +22,7 @@ from workqueue.clock import Clock, SystemClock, duration_us, from_us, within
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.extras import require
 from workqueue.metrics import EventResult
-from workqueue.shown import cut, describe, shown_duration
+from workqueue.safe_text import cut, describe, shown_duration
 
 if TYPE_CHECKING:
     from cloudevents.core.bindings.http import HTTPMessage

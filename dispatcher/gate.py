@@ -18,7 +18,7 @@ from dispatcher.setup import Setup
 from dispatcher.waiting import all_done
 from workqueue.clock import duration_us, within
 from workqueue.errors import StoreError, StoreUnavailableError
-from workqueue.shown import describe, leaves_of
+from workqueue.safe_text import describe, leaves_of
 
 __all__ = ["RoundGate", "Turn"]
 

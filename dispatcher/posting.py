@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from workqueue.access.security import ClientSecurity
 from workqueue.errors import InvalidSettingError
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession, ClientTimeout

@@ -12,7 +12,7 @@ from workqueue.errors import WorkQueueError
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.optional import RecoveredOrphan
-from workqueue.shown import shown_duration
+from workqueue.safe_text import shown_duration
 
 __all__ = ["Reports"]
 

@@ -21,7 +21,7 @@ from workqueue.lease import DEFAULT_LEASE
 from workqueue.metrics import SettleOutcome
 from workqueue.options import Options
 from workqueue.outcomes import QueueKey
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["Settling"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dispatcher.callback import AsyncCallback, Callback
 from dispatcher.error_events import ErrorEvents
-from dispatcher.limits import KeyLimits, LimitingCallback
+from dispatcher.key_limits import KeyLimits, LimitingCallback
 from dispatcher.outage import Outage, outage_of
 from dispatcher.settings import DispatcherSettings
 from workqueue.attempt import as_async, check_callback

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 from workqueue.errors import InfrastructureError, InvalidSettingError, NonRetriableError
 from workqueue.lease import Lost
 from workqueue.outcomes import Outcome
-from workqueue.shown import describe, leaves_of
+from workqueue.safe_text import describe, leaves_of
 
 __all__ = [
     "AsyncCallback",

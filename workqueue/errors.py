@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 
 if TYPE_CHECKING:
     from workqueue.options import FailedKey

@@ -10,7 +10,7 @@ from typing import Protocol
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import KeyNotFoundError, WorkQueueError
 from workqueue.interface import KeyState
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 
 __all__ = ["Readiness", "any_of", "of_store"]
 

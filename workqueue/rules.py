@@ -14,7 +14,7 @@ from workqueue.backoff import bare_requeue_delay
 from workqueue.clock import LATEST_US, duration_us, to_us
 from workqueue.errors import InvalidOptionsError
 from workqueue.options import LAST_ERROR, NO_META, Options, check_duration, no_meta
-from workqueue.shown import cut
+from workqueue.safe_text import cut
 
 __all__ = [
     "BARE",

@@ -30,7 +30,7 @@ from workqueue.leader import Elector
 from workqueue.outcomes import Outcome, RequeueAfter
 from workqueue.signals import until_signalled
 from workqueue.sources.kubernetes import API, ConflictError, KubernetesSource, UnreachableError, Watch
-from workqueue.sources.kubernetes.leases import KubernetesLease
+from workqueue.sources.kubernetes.election import KubernetesLease
 from workqueue.sources.resync import BACKGROUND_PRIORITY
 
 __all__ = ["Controller", "ControllerSettings", "Reconcile"]

@@ -18,7 +18,7 @@ from dispatcher.health import Health
 from dispatcher.relay.desk import Desk
 from dispatcher.relay.headers import TARGET_HEADERS
 from dispatcher.relay.intake import Intake
-from workqueue.web.limits import PROBES
+from workqueue.web.http_limits import PROBES
 
 __all__ = ["relay_app"]
 

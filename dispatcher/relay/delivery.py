@@ -30,7 +30,7 @@ from workqueue.errors import InfrastructureError, NonRetriableError, StoreError,
 from workqueue.fallbacks import FullQueue
 from workqueue.options import Options
 from workqueue.outcomes import RequeueAfter
-from workqueue.routing.limits import NO_LIMITS, Limits
+from workqueue.routing.key_limits import NO_LIMITS, Limits
 
 __all__ = ["TRIES", "Delivery", "backoff_after", "tries_before"]
 

@@ -14,8 +14,8 @@ from dispatcher.relay.settings import RelaySettings
 from workqueue.backends.url import QueueURL, size, url_beside, url_with
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import HTTP_PORT, PORT, ListenFlags
+from workqueue.programs.converters import DURATION_OR_ZERO, TEXT, Converter, listed, whole
 from workqueue.programs.flags import Flag, naming
-from workqueue.programs.takes import DURATION_OR_ZERO, TEXT, Takes, listed, whole
 
 if TYPE_CHECKING:
     from workqueue.access.security import ClientSecurity
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 _DEFAULT = RelaySettings()
 _DEFAULT_FILE = "relay.db"
-_URL = Takes("URL", str)
-_FILE = Takes("FILE", Path)
-_SIZE = Takes("SIZE", size)
+_URL = Converter("URL", str)
+_FILE = Converter("FILE", Path)
+_SIZE = Converter("SIZE", size)
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -82,7 +82,7 @@ class AddressFlags:
 
     address: Annotated[
         tuple[str, int] | None,
-        Flag("in place of --host and --http-port", ("LISTEN",), Takes("[HOST]:PORT", _listen), "--listen"),
+        Flag("in place of --host and --http-port", ("LISTEN",), Converter("[HOST]:PORT", _listen), "--listen"),
     ] = None
 
 
@@ -142,7 +142,7 @@ class RelayFlags:
         Flag(
             "how long a call may take; a number without a unit is milliseconds",
             ("DEFAULT_TIMEOUT",),
-            Takes("DURATION", _milliseconds),
+            Converter("DURATION", _milliseconds),
         ),
     ] = _DEFAULT.timeout
     max_body: Annotated[int, Flag("the largest body of a request", ("WORKQUEUE_MAX_BODY",), _SIZE)] = _DEFAULT.max_body

@@ -23,7 +23,7 @@ from workqueue.clock import Clock, duration_us, wait_first
 from workqueue.errors import StoreError, WorkQueueError
 from workqueue.optional import BulkQueue
 from workqueue.options import Options
-from workqueue.shown import cut
+from workqueue.safe_text import cut
 
 __all__ = ["Lanes", "PutOffError", "Turn"]
 

@@ -32,7 +32,7 @@ from workqueue.metrics import metrics_of
 from workqueue.telemetry.exposition import Exposition, identity
 from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.web.front import Front
-from workqueue.web.limits import HttpLimits
+from workqueue.web.http_limits import HttpLimits
 
 __all__ = ["Relay"]
 

@@ -24,7 +24,7 @@ from dispatcher.relay.answer import Answer
 from dispatcher.relay.request import RelayedRequest
 from dispatcher.relay.resolver import GuardedResolver, LookUp, addresses_of
 from dispatcher.relay.target import AllowedTargets
-from workqueue.shown import cut, describe
+from workqueue.safe_text import cut, describe
 
 if TYPE_CHECKING:
     from workqueue.access.security import ClientSecurity

@@ -16,7 +16,7 @@ from dispatcher.targets.document import MAX_REASON_BYTES, HandlerFailedError, ke
 from workqueue.attempt import Attempt
 from workqueue.clock import Clock, SystemClock, within
 from workqueue.errors import InvalidSettingError, NonRetriableError
-from workqueue.shown import cut, describe
+from workqueue.safe_text import cut, describe
 
 __all__ = ["EX_DATAERR", "EX_TEMPFAIL", "CommandCallback", "command_callback"]
 

@@ -18,7 +18,7 @@ from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import InfrastructureError, NonRetriableError, StoreUnavailableError
 from workqueue.extras import require
 from workqueue.outcomes import RequeueAfter
-from workqueue.shown import cut, describe, shown_url
+from workqueue.safe_text import cut, describe, shown_url
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse

@@ -23,7 +23,7 @@ from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.statuses import from_reconciler, non_retriable
 from workqueue.rpc.wire import outcome_of
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 
 __all__ = ["ServiceCallback", "TargetError", "service_callback"]
 

@@ -17,10 +17,10 @@ from workqueue.cli.sources import SourcePort
 from workqueue.cli.subscribe import EventPort, SQSFlags
 from workqueue.cli.watch import ClusterFlags
 from workqueue.programs.access import CallFlags, ListenFlags
+from workqueue.programs.converters import spoken
 from workqueue.programs.ending import EXIT_CODES
 from workqueue.programs.flags import flags_of
 from workqueue.programs.settings import LogFlags, OutputFlags, QueueFlags
-from workqueue.programs.takes import spoken
 
 GUIDE = (REPOSITORY / "docs/operating.md").read_text(encoding="utf-8")
 GROUPS: dict[str, list[type]] = {

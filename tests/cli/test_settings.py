@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.programs import dispatcher, workqueue
 from workqueue.errors import InvalidSettingError
+from workqueue.programs.converters import spoken
 from workqueue.programs.settings import queue_url
-from workqueue.programs.takes import spoken
 
 WRONG = [
     (["enqueue"], "name at least one key"),

@@ -12,7 +12,7 @@ from dispatcher import Attempt, Dispatcher, DispatcherSettings, TargetUnavailabl
 from tests.support.dispatching import Recorder, dead_letters, memory, pass_time, running, state, states
 from workqueue import InfrastructureError, NonRetriableError, QueueKey, QueueKeys, RequeueAfter
 from workqueue.attempt import as_one
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 
 MINUTE = timedelta(minutes=1)
 

@@ -25,7 +25,7 @@ from tests.planted.planting import Bug
 from tests.planted.rules import rule
 
 THROTTLE = "workqueue.throttle:"
-STORED = "workqueue.backends.gcs.limits:"
+STORED = "workqueue.backends.gcs.stored_settings:"
 
 LIMITS = [
     bug(

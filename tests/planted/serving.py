@@ -12,7 +12,7 @@ OIDC = "tests.access.test_oidc:test_"
 FILES = "tests.access.test_files:test_"
 FOLLOWED = "tests.access.test_followed:test_"
 BEARER = "tests.web.test_bearer:test_"
-LIMITS = "tests.web.test_limits:test_"
+LIMITS = "tests.web.test_http_limits:test_"
 ENTRANCE = "tests.rpc.test_entrance:test_"
 HEALTH = "tests.rpc.test_health:test_"
 SERVER = "tests.rpc.test_server:test_"
@@ -308,7 +308,7 @@ ANSWERS = [
     bug(
         "a crowd of requests keeps probes out",
         LIMITS + "requests_that_are_under_way_leave_room_for_probes",
-        "workqueue.web.limits:Crowd.__call__",
+        "workqueue.web.http_limits:Crowd.__call__",
         'if scope["path"] in PROBES:',
         "if False:",
     ),

@@ -279,16 +279,16 @@ IN_SETTLES = [
 SHOWN = [
     bug(
         "a text is cut in the middle of a character",
-        "tests.test_shown:test_long_texts_are_cut_at_a_character_and_say_so",
-        "workqueue.shown:cut",
+        "tests.test_safe_text:test_long_texts_are_cut_at_a_character_and_say_so",
+        "workqueue.safe_text:cut",
         '[: most_bytes - 3].decode("utf-8", "ignore")',
         '[: most_bytes - 3].decode("utf-8", "replace")',
         "🦊" * 5000,
     ),
     bug(
         "a name turns the terminal's text around",
-        "tests.test_shown:test_what_would_move_hide_or_reorder_text_is_shown_escaped",
-        "workqueue.shown:visible",
+        "tests.test_safe_text:test_what_would_move_hide_or_reorder_text_is_shown_escaped",
+        "workqueue.safe_text:visible",
         "_HARMFUL.sub(lambda found: found[0]",
         "__import__('re').compile('[\\x00-\\x1f]').sub(lambda found: found[0]",
         "a\u202eb",
@@ -296,8 +296,8 @@ SHOWN = [
     ),
     bug(
         "a password with an @ in it is printed",
-        "tests.test_shown:test_a_url_is_shown_without_its_password_however_it_is_spelled",
-        "workqueue.shown:shown_url",
+        "tests.test_safe_text:test_a_url_is_shown_without_its_password_however_it_is_spelled",
+        "workqueue.safe_text:shown_url",
         "_end_of_userinfo(rest, local=scheme.lower() in _LOCAL)",
         "rest.find('@') + 1 and rest.find('@')",
         "redis://app:p@ss@h/0",

@@ -20,7 +20,7 @@ from tests.support.grpc import channel_to, on_loop, refused, stub_of
 from workqueue.access.security import ServerSecurity
 from workqueue.access.tokens import StaticTokens
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.rpc.limits import GrpcLimits
+from workqueue.rpc.grpc_limits import GrpcLimits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import Receiver
 from workqueue.rpc.server import GrpcServer, Listen

@@ -17,7 +17,7 @@ from workqueue.access.security import ServerSecurity
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.channel import Address
-from workqueue.rpc.limits import GrpcLimits
+from workqueue.rpc.grpc_limits import GrpcLimits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import Receiver, receive
 from workqueue.rpc.server import GrpcServer, Listen

@@ -15,7 +15,7 @@ with importing("oidc", "a Google ID token"):
 
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 
 __all__ = ["METADATA_HOST", "GoogleIDToken"]
 

@@ -18,7 +18,7 @@ from workqueue.access.addresses import is_loopback
 from workqueue.access.tokens import TokenCheckUnavailableError, TokenRefusedError
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import InvalidSettingError
-from workqueue.shown import cut, describe, shown_url
+from workqueue.safe_text import cut, describe, shown_url
 
 __all__ = ["IssuerKeys", "SigningKey", "check_issuer_url"]
 

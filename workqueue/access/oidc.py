@@ -10,7 +10,7 @@ from workqueue.access.tokens import TokenRefusedError
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import InvalidSettingError
 from workqueue.extras import importing
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 with importing("oidc", "verifying OIDC tokens"):
     import jwt

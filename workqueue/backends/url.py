@@ -15,7 +15,7 @@ from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.options import MAX_PAYLOAD_BYTES
-from workqueue.shown import is_secret, shown_url
+from workqueue.safe_text import is_secret, shown_url
 
 __all__ = ["QueueURL", "duration", "open_queue", "size", "switch", "url_beside", "url_with"]
 

@@ -8,7 +8,7 @@ import typer
 
 from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError
-from workqueue.programs import show
+from workqueue.programs import printing
 from workqueue.programs.flags import naming, with_flags
 from workqueue.programs.settings import OutputFlags
 
@@ -31,11 +31,11 @@ def backup(place: _Place, target: _Target, output: OutputFlags) -> None:
     from workqueue.backends.sqlite.backup import back_up
 
     keys = back_up(_file(place), target)
-    with show.done():
+    with printing.done():
         if output.json:
-            show.document({"file": target, "keys": keys})
+            printing.document({"file": target, "keys": keys})
         else:
-            show.note(f"backed up {keys} keys to {show.visible(target)}")
+            printing.note(f"backed up {keys} keys to {printing.visible(target)}")
 
 
 @with_flags
@@ -49,12 +49,12 @@ def restore(source: _Backup, place: _Place, output: OutputFlags) -> None:
 
     file = _file(place)
     keys, aside = put_back(source, file)
-    with show.done():
+    with printing.done():
         if output.json:
-            show.document({"file": file.path, "keys": keys, "before": aside or None})
+            printing.document({"file": file.path, "keys": keys, "before": aside or None})
         else:
-            kept = f"; what was there is now {show.visible(aside)}" if aside else ""
-            show.note(f"restored {keys} keys to {show.visible(file.path)}{kept}")
+            kept = f"; what was there is now {printing.visible(aside)}" if aside else ""
+            printing.note(f"restored {keys} keys to {printing.visible(file.path)}{kept}")
 
 
 def _file(place: str) -> QueueFile:

@@ -10,7 +10,7 @@ import typer
 
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError
-from workqueue.programs import show
+from workqueue.programs import printing
 from workqueue.programs.ending import FAILED
 from workqueue.programs.flags import with_flags
 from workqueue.programs.imported import imported
@@ -36,11 +36,11 @@ def conformance(place: _Place, output: OutputFlags) -> int:
     configure_logging("critical", "text")  # leases are lost and stores fail here on purpose
     results = asyncio.run(_results(place))
     if output.json:
-        show.document(report(results))
+        printing.document(report(results))
     else:
-        show.listing(report(results)["scenarios"])
+        printing.listing(report(results)["scenarios"])
         counted = Counter(result.status for result in results)
-        show.note(", ".join(f"{number} {status}" for status, number in sorted(counted.items())))
+        printing.note(", ".join(f"{number} {status}" for status, number in sorted(counted.items())))
     return FAILED if any(result.status == "failed" for result in results) else 0
 
 

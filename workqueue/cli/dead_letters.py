@@ -14,12 +14,12 @@ from workqueue.cli.listing import LimitFlags, title
 from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey
-from workqueue.programs import show
+from workqueue.programs import printing
+from workqueue.programs.converters import DURATION, RATE
 from workqueue.programs.flags import Flag, with_flags
-from workqueue.programs.given import Keys, StdinFlags, given_keys
+from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.sweep import Act, Report, sweep
-from workqueue.programs.takes import DURATION, RATE
 
 __all__ = ["MatchFlags", "SweepFlags", "drop", "ls", "redrive"]
 
@@ -147,13 +147,13 @@ async def _list(url: str, chosen: _Chosen, limit: int | None = None) -> tuple[li
 
 
 def _listed(letters: list[DeadLetteredKey], total: int, chosen: _Chosen, output: OutputFlags) -> None:
-    rows = [show.dead_letter(letter) for letter in letters]
+    rows = [printing.dead_letter(letter) for letter in letters]
     if output.json:
-        show.document({"dead_letters": rows, "total": total})
+        printing.document({"dead_letters": rows, "total": total})
     elif rows:
-        show.listing(rows, title("dead letters", len(rows), total) if len(rows) < total else "")
+        printing.listing(rows, title("dead letters", len(rows), total) if len(rows) < total else "")
     else:
-        show.note(chosen.nothing())
+        printing.note(chosen.nothing())
 
 
 async def _apply(url: str, chosen: _Chosen, verb: _Verb, rate: float | None) -> Report:

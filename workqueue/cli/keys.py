@@ -18,13 +18,13 @@ from workqueue.interface import KeyState
 from workqueue.key import validate_key
 from workqueue.optional import Found, SearchableQueue, offers
 from workqueue.options import MAX_PRIORITY, Options
-from workqueue.programs import show
+from workqueue.programs import printing
 from workqueue.programs.access import CallFlags
+from workqueue.programs.converters import CONTENT, DURATION, MOMENT, PAIR, whole
 from workqueue.programs.flags import Flag, naming, with_flags
-from workqueue.programs.given import Keys, StdinFlags, given_batches, given_keys
+from workqueue.programs.key_arguments import Keys, StdinFlags, given_batches, given_keys
 from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver, is_sqs
 from workqueue.programs.sweep import Act, Report, sweep
-from workqueue.programs.takes import CONTENT, DURATION, MOMENT, PAIR, whole
 
 if TYPE_CHECKING:
     from workqueue.rpc.client import Client
@@ -103,8 +103,8 @@ def enqueue(
     queue, such as sqs://sqs.eu-west-1.amazonaws.com/123456789012/builds.
     """
     stored = _enqueue(_sink(where, remote), given_batches(keys, source), how.options)
-    with show.done():
-        show.document({"enqueued": stored}) if output.json else show.note(f"enqueued {stored}")
+    with printing.done():
+        printing.document({"enqueued": stored}) if output.json else printing.note(f"enqueued {stored}")
 
 
 def _sink(where: QueueFlags, remote: ReceiverFlags) -> Client | FullQueue | SQSSink:
@@ -153,7 +153,7 @@ def _checked(key: str) -> str:
     try:
         return validate_key(key)
     except InvalidKeyError as error:
-        raise InvalidKeyError(f"{show.visible(key[:80])}: {error}") from error
+        raise InvalidKeyError(f"{printing.visible(key[:80])}: {error}") from error
 
 
 @with_flags
@@ -165,9 +165,9 @@ def get(key: _Key, where: QueueFlags, remote: ReceiverFlags, output: OutputFlags
     state, found = asyncio.run(_get(opened(where, remote, look=True), key))
     also = _also(found)
     if output.json:
-        show.document({**show.state(state), "also": also})
+        printing.document({**printing.state(state), "also": also})
     else:
-        show.facts([*_described(state), ("also", ", ".join(also))])
+        printing.facts([*_described(state), ("also", ", ".join(also))])
 
 
 async def _get(place: Client | FullQueue, key: str) -> tuple[KeyState, Found]:
@@ -183,7 +183,7 @@ def _also(found: Found) -> list[str]:
 
 def _described(state: KeyState) -> Iterator[tuple[str, object]]:
     yield "key", state.key
-    yield "status", show.STATUS[state.status]
+    yield "status", printing.STATUS[state.status]
     yield "priority", state.priority
     yield "attempts", state.attempts
     yield "queued", state.queued_time

@@ -12,10 +12,10 @@ from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey, QueuedKey, Snapshot
 from workqueue.optional import Counts
-from workqueue.programs import show
+from workqueue.programs import printing
+from workqueue.programs.converters import choice, listed, whole
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.settings import OutputFlags, QueueFlags
-from workqueue.programs.takes import choice, listed, whole
 
 __all__ = ["LimitFlags", "ListFlags", "cut", "ls", "title"]
 
@@ -92,13 +92,13 @@ def ls(wanted: ListFlags, where: QueueFlags, output: OutputFlags) -> None:
     """
     listing, totals = asyncio.run(_list(where.url(look=True), wanted))
     if output.json:
-        show.document({**listing, "totals": totals})
+        printing.document({**listing, "totals": totals})
         return
     for name, rows in listing.items():
         if rows:
-            show.listing(rows, title(name.replace("_", " "), len(rows), totals[name]))
+            printing.listing(rows, title(name.replace("_", " "), len(rows), totals[name]))
     if not any(listing.values()):
-        show.note("no such key" if wanted.is_narrowed() or wanted.state else "the queue is empty")
+        printing.note("no such key" if wanted.is_narrowed() or wanted.state else "the queue is empty")
 
 
 def title(name: str, shown: int, total: int) -> str:
@@ -130,16 +130,16 @@ async def _of(state: str, queue: FullQueue, snapshot: Snapshot, limit: int) -> A
     match state:
         case "dead-lettered":
             async for letter in cut(snapshot.dead_letters, limit):
-                yield show.dead_letter(letter)
+                yield printing.dead_letter(letter)
         case "in-progress":
             for running in snapshot.in_progress:
-                yield show.observed(running)
+                yield printing.observed(running)
         case "unreadable":
             for unreadable in snapshot.unreadable:
-                yield show.unreadable(unreadable)
+                yield printing.unreadable(unreadable)
         case _:
             for key in await queue.delayed(limit) if state == "delayed" else _waiting(state, snapshot):
-                yield show.queued(key)
+                yield printing.queued(key)
 
 
 def _waiting(state: str, snapshot: Snapshot) -> Sequence[QueuedKey]:

@@ -11,10 +11,10 @@ from workqueue.backends import open_queue
 from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError
 from workqueue.optional import Counts
-from workqueue.programs import show
+from workqueue.programs import printing
+from workqueue.programs.converters import Converter, choice, number, whole
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.settings import OutputFlags, QueueFlags
-from workqueue.programs.takes import Takes, choice, number, whole
 from workqueue.throttle import Configuration
 
 __all__ = ["ConfigureFlags", "configure", "pause", "resume", "stats"]
@@ -30,9 +30,9 @@ def stats(where: QueueFlags, output: OutputFlags) -> None:
     """
     name, counts, stored = asyncio.run(_stats(where.url(look=True)))
     if output.json:
-        show.document({"queue": name, **_counted(counts), "configuration": show.configuration(stored)})
+        printing.document({"queue": name, **_counted(counts), "configuration": printing.configuration(stored)})
     else:
-        show.facts([*_described(name, counts), *_settings(stored)])
+        printing.facts([*_described(name, counts), *_settings(stored)])
 
 
 async def _stats(url: str) -> tuple[str, Counts, Configuration]:
@@ -95,7 +95,7 @@ class ConfigureFlags:
 
     concurrency: Annotated[int | None, Flag("at most N in progress, over all dispatchers", takes=whole(1))] = None
     starts_per_second: Annotated[
-        float | None, Flag("at most N starts a second, over all dispatchers", takes=Takes("NUMBER", number))
+        float | None, Flag("at most N starts a second, over all dispatchers", takes=Converter("NUMBER", number))
     ] = None
     clear: Annotated[
         tuple[str, ...], Flag("forget a stored setting", takes=choice("concurrency", "starts-per-second"), many=True)
@@ -133,8 +133,8 @@ async def _change(url: str, change: _Change) -> Configuration:
 
 
 def _shown(stored: Configuration, output: OutputFlags) -> None:
-    with show.done():
+    with printing.done():
         if output.json:
-            show.document(show.configuration(stored))
+            printing.document(printing.configuration(stored))
         else:
-            show.facts(_settings(stored))
+            printing.facts(_settings(stored))

@@ -10,11 +10,11 @@ from workqueue.backends import open_queue
 from workqueue.cli.watched import watched
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags, ListenFlags
+from workqueue.programs.converters import choice, listed
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
-from workqueue.programs.takes import choice, listed
 
 if TYPE_CHECKING:
     from workqueue.web.front import Front

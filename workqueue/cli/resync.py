@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from workqueue.cli.sources import PRIORITY, Always, SourceFlags, SourcePort, showing
 from workqueue.errors import InvalidSettingError
-from workqueue.programs import show
+from workqueue.programs import printing
+from workqueue.programs.converters import DURATION, Converter
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.imported import imported
-from workqueue.programs.takes import DURATION, Takes
 
 if TYPE_CHECKING:
     from workqueue.fallbacks import FullQueue
@@ -29,9 +29,9 @@ __all__ = ["ListingFlags", "resync"]
 class ListingFlags:
     """Where keys are listed, and how often each is enqueued."""
 
-    keys: Annotated[str | None, Flag("a function of yours that lists every key", takes=Takes("MODULE:NAME", str))] = (
-        None
-    )
+    keys: Annotated[
+        str | None, Flag("a function of yours that lists every key", takes=Converter("MODULE:NAME", str))
+    ] = None
     command: Annotated[str | None, Flag("or a command that writes every key, one a line")] = None
     period: Annotated[timedelta, Flag("every key once in this time", takes=DURATION)] = timedelta(days=1)
     every: Annotated[timedelta, Flag("list once in this time; --period is a multiple of it", takes=DURATION)] = (
@@ -77,8 +77,8 @@ def resync(listing: ListingFlags, source: SourceFlags, port: SourcePort) -> None
 
     if listing.once:
         enqueued = asyncio.run(_resync_once(place, made))
-        with show.done():
-            show.note(f"enqueued {enqueued}")
+        with printing.done():
+            printing.note(f"enqueued {enqueued}")
     else:
         run_server(_resync(place, made, source, port.http_port))
 

@@ -12,11 +12,11 @@ from workqueue.cli.receivers import PortFlags
 from workqueue.cli.watched import watched
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import ListenFlags
+from workqueue.programs.converters import PAIR
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
-from workqueue.programs.takes import PAIR
 
 if TYPE_CHECKING:
     from workqueue.web.front import Front

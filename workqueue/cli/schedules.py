@@ -15,11 +15,11 @@ import typer
 from workqueue.backends import open_queue
 from workqueue.errors import InvalidSettingError, KeyNotFoundError
 from workqueue.options import MAX_PRIORITY
-from workqueue.programs import show
+from workqueue.programs import printing
+from workqueue.programs.converters import CONTENT, DURATION_OR_ZERO, PAIR, choice, spoken, whole
 from workqueue.programs.ending import FAILED
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.settings import OutputFlags, QueueFlags
-from workqueue.programs.takes import CONTENT, DURATION_OR_ZERO, PAIR, choice, spoken, whole
 
 if TYPE_CHECKING:  # cron and time zones, which other commands do not need
     from workqueue.sources.schedules import Missed, Schedule, Shelf, Shelved
@@ -98,12 +98,12 @@ def add(name: _Name, when: _When, said: SaidFlags, where: QueueFlags, output: Ou
         return changed, _firings(kept)
 
     changed, firings = _on_shelf(where, declare, made=True)
-    with show.done():
+    with printing.done():
         if output.json:
-            show.document({"schedule": name, "changed": bool(changed), "next": firings})
+            printing.document({"schedule": name, "changed": bool(changed), "next": firings})
         else:
-            show.note(f"{'kept' if changed else 'unchanged:'} {show.visible(name)}")
-            show.facts([("next", firing) for firing in firings])
+            printing.note(f"{'kept' if changed else 'unchanged:'} {printing.visible(name)}")
+            printing.facts([("next", firing) for firing in firings])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +127,11 @@ def apply(file: _File, prune: PruneFlags, where: QueueFlags, output: OutputFlags
         return changed, [name for name in others if await shelf.remove(name)]
 
     changed, removed = _on_shelf(where, declare, made=True)
-    with show.done():
+    with printing.done():
         if output.json:
-            show.document({"changed": changed, "removed": removed})
+            printing.document({"changed": changed, "removed": removed})
         else:
-            show.note(f"changed {len(changed)}, removed {len(removed)}, unchanged {len(schedules) - len(changed)}")
+            printing.note(f"changed {len(changed)}, removed {len(removed)}, unchanged {len(schedules) - len(changed)}")
 
 
 @with_flags
@@ -139,11 +139,11 @@ def ls(where: QueueFlags, output: OutputFlags) -> None:
     """List the schedules: what they enqueue, their last tick, and when they fire next."""
     listed = _on_shelf(where, lambda shelf: shelf.listing())
     if output.json:
-        show.document([{**_row(kept), "next": _firings(kept)} for kept in listed])
+        printing.document([{**_row(kept), "next": _firings(kept)} for kept in listed])
     elif listed:
-        show.listing([_row(kept) for kept in listed])
+        printing.listing([_row(kept) for kept in listed])
     else:
-        show.note("there are no schedules")
+        printing.note("there are no schedules")
 
 
 @with_flags
@@ -178,8 +178,8 @@ def run_now(name: _Name, where: QueueFlags, output: OutputFlags) -> None:
             return (await shelf.run_now(name, target)).key
 
     key = _on_shelf(where, run)
-    with show.done():
-        show.document({"enqueued": key}) if output.json else show.note(f"enqueued {show.visible(key)}")
+    with printing.done():
+        printing.document({"enqueued": key}) if output.json else printing.note(f"enqueued {printing.visible(key)}")
 
 
 def _on_shelf(where: QueueFlags, act: Callable[[Shelf], Awaitable[_T]], *, made: bool = False) -> _T:
@@ -215,13 +215,13 @@ def _on_each(
         return done, unknown
 
     done, unknown = _on_shelf(where, on_each)
-    with show.done():
+    with printing.done():
         if output.json:
-            show.document({verb: done, "unknown": unknown})
+            printing.document({verb: done, "unknown": unknown})
         else:
-            show.note(f"{verb} {len(done)}")
+            printing.note(f"{verb} {len(done)}")
     if not output.json:
-        show.complaints(f"there is no schedule {show.visible(name)}" for name in unknown)
+        printing.complaints(f"there is no schedule {printing.visible(name)}" for name in unknown)
     return FAILED if unknown else 0
 
 

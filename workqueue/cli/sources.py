@@ -11,10 +11,10 @@ from workqueue.cli.keys import ReceiverFlags, opened
 from workqueue.cli.watched import Ready, watched
 from workqueue.options import MAX_PRIORITY
 from workqueue.programs.access import HTTP_PORT, PORT, ListenFlags
+from workqueue.programs.converters import whole
 from workqueue.programs.flags import Flag
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.settings import LogFlags, QueueFlags
-from workqueue.programs.takes import whole
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute

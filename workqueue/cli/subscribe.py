@@ -13,9 +13,9 @@ from workqueue.backends import open_queue
 from workqueue.cli.sources import PRIORITY, SourceFlags, showing
 from workqueue.equipment import Equipment
 from workqueue.programs.access import HTTP_PORT, PORT
+from workqueue.programs.converters import Converter, whole
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
-from workqueue.programs.takes import Takes, whole
 from workqueue.readiness import of_store
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class KeyFlags:
         str | None,
         Flag(
             "a queue without a dispatcher for events that can never be keys; none = refuse them",
-            takes=Takes("URL", str),
+            takes=Converter("URL", str),
         ),
     ] = None
     max_body: Annotated[int, Flag("the largest request in bytes", takes=whole(1))] = 1024 * 1024
@@ -82,14 +82,16 @@ class SQSFlags:
 
     sqs: Annotated[
         str | None,
-        Flag("an SQS queue to take messages from instead of HTTP; needs [sqs]", ("WORKQUEUE_SQS",), Takes("URL", str)),
+        Flag(
+            "an SQS queue to take messages from instead of HTTP; needs [sqs]", ("WORKQUEUE_SQS",), Converter("URL", str)
+        ),
     ] = None
     message_key: Annotated[
         str,
         Flag(
             "the key of a message: own, body, attribute:NAME or json:PATH",
             ("WORKQUEUE_MESSAGE_KEY",),
-            Takes("KEY", str),
+            Converter("KEY", str),
         ),
     ] = "own"
     receivers: Annotated[int, Flag("requests for messages at a time", ("WORKQUEUE_SQS_RECEIVERS",), whole(1, 100))] = 2

@@ -13,10 +13,10 @@ import typer
 
 from workqueue.cli.sources import PRIORITY, SourceFlags, SourcePort, showing
 from workqueue.errors import InvalidSettingError
+from workqueue.programs.converters import DURATION, Converter
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.imported import imported
-from workqueue.programs.takes import DURATION, Takes
 
 if TYPE_CHECKING:
     from workqueue.fallbacks import FullQueue
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterFlags", "WatchFlags", "watch"]
 
-_FILE = Takes("FILE", Path)
+_FILE = Converter("FILE", Path)
 _Kinds = Annotated[list[str], typer.Argument(metavar="KIND[=MAPPING]", help="such as apps/v1/Deployment")]
 
 
@@ -41,7 +41,7 @@ class ClusterFlags:
     context: Annotated[str | None, Flag("a context in the kubeconfig; none = its current one")] = None
     lease: Annotated[
         str | None,
-        Flag("elect one process to watch by this Lease", ("WORKQUEUE_LEASE",), Takes("NAMESPACE/NAME", str)),
+        Flag("elect one process to watch by this Lease", ("WORKQUEUE_LEASE",), Converter("NAMESPACE/NAME", str)),
     ] = None
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class ClusterFlags:
     def elector(self, api: API) -> Elector | None:
         """Who decides whether this process is the one; None: nobody has to."""
         from workqueue.leader import Elector
-        from workqueue.sources.kubernetes.leases import KubernetesLease
+        from workqueue.sources.kubernetes.election import KubernetesLease
 
         if self.lease is None:
             return None

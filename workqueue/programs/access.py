@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from workqueue.errors import InvalidSettingError
+from workqueue.programs.converters import TEXT, Converter, listed, whole
 from workqueue.programs.flags import Flag, naming
-from workqueue.programs.takes import TEXT, Takes, listed, whole
 
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
     from workqueue.access.security import ClientSecurity, ServerSecurity
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does 
 
 __all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags"]
 
-_FILE = Takes("FILE", Path)
-_URL = Takes("URL", str)
+_FILE = Converter("FILE", Path)
+_URL = Converter("URL", str)
 
 PORT = whole(0, 65535)
 GRPC_PORT, HTTP_PORT = 8090, 8091  # not 8080, where a reconciler on the same machine listens
@@ -33,7 +33,8 @@ class ListenFlags:
     """Where a server listens, and whom it lets in; for gRPC and HTTP alike."""
 
     host: Annotated[
-        str, Flag("address to listen on; a public one needs TLS or --insecure", ("WORKQUEUE_HOST",), Takes("HOST", str))
+        str,
+        Flag("address to listen on; a public one needs TLS or --insecure", ("WORKQUEUE_HOST",), Converter("HOST", str)),
     ] = "127.0.0.1"
     insecure: Annotated[
         bool, Flag("plaintext on a public address: something in front does TLS", ("WORKQUEUE_INSECURE",))

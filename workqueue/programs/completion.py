@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from workqueue.errors import InvalidSettingError
-from workqueue.programs import show
+from workqueue.programs import printing
 
 __all__ = ["completes", "completion_of", "make_ready"]
 
@@ -28,7 +28,7 @@ def completion_of(name: str) -> Callable[..., None]:
 
         if shell not in _SHELLS:
             raise InvalidSettingError(f"SHELL: it takes bash, zsh or fish, not {shell!r}")
-        show.note(get_completion_script(prog_name=name, complete_var=_variable(name), shell=shell))
+        printing.note(get_completion_script(prog_name=name, complete_var=_variable(name), shell=shell))
 
     completion.__doc__ = f"""Print what lets a shell complete this program's command lines.
 

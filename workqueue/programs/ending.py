@@ -31,8 +31,8 @@ from workqueue.errors import (
 )
 from workqueue.programs.completion import completes, make_ready
 from workqueue.programs.logs import configure_logging
-from workqueue.programs.show import OutputError, complaints, forget_output
-from workqueue.shown import visible
+from workqueue.programs.printing import OutputError, complaints, forget_output
+from workqueue.safe_text import visible
 from workqueue.signals import until_signalled
 
 __all__ = [

@@ -24,7 +24,7 @@ from typing import Annotated, Any, cast, get_args, get_type_hints
 import typer
 
 from workqueue.errors import InvalidSettingError
-from workqueue.programs.takes import SWITCH, TEXT, Takes, spoken
+from workqueue.programs.converters import SWITCH, TEXT, Converter, spoken
 
 __all__ = ["BadSettingError", "Flag", "flags_of", "naming", "with_flags"]
 
@@ -52,7 +52,7 @@ class Flag:
 
     help: str
     env: tuple[str, ...] = ()
-    takes: Takes = TEXT
+    takes: Converter = TEXT
     name: str = ""
     many: bool = False
     spell_out: bool = False
@@ -140,7 +140,7 @@ def _typed(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-def _parser(name: str, takes: Takes, env: Sequence[str]) -> Callable[[Any], Any]:
+def _parser(name: str, takes: Converter, env: Sequence[str]) -> Callable[[Any], Any]:
     def parse(value: Any) -> Any:
         if not isinstance(value, str):  # typer passes defaults through here, too
             return value

@@ -8,7 +8,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from workqueue.shown import visible
+from workqueue.safe_text import visible
 
 __all__ = ["JSONFormatter", "TextFormatter", "configure_logging"]
 

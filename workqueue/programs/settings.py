@@ -13,15 +13,15 @@ from typing import Annotated
 
 from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError, StoreUnusableError
+from workqueue.programs.converters import Converter, choice
 from workqueue.programs.flags import Flag, naming
-from workqueue.programs.takes import Takes, choice
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 __all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver", "is_sqs", "queue_url"]
 
 DEFAULT_URL = "sqlite:///workqueue.db"
 
-_URL = Takes("URL", str)
+_URL = Converter("URL", str)
 _SQS = "sqs://"
 _SQLITE = "sqlite:"
 _RECEIVERS = ("grpc://", "grpcs://", "http://", "https://")

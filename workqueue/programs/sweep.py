@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreError
-from workqueue.programs import show
+from workqueue.programs import printing
 from workqueue.programs.ending import FAILED
 from workqueue.programs.settings import OutputFlags
 
@@ -34,13 +34,15 @@ class Report:
         Raises:
             StoreError: the one that ended it early.
         """
-        with show.done():
+        with printing.done():
             if output.json:
-                show.document({verb: self.done, "failed": self.failed})
+                printing.document({verb: self.done, "failed": self.failed})
             else:
-                show.note(f"{verb} {len(self.done)}")
+                printing.note(f"{verb} {len(self.done)}")
         if not output.json:
-            show.complaints(f"{show.visible(key)}: {show.visible(reason)}" for key, reason in self.failed.items())
+            printing.complaints(
+                f"{printing.visible(key)}: {printing.visible(reason)}" for key, reason in self.failed.items()
+            )
         if self.error is not None:
             raise self.error
         return FAILED if self.failed else 0

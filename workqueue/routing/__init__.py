@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from workqueue.routing.key_limits import Limits, with_limits
 from workqueue.routing.keys import KeyRouter, Middleware
-from workqueue.routing.limits import Limits, with_limits
 from workqueue.routing.policies import POLICIES, Decorrelated, Fixed, Linear, retry_policy
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import ExpiredError, InvalidOptionsError, NonRetriableError
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.routing.errors import NoRouteError
-from workqueue.routing.limits import NO_LIMITS, Limits, limits_of
+from workqueue.routing.key_limits import NO_LIMITS, Limits, limits_of
 from workqueue.routing.policies import retry_policy
 from workqueue.routing.routes import Routes
-from workqueue.shown import describe
+from workqueue.safe_text import describe
 
 __all__ = ["TYPE", "KeyRouter", "Middleware", "RouteArgs", "type_of"]
 

@@ -20,9 +20,9 @@ from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.bearer import AddToken
 from workqueue.rpc.credentials import channel_credentials
-from workqueue.rpc.limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
-from workqueue.rpc.renewal import RenewedChannel
-from workqueue.shown import shown_url
+from workqueue.rpc.grpc_limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
+from workqueue.rpc.renewed_channel import RenewedChannel
+from workqueue.safe_text import shown_url
 
 __all__ = ["Address", "Diagnosis", "Probe", "diagnose", "open_channel"]
 

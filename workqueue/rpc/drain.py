@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from workqueue.outcomes import RequeueAfter
-from workqueue.shown import shown_duration
+from workqueue.safe_text import shown_duration
 
 __all__ = ["Drain", "DrainTimes"]
 

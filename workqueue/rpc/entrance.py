@@ -20,7 +20,7 @@ from workqueue.access.tokens import (
     TokenVerifier,
     bearer_token,
 )
-from workqueue.rpc.limits import GrpcLimits
+from workqueue.rpc.grpc_limits import GrpcLimits
 
 __all__ = ["Entrance"]
 

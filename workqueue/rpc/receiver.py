@@ -19,7 +19,7 @@ from workqueue.errors import StoreUnavailableError, WorkQueueError
 from workqueue.interface import WorkQueue
 from workqueue.options import MAX_META_BYTES
 from workqueue.readiness import Readiness, of_store
-from workqueue.rpc.limits import receiver_limits
+from workqueue.rpc.grpc_limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen

@@ -17,13 +17,13 @@ from workqueue.lease import Lost
 from workqueue.options import check_duration
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.rpc.drain import Drain, DrainTimes
-from workqueue.rpc.limits import RECONCILER_LIMITS
+from workqueue.rpc.grpc_limits import RECONCILER_LIMITS
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import MAX_TEXT_BYTES, Refusal, of_attempt
 from workqueue.rpc.wire import response_of
-from workqueue.shown import cut, describe
+from workqueue.safe_text import cut, describe
 
 __all__ = ["Reconciler", "RemoteAttempt", "serve"]
 

@@ -19,8 +19,8 @@ from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.errors import InvalidSettingError
 from workqueue.rpc.credentials import server_credentials
 from workqueue.rpc.entrance import Entrance
+from workqueue.rpc.grpc_limits import GrpcLimits
 from workqueue.rpc.health import Health
-from workqueue.rpc.limits import GrpcLimits
 from workqueue.rpc.pb.workqueue_pb2_grpc import add_WorkqueueServiceServicer_to_server
 from workqueue.rpc.wire import SERVICE
 from workqueue.signals import Drains, until_signalled

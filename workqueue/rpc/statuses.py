@@ -36,7 +36,7 @@ from workqueue.errors import (
     WorkQueueError,
 )
 from workqueue.rpc.pb import workqueue_pb2 as pb
-from workqueue.shown import cut, describe
+from workqueue.safe_text import cut, describe
 
 __all__ = [
     "DETAILS_TRAILER",

@@ -15,7 +15,7 @@ from workqueue.options import NO_META, Options
 from workqueue.outcomes import Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rules import MAX_LAST_ERROR_BYTES
-from workqueue.shown import cut
+from workqueue.safe_text import cut
 
 __all__ = [
     "MAX_DELAY_SECONDS",

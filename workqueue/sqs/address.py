@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from workqueue.backends.url import duration
 from workqueue.errors import InvalidSettingError
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 __all__ = ["SCHEME", "Address"]
 

@@ -16,7 +16,7 @@ from workqueue.clock import Clock
 from workqueue.errors import QueueClosedError, UnsupportedError
 from workqueue.interface import KeyState
 from workqueue.options import Options
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 from workqueue.sync.background import PROCESS, Background
 from workqueue.sync.handles import Found, QueuedKey, Snapshot, seen
 from workqueue.throttle import Configuration

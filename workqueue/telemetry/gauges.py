@@ -12,7 +12,7 @@ from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import StoreError
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.optional import ConfigurableQueue, CountingQueue, offers
-from workqueue.shown import describe, shown_duration
+from workqueue.safe_text import describe, shown_duration
 
 __all__ = ["DEFAULT_REFRESH", "GaugeRefresher"]
 

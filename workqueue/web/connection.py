@@ -13,7 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from workqueue.web.limits import HttpLimits
+from workqueue.web.http_limits import HttpLimits
 from workqueue.web.room import Room
 
 __all__ = ["Connection"]

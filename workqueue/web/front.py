@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ServerSecurity, check_listen
 from workqueue.web.bearer import guarded
-from workqueue.web.limits import HttpLimits
+from workqueue.web.http_limits import HttpLimits
 from workqueue.web.probes import probing
 from workqueue.web.server import http_server
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from workqueue.web.limits import PROBES
+from workqueue.web.http_limits import PROBES
 from workqueue.web.server import http_server
 
 __all__ = ["probing"]

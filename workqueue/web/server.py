@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from workqueue.access.addresses import listening_sockets
 from workqueue.access.security import ServerTLS
 from workqueue.web.connection import Connection
-from workqueue.web.limits import Crowd, HttpLimits
+from workqueue.web.http_limits import Crowd, HttpLimits
 from workqueue.web.room import Room
 from workqueue.web.tls import Handshake
 

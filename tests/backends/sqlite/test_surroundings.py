@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.sqlite import eligible, lease, sqlite_queue
 from workqueue.backends import open_queue
-from workqueue.backends.sqlite import boot
-from workqueue.backends.sqlite.opened import is_in_use
+from workqueue.backends.sqlite import boot_id
+from workqueue.backends.sqlite.holders import is_in_use
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, StoreUnusableError
 
 BOOT = "6fd1b5bc-2b0c-4d6d-a1d3-56a1b5e2f3ab"
@@ -73,7 +73,7 @@ def test_a_path_with_a_nul_is_refused(path: str) -> None:
 async def test_a_boot_that_cannot_be_told_from_others_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
-    monkeypatch.setattr(boot, "_LINUX", tmp_path / "boot_id")
+    monkeypatch.setattr(boot_id, "_LINUX", tmp_path / "boot_id")
     if content is not None:
         (tmp_path / "boot_id").write_text(content)
 
@@ -89,7 +89,7 @@ async def test_a_queue_is_looked_at_where_the_boot_cannot_be_told(
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
         await lease(queue)
-        monkeypatch.setattr(boot, "_LINUX", tmp_path / "hidden")
+        monkeypatch.setattr(boot_id, "_LINUX", tmp_path / "hidden")
 
         async with sqlite_queue(tmp_path / "q.db", read_only="true") as looking:
             (running,) = (await looking.enumerate()).in_progress
@@ -102,11 +102,11 @@ async def test_a_boot_that_is_named_in_the_url_is_the_one_that_the_kernel_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     (tmp_path / "boot_id").write_text(f"{BOOT}\n")
-    monkeypatch.setattr(boot, "_LINUX", tmp_path / "boot_id")
+    monkeypatch.setattr(boot_id, "_LINUX", tmp_path / "boot_id")
     async with sqlite_queue(tmp_path / "q.db") as seeing:
         await seeing.queue("a")
         await lease(seeing)
-        monkeypatch.setattr(boot, "_LINUX", tmp_path / "hidden")
+        monkeypatch.setattr(boot_id, "_LINUX", tmp_path / "hidden")
 
         async with sqlite_queue(tmp_path / "q.db", boot_id=spelling) as told:
             assert [key.orphaned for key in (await told.enumerate()).in_progress] == [False]

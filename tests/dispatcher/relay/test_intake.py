@@ -34,7 +34,7 @@ from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnusableError
 from workqueue.testing import FakeClock
 from workqueue.web.bearer import BearerTokens
-from workqueue.web.limits import HttpLimits
+from workqueue.web.http_limits import HttpLimits
 from workqueue.web.probes import probing
 from workqueue.web.server import http_server
 

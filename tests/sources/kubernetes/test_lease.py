@@ -15,7 +15,7 @@ from tests.fakes.kubernetes.server import KubernetesServer
 from tests.support.kubernetes import connected, passing
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 from workqueue.leader import Elector, LeaderLease
-from workqueue.sources.kubernetes.leases import KubernetesLease
+from workqueue.sources.kubernetes.election import KubernetesLease
 from workqueue.testing import FakeClock
 
 LEASE = LeaderLease("me", 15, acquired_us=1_750_000_000_000_001, renewed_us=1_750_000_000_500_000, transitions=3)

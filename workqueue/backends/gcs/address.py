@@ -14,7 +14,7 @@ from workqueue.errors import InvalidKeyError, InvalidSettingError
 from workqueue.interface import KeyStatus
 from workqueue.key import MAX_KEY_BYTES, validate_key
 from workqueue.lease import LeaseTimes
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 __all__ = ["DEFAULT_LEASE", "DEFAULT_REFRESH", "GCSSettings", "Place", "check_owner", "may_exist"]
 

@@ -20,12 +20,12 @@ from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.bucket import Bucket, Identity
 from workqueue.backends.gcs.handles import Handles
 from workqueue.backends.gcs.leasing import Leasing
-from workqueue.backends.gcs.limits import configuration_of
 from workqueue.backends.gcs.listing.packed import Candidate, unpack
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, attempts_of, check_priority, entry_of, letter_of
 from workqueue.backends.gcs.renewal import Renewal
 from workqueue.backends.gcs.sharing.sharing import Sharing
+from workqueue.backends.gcs.stored_settings import configuration_of
 from workqueue.backends.url import QueueURL
 from workqueue.backends.waiters import Waiters
 from workqueue.clock import Clock, SystemClock

@@ -12,9 +12,9 @@ from workqueue.backends.gcs.api.credentials import TokenSource
 from workqueue.backends.gcs.api.objects import Objects
 from workqueue.backends.gcs.api.requests import HTTP, NotAllowedError
 from workqueue.backends.gcs.api.store_time import StoreTime
-from workqueue.backends.gcs.limits import StoredSettings
 from workqueue.backends.gcs.listing.listing import Listing
 from workqueue.backends.gcs.moves import Moves
+from workqueue.backends.gcs.stored_settings import StoredSettings
 from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreUnavailableError
 from workqueue.metrics import QueueMetrics

@@ -14,11 +14,11 @@ from typing import TypeVar, cast
 from workqueue.backends.gcs.api.requests import RefusedError
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.handles import Handles
-from workqueue.backends.gcs.limits import configuration_of
 from workqueue.backends.gcs.listing.packed import Candidate
 from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.sharing.slots import Permit
+from workqueue.backends.gcs.stored_settings import configuration_of
 from workqueue.errors import StoreError
 from workqueue.handles import Observed, Owned, recovered_orphan
 from workqueue.interface import KeyStatus

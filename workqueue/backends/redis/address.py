@@ -22,7 +22,7 @@ from workqueue.backends.redis.errors import CONNECTION_ERRORS, typed_error
 from workqueue.backends.url import QueueURL, switch
 from workqueue.errors import InvalidSettingError, StoreError, StoreUnavailableError, StoreUnusableError
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 __all__ = ["Address", "Locator", "RedisSettings"]
 

@@ -36,7 +36,7 @@ from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
 from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
-from workqueue.shown import cut
+from workqueue.safe_text import cut
 from workqueue.throttle import Configuration
 
 __all__ = ["RedisQueue", "open_url"]

@@ -23,14 +23,14 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from workqueue.backends.sqlite import leasing
-from workqueue.backends.sqlite.boot import boot_id
+from workqueue.backends.sqlite.boot_id import boot_id
 from workqueue.backends.sqlite.file import QueueFile, file_of
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
 from workqueue.backends.sqlite.looking import queue_named
-from workqueue.backends.sqlite.mark import Mark
 from workqueue.backends.sqlite.opening import open_queue_file
 from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.reads import Reads, View
+from workqueue.backends.sqlite.replaced import Mark
 from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
 from workqueue.backends.sqlite.waiting import Waiting
 from workqueue.backends.sqlite.writer import GroupCommit

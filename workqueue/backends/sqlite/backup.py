@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
+from workqueue.backends.sqlite.holders import is_in_use
 from workqueue.backends.sqlite.looking import connect_to_look
-from workqueue.backends.sqlite.opened import is_in_use
 from workqueue.backends.sqlite.opening import sync_directory
 from workqueue.backends.sqlite.schema import ANYBODY
 from workqueue.errors import StoreUnavailableError, StoreUnusableError

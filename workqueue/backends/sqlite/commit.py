@@ -17,8 +17,8 @@ from functools import partial
 from workqueue.backends.sqlite.calls import Call, Outbox, ThreadCall
 from workqueue.backends.sqlite.errors import is_busy, may_be_full, translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.guard import Guard
-from workqueue.backends.sqlite.mark import Mark
+from workqueue.backends.sqlite.replaced import Mark
+from workqueue.backends.sqlite.same_file import SameFile
 from workqueue.backends.sqlite.store import Change, Enqueue, Settle, Store
 from workqueue.backends.sqlite.wal import Log, Shortage
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
@@ -50,7 +50,7 @@ class Commits:
         self._connection = store.connection
         self._outbox = outbox
         self._on_change = on_change
-        self._guard = Guard(file)
+        self._same_file = SameFile(file)
         self._log = Log(self._connection, file, mark)
         self._synced: bool | None = None
 
@@ -100,7 +100,7 @@ class Commits:
         nap = _FIRST_NAP
         while calls := [call for call in batch if call.is_wanted()]:
             try:
-                self._found = self._guard.check()
+                self._found = self._same_file.check()
                 self._synchronise(durable=any(call.durable for call in calls))
                 self._connection.execute("BEGIN IMMEDIATE")
             except Exception as error:  # noqa: BLE001 - the callers get it
@@ -131,7 +131,7 @@ class Commits:
     def _lost_log(self) -> StoreUnusableError | None:
         """The error for a commit that went into a log which was deleted meanwhile."""
         try:
-            self._guard.check()
+            self._same_file.check()
         except StoreUnavailableError:  # what cannot be looked at now need not be gone; the next commit looks again
             return None
         except StoreUnusableError as error:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import unquote
 
-from workqueue.backends.sqlite.boot import boot_id_of
+from workqueue.backends.sqlite.boot_id import boot_id_of
 from workqueue.backends.url import QueueURL, switch
 from workqueue.errors import InvalidSettingError
 from workqueue.lease import LeaseTimes
-from workqueue.shown import shown_url
+from workqueue.safe_text import shown_url
 
 __all__ = ["QueueFile", "file_of"]
 

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.guard import looked_at
-from workqueue.backends.sqlite.opened import Connection, refuse_inherited
+from workqueue.backends.sqlite.holders import Connection, refuse_inherited
 from workqueue.backends.sqlite.opening import check_layout, equipped
+from workqueue.backends.sqlite.same_file import looked_at
 from workqueue.errors import StoreUnusableError
 
 __all__ = ["connect_to_look", "queue_named"]

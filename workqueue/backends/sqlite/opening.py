@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from workqueue.backends.sqlite.errors import is_busy, translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.mark import Mark, refuse_replaced
-from workqueue.backends.sqlite.opened import Connection, refuse_inherited
+from workqueue.backends.sqlite.holders import Connection, refuse_inherited
+from workqueue.backends.sqlite.replaced import Mark, refuse_replaced
 from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, LOG_MARK, READABLE, STATEMENTS
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from workqueue.backends.sqlite.errors import is_busy
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.guard import Found, looked_at
-from workqueue.backends.sqlite.mark import Mark
+from workqueue.backends.sqlite.replaced import Mark
+from workqueue.backends.sqlite.same_file import Found, looked_at
 from workqueue.errors import StoreError, StoreUnavailableError
 
 __all__ = ["Log", "Shortage"]

@@ -21,7 +21,7 @@ from workqueue.backends.sqlite.calls import Call, LoopCall, Outbox, ThreadCall
 from workqueue.backends.sqlite.commit import Commits, OpenFile
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.lookout import Lookout
+from workqueue.backends.sqlite.foreign_commits import ForeignCommits
 from workqueue.backends.sqlite.store import Change, Step
 from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError, WorkQueueError
 from workqueue.home import Home
@@ -54,7 +54,7 @@ class GroupCommit:
         self._on_change = on_change
         self._home = home
         self._calls: queue.SimpleQueue[Call | _Signal] = queue.SimpleQueue()
-        self._lookout = Lookout(partial(self._calls.put, _Signal.LOOK))
+        self._foreign = ForeignCommits(partial(self._calls.put, _Signal.LOOK))
         self._closing = True  # until it is open
         self._thread: threading.Thread | None = None
         self._go_on = True
@@ -113,7 +113,7 @@ class GroupCommit:
 
     def watching(self) -> contextlib.AbstractContextManager[None]:
         """Meanwhile, look out for commits of other processes."""
-        return self._lookout.watching()
+        return self._foreign.watching()
 
     def _stop(self) -> None:
         self._closing = True
@@ -168,7 +168,7 @@ class GroupCommit:
     def _opened(self) -> Commits:
         store, mark = self._open_file()
         try:
-            self._lookout.begin(store.connection)
+            self._foreign.begin(store.connection)
             return Commits(self._file, store, mark, self._outbox, self._on_change)
         except BaseException:
             store.connection.close()
@@ -176,10 +176,10 @@ class GroupCommit:
 
     def _serve(self, commits: Commits) -> None:
         """Commit what waits, or look whether another process has committed something."""
-        batch = self._next_batch(self._lookout.until_look())
+        batch = self._next_batch(self._foreign.until_look())
         if batch:
             commits.commit(batch)
-        if self._lookout.look():
+        if self._foreign.look():
             self._outbox.send(partial(self._on_change, Change.ELSEWHERE))
 
     def _next_batch(self, timeout: float | None) -> list[Call]:

@@ -16,13 +16,13 @@ from contextlib import asynccontextmanager
 
 from workqueue.backends.gcs.api.preconditions import Pin
 from workqueue.backends.gcs.bucket import Bucket
-from workqueue.backends.gcs.limits import check_settings, configuration_of
 from workqueue.backends.gcs.listing.packed import Candidate, unpack
 from workqueue.backends.gcs.listing.running import Running, Seen
 from workqueue.backends.gcs.metadata import lease_stamp
 from workqueue.backends.gcs.renewal import GCSLease
 from workqueue.backends.gcs.sharing.peers import Peers
 from workqueue.backends.gcs.sharing.slots import Permit, Slots
+from workqueue.backends.gcs.stored_settings import check_settings, configuration_of
 
 __all__ = ["Sharing"]
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.guard import looked_at
-from workqueue.backends.sqlite.opened import Connection, is_in_use
+from workqueue.backends.sqlite.holders import Connection, is_in_use
+from workqueue.backends.sqlite.same_file import looked_at
 from workqueue.backends.sqlite.schema import ANYBODY
 from workqueue.errors import StoreUnusableError
 

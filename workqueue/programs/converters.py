@@ -20,7 +20,7 @@ __all__ = [
     "RATE",
     "SWITCH",
     "TEXT",
-    "Takes",
+    "Converter",
     "choice",
     "listed",
     "number",
@@ -33,14 +33,14 @@ _PER_SECOND = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, slots=True)
-class Takes:
+class Converter:
     """What one setting takes: its name in `--help`, and how its text becomes a value (ValueError: it does not)."""
 
     metavar: str
     convert: Callable[[str], Any]
 
 
-def whole(least: int, most: int = _MOST) -> Takes:
+def whole(least: int, most: int = _MOST) -> Converter:
     """A whole number from `least` to `most`."""
 
     def convert(text: str) -> int:
@@ -50,7 +50,7 @@ def whole(least: int, most: int = _MOST) -> Takes:
             raise ValueError(f"it takes a whole number, {range_}")
         return value
 
-    return Takes("NUMBER", convert)
+    return Converter("NUMBER", convert)
 
 
 def number(text: str) -> float:
@@ -60,7 +60,7 @@ def number(text: str) -> float:
     return float(text)
 
 
-def choice(*allowed: str) -> Takes:
+def choice(*allowed: str) -> Converter:
     """One of a few words."""
 
     def convert(text: str) -> str:
@@ -68,10 +68,10 @@ def choice(*allowed: str) -> Takes:
             raise ValueError(f"it takes {', '.join(allowed[:-1])} or {allowed[-1]}")
         return text
 
-    return Takes("|".join(allowed), convert)
+    return Converter("|".join(allowed), convert)
 
 
-def listed(metavar: str) -> Takes:
+def listed(metavar: str) -> Converter:
     """Values separated by commas, at least one."""
 
     def convert(text: str) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def listed(metavar: str) -> Takes:
             raise ValueError(f"it takes {metavar} values separated by commas, none of them empty")
         return values
 
-    return Takes(f"{metavar},…", convert)
+    return Converter(f"{metavar},…", convert)
 
 
 def spoken(value: timedelta) -> str:
@@ -132,17 +132,17 @@ def _switch(text: str) -> bool:
     return known[text.lower()]
 
 
-SWITCH = Takes("", _switch)
-TEXT = Takes("TEXT", str)
+SWITCH = Converter("", _switch)
+TEXT = Converter("TEXT", str)
 
 
 def _duration_or_zero(text: str) -> timedelta:
     return timedelta(0) if re.fullmatch(r"0(ms|s|m|h|d)?", text) else duration(text)
 
 
-DURATION = Takes("DURATION", duration)
-DURATION_OR_ZERO = Takes("DURATION", _duration_or_zero)
-MOMENT = Takes("TIME", _moment)
-PAIR = Takes("NAME=VALUE", _pair)
-RATE = Takes("RATE", _rate)
-CONTENT = Takes("FILE", _content)
+DURATION = Converter("DURATION", duration)
+DURATION_OR_ZERO = Converter("DURATION", _duration_or_zero)
+MOMENT = Converter("TIME", _moment)
+PAIR = Converter("NAME=VALUE", _pair)
+RATE = Converter("RATE", _rate)
+CONTENT = Converter("FILE", _content)

@@ -12,12 +12,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["Lookout"]
+__all__ = ["ForeignCommits"]
 
 _LIVELY_POLL, _QUIET_POLL, _LIVELY_FOR = 0.025, 0.045, 10.0  # seconds; on average a waiter wakes half of it late
 
 
-class Lookout:
+class ForeignCommits:
     """Looks at the data version for those who wait.
 
     Args:

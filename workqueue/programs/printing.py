@@ -19,7 +19,7 @@ import typer
 
 from workqueue.errors import WorkQueueError
 from workqueue.interface import DeadLetteredKey, KeyState, KeyStatus, ObservedInProgressKey, QueuedKey, UnreadableKey
-from workqueue.shown import visible
+from workqueue.safe_text import visible
 from workqueue.throttle import Configuration
 
 __all__ = [

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from workqueue.backends.url import QueueURL
-from workqueue.shown import cut, describe, shown_duration, shown_url, visible
+from workqueue.safe_text import cut, describe, shown_duration, shown_url, visible
 
 
 class HopelessError(Exception):

@@ -9,7 +9,7 @@ import pytest
 from workqueue import Options
 from workqueue.errors import InvalidOptionsError
 from workqueue.routing import Limits, with_limits
-from workqueue.routing.limits import NO_LIMITS, limits_of
+from workqueue.routing.key_limits import NO_LIMITS, limits_of
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from tests.support.grpc import on_loop
 from tests.support.tls import Authority
 from workqueue.access.security import ServerTLS
-from workqueue.web.limits import HttpLimits
+from workqueue.web.http_limits import HttpLimits
 from workqueue.web.server import http_server
 
 SOON = timedelta(milliseconds=200)

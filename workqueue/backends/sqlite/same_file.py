@@ -11,7 +11,7 @@ from typing import NamedTuple
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
-__all__ = ["Found", "Guard", "looked_at"]
+__all__ = ["Found", "SameFile", "looked_at"]
 
 _Identity = tuple[int, int]
 
@@ -23,7 +23,7 @@ class Found(NamedTuple):
     log: os.stat_result
 
 
-class Guard:
+class SameFile:
     """Compares the file, its log and its shared memory with what they were when the queue was opened.
 
     SQLite keeps the same log and shared memory for as long as anybody has the file open.

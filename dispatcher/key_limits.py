@@ -15,7 +15,7 @@ from workqueue.clock import Clock, duration_us, to_us
 from workqueue.interface import OwnedInProgressKey
 
 if TYPE_CHECKING:  # who has no router does not load one
-    from workqueue.routing.limits import Limits
+    from workqueue.routing.key_limits import Limits
 
 __all__ = ["KeyLimits", "LimitingCallback"]
 
