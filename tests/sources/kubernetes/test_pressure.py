@@ -68,6 +68,27 @@ async def test_what_changed_overtakes_what_was_only_listed() -> None:
             assert sorted(gate.keys) == sorted(server.names("Pod"))
 
 
+async def test_a_key_counts_as_waiting_until_the_queue_has_it() -> None:
+    class Slow(Gate):
+        asked, answer = asyncio.Event(), asyncio.Event()
+
+        async def queue_many(self, items: Iterable[tuple[str, Options]], /) -> None:
+            self.asked.set()
+            await self.answer.wait()
+            await super().queue_many(items)
+
+    gate = Slow()
+    gate.open = True
+    async with KubernetesServer() as server:
+        server.create("Pod", "a")
+        async with watching(server, PODS, into=gate) as scene:
+            await gate.asked.wait()
+            assert scene.source.waiting == 1
+            gate.answer.set()
+            await scene.passing(lambda: not scene.source.waiting)
+            assert gate.keys == ["default/a"]
+
+
 async def test_objects_that_come_and_go_while_the_queue_is_down_make_the_watch_wait_and_are_not_lost() -> None:
     gate = Gate()
     async with KubernetesServer() as server:

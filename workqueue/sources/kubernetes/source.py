@@ -64,6 +64,7 @@ class KubernetesSource:
         self._period_us = 0 if resync is None else duration_us(resync)
         self._clock = clock or SystemClock()
         self._pending = Pending()
+        self._on_their_way = 0
         self._synced = asyncio.Event()
         self._replicas = {watch: Replica(watch) for watch in watches}
         self._reflectors = [
@@ -91,8 +92,8 @@ class KubernetesSource:
 
     @property
     def waiting(self) -> int:
-        """How many keys wait to be enqueued; more than a few means that the queue is slow or down."""
-        return len(self._pending)
+        """How many keys are not stored yet; more than a few means that the queue is slow or down."""
+        return len(self._pending) + self._on_their_way
 
     def cache(self, watch: Watch) -> Cache:
         """What is known of the objects of one of the watches."""
@@ -113,13 +114,15 @@ class KubernetesSource:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             keys, priority = await self._pending.take(_BATCH)
+            self._on_their_way = len(keys)
             try:
                 options = Options(priority=priority)
                 await self._queue.queue_many([(key, options) for key in keys])
-                pause = _FIRST_PAUSE_SECONDS
+                pause, self._on_their_way = _FIRST_PAUSE_SECONDS, 0
             except StoreError as error:
                 self._pending.add(keys, priority)
-                log.warning("%d keys wait for the queue, next try in %.0f s: %s", len(self._pending), pause, error)
+                self._on_their_way = 0
+                log.warning("%d keys wait for the queue, next try in %.0f s: %s", self.waiting, pause, error)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
