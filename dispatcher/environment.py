@@ -1,4 +1,4 @@
-"""The settings of the `dispatcher` program, from flags and environment: what to call, how, and whom to tell.
+"""The settings of the `dispatcher` program, from flags and environment: what to call, how, and where failures are sent.
 
 The Go dispatcher's variables are accepted under their own names.
 """
@@ -92,13 +92,11 @@ class DispatchFlags:
 
     concurrency: Annotated[
         int,
-        Flag(
-            "at most so many in progress, over all dispatchers", ("WORKQUEUE_CONCURRENCY",), whole(1, MAX_CONCURRENCY)
-        ),
+        Flag("at most N in progress, over all dispatchers", ("WORKQUEUE_CONCURRENCY",), whole(1, MAX_CONCURRENCY)),
     ] = _DEFAULT.concurrency
     batch_size: Annotated[
         int,
-        Flag("start at most so many at once; 0 = concurrency", ("WORKQUEUE_BATCH_SIZE",), whole(0, MAX_CONCURRENCY)),
+        Flag("start at most N at once; 0 = concurrency", ("WORKQUEUE_BATCH_SIZE",), whole(0, MAX_CONCURRENCY)),
     ] = _DEFAULT.batch_size
     max_retry: Annotated[
         int, Flag("dead-letter a key at this failed attempt; 0 = never", ("WORKQUEUE_MAX_RETRY",), whole(0))
@@ -114,9 +112,9 @@ class DispatchFlags:
             _BACKOFF,
         ),
     ] = None
-    poll_period: Annotated[timedelta, Flag("look for keys at least so often", ("WORKQUEUE_POLL_PERIOD",), DURATION)] = (
-        _DEFAULT.poll_period
-    )
+    poll_period: Annotated[
+        timedelta, Flag("look for keys at least once in this time", ("WORKQUEUE_POLL_PERIOD",), DURATION)
+    ] = _DEFAULT.poll_period
     drain_timeout: Annotated[
         timedelta, Flag("on SIGTERM callbacks may run on for this", ("WORKQUEUE_DRAIN_TIMEOUT",), DURATION_OR_ZERO)
     ] = _DEFAULT.drain_timeout
@@ -150,12 +148,12 @@ class DispatchFlags:
 
 @dataclass(frozen=True, slots=True)
 class EventFlags:
-    """Whom to tell of failures."""
+    """Where failures are sent."""
 
     events_url: Annotated[
         str,
         Flag(
-            "CloudEvents broker that is told of failures; none = nobody",
+            "CloudEvents broker that failures are sent to; none = no events",
             ("WORKQUEUE_EVENTS_URL", "ERROR_EVENT_INGRESS_URI", "ERROR_EVENT_BROKER_URL"),
             _URL,
         ),

@@ -1,4 +1,4 @@
-"""Stage 7: telling a broker of failures, as CloudEvents over HTTP, in the background and at best effort.
+"""Stage 7: sending failures to a broker, as CloudEvents over HTTP, in the background and at best effort.
 
 Settling never waits for the broker. What the broker does not take in time, or what does not fit into the waiting room,
 is lost, counted and logged.
@@ -45,7 +45,7 @@ _TRY_AGAIN = frozenset({404, 408, 409, 425, 429})
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent:
-    """One failed attempt, as it is told."""
+    """One failed attempt, as it is sent."""
 
     key: str
     attempts: int
@@ -55,7 +55,7 @@ class ErrorEvent:
 
 
 class ErrorEvents(Protocol):
-    """Where a dispatcher tells of failures. `results` is counted by who sends; a dispatcher's metrics show it."""
+    """Where a dispatcher sends failures. `results` is counted by the sender; a dispatcher's metrics show it."""
 
     @property
     def results(self) -> dict[EventResult, int]: ...

@@ -1,7 +1,7 @@
 """Stages 4-6: the target cannot be reached: starts are held, one key at a time probes, nothing is spent.
 
 Without it a reconciler that is down for an hour would use up the attempts of the whole backlog and dead-letter it. A
-target that is down is told from a key that cannot be called, or that brings its target down, by this rule:
+target that is down is distinguished from a key that cannot be called, or that brings its target down, by this rule:
 
 - a call that could not be made, or was refused by somebody who may stand before the target, counts against its key only
   if the target answered another call since this one was sent, or since the last one for this key failed;
@@ -38,7 +38,7 @@ Trouble = Literal["unsent", "broken", "refused"]
 """How a call failed: it was never made, the connection broke during it, or somebody said that the target is down."""
 
 IN_A_ROW = 5
-"""After so many failed calls without an answer between them starts are held."""
+"""After this number of failed calls without an answer between them starts are held."""
 
 _CANDIDATES = 5
 _FIRST_PROBE_US = duration_us(timedelta(seconds=1))

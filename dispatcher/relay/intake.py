@@ -177,7 +177,7 @@ class Intake:
 
 
 def _path(scope: Scope) -> str:
-    """Path and query as they came, which a target may tell from what is decoded and encoded again."""
+    """Path and query as they came, which a target may distinguish from what is decoded and encoded again."""
     path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
     if not path.startswith("/"):
         raise RefusedRequestError(400, "path", "a path begins with /")

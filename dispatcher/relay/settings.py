@@ -1,4 +1,4 @@
-"""Every number that a relay can be told, with its default and its range. No environment is read here."""
+"""Every number that a relay takes, with its default and its range. No environment is read here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RelaySettings:
         keep_delivered: for how long delivered requests are kept with their outcomes; zero = not at all.
         keep_dead_letters: for how long requests that were given up are kept; zero = until somebody removes them.
         most_stored: refuse requests while this many wait; 0 = take all that the store takes.
-        drain_timeout: how long calls may go on once the relay is told to stop.
+        drain_timeout: how long calls may go on once the relay is being stopped.
 
     Raises:
         InvalidSettingError: a value is out of range; the message names it.

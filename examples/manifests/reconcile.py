@@ -67,7 +67,7 @@ class Reconciler:
 
 
 def wanted_files(manifest: dict[str, Any], source: Path, replicas: int) -> dict[str, bytes]:
-    """Name and content of every file that the manifest asks for, with so many replicas."""
+    """Name and content of every file that the manifest asks for, with N replicas."""
     files = {name: text.encode() for name, text in manifest.get("files", {}).items()}
     files |= {name: (source / path).read_bytes() for name, path in manifest.get("copy", {}).items()}
     return files | {f"replica-{number}": b"running\n" for number in range(1, replicas + 1)}

@@ -55,7 +55,7 @@ class ListFlags:
     size: LimitFlags
     state: Annotated[tuple[str, ...], Flag(f"only these: {', '.join(_STATES)}", takes=listed("STATE"))] = ()
     prefix: Annotated[str, Flag("keys that start so")] = ""
-    min_attempts: Annotated[int, Flag("keys that were started so often, or more", takes=whole(0))] = 0
+    min_attempts: Annotated[int, Flag("keys that were started N times or more", takes=whole(0))] = 0
     sort: Annotated[str, Flag("what comes first: in the order of starts, or as said", takes=choice(*_SORTS))] = "start"
 
     def __post_init__(self) -> None:

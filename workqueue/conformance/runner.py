@@ -68,7 +68,7 @@ async def run_scenario(target: Target, scenario: Scenario, patience: float = PAT
                 return Result(scenario.name, "not-applicable", f"it needs {missing[0].value}")
             await scenario.check(case)
     except Exception as error:  # noqa: BLE001 - whatever a backend raises is a finding about it
-        return Result(scenario.name, "failed", _told(error))
+        return Result(scenario.name, "failed", _described(error))
     return Result(scenario.name, "passed")
 
 
@@ -86,7 +86,7 @@ def _has(queue: WorkQueue, target: Target, need: Need) -> bool:
     }[need]
 
 
-def _told(error: Exception) -> str:
+def _described(error: Exception) -> str:
     """The error in one line, with the line of the scenario that met it."""
     frames = traceback.extract_tb(error.__traceback__)
     checks = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent / "scenarios"]

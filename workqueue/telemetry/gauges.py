@@ -22,7 +22,7 @@ DEFAULT_REFRESH = timedelta(seconds=10)
 
 
 class GaugeRefresher:
-    """Counts a queue every so often and samples the running attempts, from `async with` until its end.
+    """Counts a queue once in a period and samples the running attempts, from `async with` until its end.
 
     Args:
         queue: what to count.
@@ -61,7 +61,7 @@ class GaugeRefresher:
         self._metrics.counts = None
 
     async def refresh(self) -> None:
-        """Do now what the background does every so often."""
+        """Do now what the background does once in a period."""
         for dispatcher in self._dispatchers:
             dispatcher.sample_leases(self._clock.steady_us())
         try:

@@ -13,7 +13,7 @@ import urllib.request
 
 
 def main(key: str, seconds: str, *rest: str) -> None:
-    """See `key` through each queue within so many seconds."""
+    """See `key` through each queue within N seconds."""
     addresses, flags = rest, []
     if "--" in rest:
         addresses, flags = rest[: rest.index("--")], list(rest[rest.index("--") + 1 :])

@@ -1,7 +1,7 @@
 """Stages 1-6: whether the queue in Redis is still the one that this process opened, or was flushed or replaced.
 
-A queue notes when it was made. Another time in a later answer means that every key of before is gone. Nobody could tell
-this from leases alone: it would look as if other owners had taken each key in progress.
+A queue notes when it was made. Another time in a later answer means that every key of before is gone. Leases alone
+do not show this: it would look as if other owners had taken each key in progress.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def refuse_inherited(path: str) -> None:
 
 
 def is_in_use(path: str) -> bool:
-    """Whether anybody, this process or another, has the file open; if that cannot be told, somebody has."""
+    """Whether anybody, this process or another, has the file open; if that is not known, somebody has."""
     with _OPEN.lock:
         return _is_open_here(path) or _is_open_elsewhere(path)
 

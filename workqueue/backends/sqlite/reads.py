@@ -125,7 +125,7 @@ class View:
     Args:
         connection: the reader's.
         queue: the id of the queue.
-        boot: the boot that this process's leases count on; None = it cannot be told, and every lease counts as of it.
+        boot: the boot that this process's leases count on; None = it is not known, and every lease counts as of it.
         clock: judges not-befores and leases.
         handles: where the verbs of the handles go.
     """
