@@ -1,4 +1,4 @@
-"""Stages 4-6: the attempts under way in this process: each calls the callback for one key and settles the result.
+"""The attempts under way in this process: each calls the callback for one key and settles the result.
 
 An attempt is one task, which nobody can cancel but while its callback runs, so a settle is never cut short: that is
 cheaper than a shield and leaves no gap. Who is cancelled (a round, the loop) asks its attempts to stop

@@ -1,4 +1,4 @@
-"""Stages 5-6: what holds for the attempts of a single key, where its callback says so, as a router does."""
+"""What holds for the attempts of a single key, where its callback says so, as a router does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 4-6: the target cannot be reached: starts are held, one key at a time probes, nothing is spent.
+"""The target cannot be reached: starts are held, one key at a time probes, nothing is spent.
 
 Without it a reconciler that is down for an hour would use up the attempts of the whole backlog and dead-letter it. A
 target that is down is distinguished from a key that cannot be called, or that brings its target down, by this rule:

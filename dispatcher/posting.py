@@ -1,4 +1,4 @@
-"""Stages 5, 7: HTTP posts, to a handler or to a broker: which URLs, what is shown to them, and when to come again."""
+"""HTTP posts, to a handler or to a broker: which URLs, what is shown to them, and when to come again."""
 
 from __future__ import annotations
 

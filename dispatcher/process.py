@@ -1,4 +1,4 @@
-"""Stages 1-7: one dispatcher process: loop, trigger and perhaps receiver in one event loop, and how they end."""
+"""One dispatcher process: loop, trigger and perhaps receiver in one event loop, and how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 3-4: one dispatch pass: recover orphans, start keys within the limits, and wait for all of their attempts."""
+"""One dispatch pass: recover orphans, start keys within the limits, and wait for all of their attempts."""
 
 from __future__ import annotations
 

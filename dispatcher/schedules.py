@@ -1,4 +1,4 @@
-"""Stages 1-6: firing schedules: beside a dispatcher of the queue that they feed, or in a process of their own."""
+"""Firing schedules: beside a dispatcher of the queue that they feed, or in a process of their own."""
 
 from __future__ import annotations
 

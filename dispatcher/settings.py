@@ -1,4 +1,4 @@
-"""Stages 3-6: every number a dispatcher takes, with its default and its range. No environment is read here."""
+"""Every number a dispatcher takes, with its default and its range. No environment is read here."""
 
 from __future__ import annotations
 

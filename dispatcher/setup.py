@@ -1,4 +1,4 @@
-"""Stages 3-7: what a round, a loop and their attempts have in common."""
+"""What a round, a loop and their attempts have in common."""
 
 from __future__ import annotations
 

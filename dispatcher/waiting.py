@@ -1,4 +1,4 @@
-"""Stages 3-7: two ways to wait that asyncio has not: through a cancellation, and for tasks that come and go."""
+"""Two ways to wait that asyncio has not: through a cancellation, and for tasks that come and go."""
 
 from __future__ import annotations
 

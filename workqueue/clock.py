@@ -1,4 +1,4 @@
-"""Stages 1-6: time as a parameter. Wall time is for not-before only; leases are judged by a clock that never jumps.
+"""Time as a parameter. Wall time is for not-before only; leases are judged by a clock that never jumps.
 
 All times inside the library are whole microseconds: they compare exactly, survive every store unchanged, and cost a
 fifth of a `datetime` on the hot path. `datetime` and `timedelta` appear at the public surface only.

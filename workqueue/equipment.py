@@ -1,4 +1,4 @@
-"""Stages 3-7: what a queue lends to those who serve it, beside the verbs of `interface`; optional for a backend."""
+"""What a queue lends to those who serve it, beside the verbs of `interface`; optional for a backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 1-7: every error this library raises, named for what the caller should do next.
+"""Every error this library raises, named for what the caller should do next.
 
 The docstring of each class is its default message, so that `raise QueueClosedError` already reads well in a log.
 Nothing in this project matches on an error's text.

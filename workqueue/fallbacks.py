@@ -1,4 +1,4 @@
-"""Stages 1-4: everything beyond the three verbs, for backends that have only those.
+"""Everything beyond the three verbs, for backends that have only those.
 
 `with_fallbacks(queue)` offers the optional Protocols over any queue: the backend's own where it has them, else the
 versions here, which are correct but slower, and soft in P4 (`exact` False) because listing and starting are two steps.

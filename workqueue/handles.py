@@ -1,4 +1,4 @@
-"""Stages 3-6: the handles of `interface`, written once: what a key looks like, and whom its verbs go to.
+"""The handles of `interface`, written once: what a key looks like, and whom its verbs go to.
 
 A backend is a `HandleStore`; each verb of a handle is one call to it with the handle itself. What proves that the
 handle is still current (a token, a version, a generation) is the backend's own and travels in `version`.

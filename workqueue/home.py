@@ -1,4 +1,4 @@
-"""Stages 1-6: where a queue is open: on the event loop that entered it, until it is closed. Every verb asks first.
+"""Where a queue is open: on the event loop that entered it, until it is closed. Every verb asks first.
 
 What a queue holds (futures, connections, a writer's thread) belongs to one event loop. A call from elsewhere would do
 its work and then wait for an answer that never comes, or wake nobody. So it is refused before anything happens.

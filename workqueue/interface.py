@@ -1,4 +1,4 @@
-"""Stages 1-6: the whole vocabulary of a queue. Three verbs; what you may do next hangs on the handle you hold.
+"""The whole vocabulary of a queue. Three verbs; what you may do next hangs on the handle you hold.
 
 `WorkQueue` is all that a backend must offer. What it may offer besides stands in `optional`.
 """

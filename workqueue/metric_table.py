@@ -1,4 +1,4 @@
-"""Stages 1-7: every metric in one table, with its labels, help and buckets; exposition and docs/metrics.md follow it.
+"""Every metric in one table, with its labels, help and buckets; exposition and docs/metrics.md follow it.
 
 The first group has the names, labels and buckets of the Go implementation, so that its dashboards work; the second
 those that dashboards for Kubernetes controllers read; the third is ours. No label holds a key, an incarnation or a pid.

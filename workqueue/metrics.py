@@ -1,4 +1,4 @@
-"""Stages 1-7: what is counted on the way, as plain numbers; `metric_table` says under which names a scrape shows it.
+"""What is counted on the way, as plain numbers; `metric_table` says under which names a scrape shows it.
 
 The hot path adds to integers in preallocated lists, about a microsecond for all of a key's life; Prometheus appears
 only when somebody scrapes (`exposition`). Where two metrics measure one thing in different buckets, it is counted once,

@@ -1,4 +1,4 @@
-"""Stages 1-6: what a backend may offer beyond `interface.WorkQueue`, so that it is faster and exact.
+"""What a backend may offer beyond `interface.WorkQueue`, so that it is faster and exact.
 
 For a backend that has none of these Protocols `fallbacks` does the same over the three verbs. One more is
 `equipment.EquippedQueue`.

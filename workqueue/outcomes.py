@@ -1,4 +1,4 @@
-"""Stages 5-6: what a callback may answer beside None. Each may be returned or raised; none of them is a failure."""
+"""What a callback may answer beside None. Each may be returned or raised; none of them is a failure."""
 
 from __future__ import annotations
 

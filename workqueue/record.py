@@ -1,4 +1,4 @@
-"""Stages 1-6: all of one key in one record, and each step as one change of it: the short way to a backend of your own.
+"""All of one key in one record, and each step as one change of it: the short way to a backend of your own.
 
 A store that can replace one record atomically (a row in a transaction, a document by its version, a dict under a lock)
 is a backend once it hands its `change` to `RecordHandles`; examples/three_verbs.py is one. What a step makes of a

@@ -1,4 +1,4 @@
-"""Stages 1-6: what a store keeps of a key, and how every step changes it (pure; one copy for every backend).
+"""What a store keeps of a key, and how every step changes it (pure; one copy for every backend).
 
 A backend decides *where* an entry lies and makes each step atomic; *what* the entry looks like afterwards is decided
 here. The Redis scripts are the one port of these rules, held to them by the conformance and model suites.

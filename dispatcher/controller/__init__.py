@@ -1,1 +1,1 @@
-"""Stages 1-7: Kubernetes controllers: sources, a queue and a dispatcher in one process. Read `controller` first."""
+"""Kubernetes controllers: sources, a queue and a dispatcher in one process. Read `controller` first."""

@@ -1,4 +1,4 @@
-"""Stages 1-7: a Kubernetes controller: watches enqueue keys, a dispatcher reconciles them, in one process.
+"""A Kubernetes controller: watches enqueue keys, a dispatcher reconciles them, in one process.
 
 async def reconcile(cluster: Cluster, key: str, attempt: Attempt) -> None: ...
 

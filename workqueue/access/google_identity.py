@@ -1,4 +1,4 @@
-"""Stages 1, 5: identity tokens of the service account that this process runs as on Google Cloud."""
+"""Identity tokens of the service account that this process runs as on Google Cloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 5-6: how often, how long and until when a key may be tried: what its route and its meta say (pure).
+"""How often, how long and until when a key may be tried: what its route and its meta say (pure).
 
 A producer puts limits of one key into its meta, where no backend knows them; what the key says wins over its route,
 and what neither says is left to the dispatcher.

@@ -1,4 +1,4 @@
-"""Stages 1 and 5: gRPC: enqueueing from afar, and reconcilers in processes of their own.
+"""gRPC: enqueueing from afar, and reconcilers in processes of their own.
 
 `connect` is a producer's client, `receive` the receiver that it calls, `serve` makes a reconciler of a function, and
 `route` spreads keys over shards. Read `wire` first: it says what travels.

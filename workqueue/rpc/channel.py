@@ -1,4 +1,4 @@
-"""Stages 1, 5: a gRPC channel from an address, and why one cannot be made, in words an operator can act on."""
+"""A gRPC channel from an address, and why one cannot be made, in words an operator can act on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 5, 6: a reconciler that is being stopped answers for its callbacks, so that no key pays for a restart.
+"""A reconciler that is being stopped answers for its callbacks, so that no key pays for a restart.
 
 A caller whose connection breaks counts a failed attempt, and a key that is often interrupted would be dead-lettered for
 nothing. An answer that asks for a requeue costs no attempt. The numbers are those of the public Go implementation.

@@ -1,4 +1,4 @@
-"""Stages 5, 6: a callback served over gRPC, for dispatchers in Python and Go: outcomes and errors become answers."""
+"""A callback served over gRPC, for dispatchers in Python and Go: outcomes and errors become answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 3 and 6: the handles of `workqueue.interface` for synchronous code: what was listed, and an operator's verbs.
+"""The handles of `workqueue.interface` for synchronous code: what was listed, and an operator's verbs.
 
 Keys are not started from here: an attempt needs a lease that is renewed, which is a dispatcher's work.
 """

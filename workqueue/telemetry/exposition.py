@@ -1,4 +1,4 @@
-"""Stages 1-7: what a scrape of `/metrics` shows."""
+"""What a scrape of `/metrics` shows."""
 
 from __future__ import annotations
 

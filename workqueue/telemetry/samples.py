@@ -1,4 +1,4 @@
-"""Stages 1-7: the accumulators of `metrics` read out under the names of `metric_table`; those of one queue add up."""
+"""The accumulators of `metrics` read out under the names of `metric_table`; those of one queue add up."""
 
 from __future__ import annotations
 

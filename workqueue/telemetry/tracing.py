@@ -1,4 +1,4 @@
-"""Stages 1 and 5: OpenTelemetry traces, when its API is installed: from the enqueue to every attempt, by links.
+"""OpenTelemetry traces, when its API is installed: from the enqueue to every attempt, by links.
 
 An enqueue and an attempt are often hours apart and many enqueues may share one attempt, so that an attempt's span is
 not a child of the enqueuer's but linked to it, as the messaging conventions of OpenTelemetry ask for. The enqueuer's

@@ -1,4 +1,4 @@
-"""Stages 1, 3, 7: HTTP: serving an ASGI app beside the rest of a process, and guarding it. Read `server` first."""
+"""HTTP: serving an ASGI app beside the rest of a process, and guarding it. Read `server` first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 1, 3, 7: /healthz and /readyz alone on a port of their own, for those who can show no certificate.
+"""/healthz and /readyz alone on a port of their own, for those who can show no certificate.
 
 A kubelet speaks gRPC without TLS, and HTTPS without a certificate of its own. So a server that asks for certificates
 could not be probed on the ports where it serves; on this one nothing is to be had but two status codes.

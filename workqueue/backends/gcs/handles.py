@@ -1,4 +1,4 @@
-"""Stages 3, 6: the handles of keys in a bucket, and their verbs as moves.
+"""The handles of keys in a bucket, and their verbs as moves.
 
 `version` of a handle is what was read: of a queued key its `Candidate`, of one in progress `Seen`, of a dead letter the
 `Stored` object, of an owned key its `Hold`.

@@ -1,4 +1,4 @@
-"""Stages 3-4: one lease step on a bucket: look at what is in progress, recover orphans, start keys, hand surplus back.
+"""One lease step on a bucket: look at what is in progress, recover orphans, start keys, hand surplus back.
 
 The step is many requests, so its limit is soft: dispatchers that look at the same moment see the same room. Each looks
 again after it started keys and hands back the newest surplus before anything is called. With `exact=true` slots decide.

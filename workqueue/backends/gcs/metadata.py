@@ -1,4 +1,4 @@
-"""Stages 1-6: what an object says of its key: the metadata shared with the Go implementation, and ours beside it.
+"""What an object says of its key: the metadata shared with the Go implementation, and ours beside it.
 
 Go's names are `priority` (`%08d`), `attempts`, `not-before` (RFC 3339, UTC, whole seconds; year 1 = none),
 `not-before-floor`, `lease-expiration`, `last-attempted` (Unix seconds), `failed-time`, `owner`. Ours, which Go carries

@@ -1,4 +1,4 @@
-"""Stages 1, 4, 6: every way of a key from one place to the next, as requests of which any one may fail or be the last.
+"""Every way of a key from one place to the next, as requests of which any one may fail or be the last.
 
 A bucket moves nothing in one step: a move is a copy and then a delete. Between them the key is in both places, which
 is safe, since nobody starts a key that is in progress, and what is queued too many times runs once too often. So the

@@ -1,4 +1,4 @@
-"""Stages 2-4: records that nobody can read: set aside so that other keys go on, logged once, shown to operators.
+"""Records that nobody can read: set aside so that other keys go on, logged once, shown to operators.
 
 Our scripts write none. One is written by hand, by a program that is not ours, or was cut off on its way. The scripts
 set aside what they meet; a listing finds the rest.

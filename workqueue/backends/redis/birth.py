@@ -1,4 +1,4 @@
-"""Stages 1-6: whether the queue in Redis is still the one that this process opened, or was flushed or replaced.
+"""Whether the queue in Redis is still the one that this process opened, or was flushed or replaced.
 
 A queue notes when it was made. Another time in a later answer means that every key of before is gone. Leases alone
 do not show this: it would look as if other owners had taken each key in progress.

@@ -1,4 +1,4 @@
-"""Stages 1-6: a blocking connection, for what must go on while the event loop is blocked: renewal, finding a master."""
+"""A blocking connection, for what must go on while the event loop is blocked: renewal, finding a master."""
 
 from __future__ import annotations
 

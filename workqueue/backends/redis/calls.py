@@ -1,4 +1,4 @@
-"""Stages 1-6: what a turn is made of: script calls, and the requests that wait to share one."""
+"""What a turn is made of: script calls, and the requests that wait to share one."""
 
 from __future__ import annotations
 

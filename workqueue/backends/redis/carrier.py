@@ -1,4 +1,4 @@
-"""Stages 1-6: one connection and the turn that is under way on it, sent until every call in it is answered.
+"""One connection and the turn that is under way on it, sent until every call in it is answered.
 
 A turn whose connection breaks is sent again, with the same numbers, over a new one, to whatever node is the master
 then; the scripts answer a request that they carried out already as they did before.

@@ -1,4 +1,4 @@
-"""Stages 1-6: what a Redis error means for the caller: one clear line, typed by what happens next."""
+"""What a Redis error means for the caller: one clear line, typed by what happens next."""
 
 from __future__ import annotations
 

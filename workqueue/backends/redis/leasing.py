@@ -1,4 +1,4 @@
-"""Stages 3-4: a lease step in Redis: orphans are recovered and keys started, atomically, and their leases held."""
+"""A lease step in Redis: orphans are recovered and keys started, atomically, and their leases held."""
 
 from __future__ import annotations
 

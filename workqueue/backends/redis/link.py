@@ -1,4 +1,4 @@
-"""Stages 1-6: one connection to the master of a queue, over which many script calls travel in one turn."""
+"""One connection to the master of a queue, over which many script calls travel in one turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 1-6: the Lua scripts of the Redis backend: a file each in `lua/`, with what they share in `lua/parts/`."""
+"""The Lua scripts of the Redis backend: a file each in `lua/`, with what they share in `lua/parts/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stages 1-6: how requests travel: whatever waits goes in one turn once the connection is free, without lingering.
+"""How requests travel: whatever waits goes in one turn once the connection is free, without lingering.
 
 While a turn is under way, further requests gather and become the next one: enqueues together in one script call,
 settles in another. A request that finds the connection free goes when the tasks that can run now have had their say.

@@ -1,4 +1,4 @@
-"""Stages 1-6: the bytes of one connection: what is sent goes out at once, replies are handed over as they arrive.
+"""The bytes of one connection: what is sent goes out at once, replies are handed over as they arrive.
 
 redis-py connects, over TLS if need be, and logs in; then this takes its transport over. Reading a stream takes a task,
 and each of its steps a turn of the event loop: for a lone key that was half of the time from enqueue to start.

@@ -1,4 +1,4 @@
-"""Stages 4-5: which boot of the machine this is: a lease of another boot is nobody's.
+"""Which boot of the machine this is: a lease of another boot is nobody's.
 
 Leases are judged by a clock that starts over with the machine, so every process must know one boot from another, and
 all of them must agree. No other source is as sure, hence there is no silent fallback: a guess that differs from another

@@ -1,4 +1,4 @@
-"""Stages 1-6: calls to the writer's thread: what each asks for, and how its answer reaches the caller.
+"""Calls to the writer's thread: what each asks for, and how its answer reaches the caller.
 
 Callers are on the event loop, or in a thread of their own: the lease renewer must not wait for an event loop that a
 callback blocks. The writer treats both alike.

@@ -1,4 +1,4 @@
-"""Stages 1-6: one transaction for a batch of calls, and one answer for each, on the writer's thread.
+"""One transaction for a batch of calls, and one answer for each, on the writer's thread.
 
 When a batch fails, each of its calls runs again by itself, so that one bad call cannot fail the others.
 

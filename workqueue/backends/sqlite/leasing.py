@@ -1,4 +1,4 @@
-"""Stages 4-5: starting keys, recovering orphans and renewing leases in a SQLite queue, on the writer thread.
+"""Starting keys, recovering orphans and renewing leases in a SQLite queue, on the writer thread.
 
 `lease` is one transaction: whoever runs it has the file's only write lock, so the room it counts is still there when it
 starts keys, with any number of dispatchers (P4), and nobody can slip in before the keys that it chose (P8).

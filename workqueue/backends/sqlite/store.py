@@ -1,4 +1,4 @@
-"""Stages 1-6: the steps of one SQLite queue. Each runs on the writer thread, inside the transaction that it opened.
+"""The steps of one SQLite queue. Each runs on the writer thread, inside the transaction that it opened.
 
 A whole batch runs as one step: first every settle ends its lease, then what they put back and what was enqueued is
 merged and stored, then everything else in turn. All calls of a batch are under way at the same time, so any order of

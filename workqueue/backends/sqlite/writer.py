@@ -1,4 +1,4 @@
-"""Stages 1-6: the one thread that writes a SQLite file, and group commit.
+"""The one thread that writes a SQLite file, and group commit.
 
 Whatever calls wait when the thread is free go into one transaction (`commit`), run with one fsync, and are answered
 together by one hand-over to the event loop. Nothing lingers for company: a call that comes alone is committed alone.

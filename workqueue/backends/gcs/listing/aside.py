@@ -1,4 +1,4 @@
-"""Stages 3-4: objects that are set aside, since they name no key or the store will not move them: the others go on.
+"""Objects that are set aside, since they name no key or the store will not move them: the others go on.
 
 Nothing of ours writes one. Go takes keys too long to be in progress. A console makes an object for each folder. What is
 stored by hand may be encrypted with somebody's own key.
