@@ -9,7 +9,7 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pi
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-aws test-chart test-kubernetes charts lint format proto bench clean
+.PHONY: help setup run test test-quick test-aws test-chart test-kubernetes charts docs lint format proto bench clean
 
 # Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
 ROOMS := aws chart deploy kubernetes
@@ -68,6 +68,9 @@ $(VENV)/installed-%: $(VENV)/installed
 
 charts: setup   ## regenerate the chart's schema and README, and deploy/prometheus/alerts.yaml
 	$(BIN)/python -m charts
+
+docs: $(VENV)/installed-docs ## the docs site, in build/docs/site; a link that leads nowhere fails it
+	$(BIN)/python docs/site/build.py
 
 lint: setup     ## ruff, mypy, layers
 	$(BIN)/ruff check .

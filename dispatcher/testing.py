@@ -67,7 +67,7 @@ async def run_until_idle(
     Raises:
         AssertionError: there was still something to do after 100 rounds, such as a key that asks for itself again
             and again; the text shows the queue.
-        Whatever `handle` raises.
+        ExceptionGroup: a round failed, as `handle` says.
     """
     full = with_fallbacks(queue)
     for done in range(_MOST_ROUNDS):

@@ -86,7 +86,7 @@ class Context:
 class Processed(NamedTuple):
     """How a message ended that did not fail.
 
-    Args:
+    Attributes:
         source: the name of the source that took it; empty if none did.
         key: the key that it was found to have; empty if none was.
         result: what its func returned; None for a proc.

@@ -45,7 +45,9 @@ class Schedule:
         when: a cron line, `@hourly` …, or `@every 90s` (see `parse_ticks`).
         key: the key that is enqueued, unchanged.
         zone: the IANA time zone that a cron line is read in.
-        priority, payload, meta: as in `Options`; the meta gets the tick as `scheduled-time`.
+        priority: as in `Options`.
+        payload: as in `Options`.
+        meta: as in `Options`; it gets the tick as `scheduled-time`.
         jitter: fire up to this long after the tick (0 to 1 day), always the same for one tick.
         missed: what becomes of ticks that nobody fired in time (see `Missed`).
         paused: do not fire; ticks that pass meanwhile are not missed.
