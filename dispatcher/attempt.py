@@ -172,8 +172,8 @@ class Attempts:
             await wait_first(self._clock, self._change, seconds)
 
     async def _attempt(self, run: CallbackRun) -> None:
-        result = await self._call(run)
-        await self._settle(run, result)
+        # No local: from Python 3.13 on a failed call's error holds this frame, by its traceback's frames.
+        await self._settle(run, await self._call(run))
 
     async def _traced_attempt(self, run: CallbackRun) -> None:
         try:
