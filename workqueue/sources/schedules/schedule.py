@@ -75,7 +75,10 @@ class Schedule:
     def __post_init__(self) -> None:
         validate_key(self.name)
         validate_key(self.key)
-        self.options(self.since_us)
+        if self.meta:
+            self.options(self.since_us)
+        else:  # a tick is always as long as another, so that there is room for it
+            Options(self.priority, payload=self.payload)
         parse_ticks(self.when, self.zone, self.since_us)
         if self.missed not in MISSED:
             raise InvalidSettingError(f"missed takes {', '.join(MISSED)}, not {self.missed!r}")

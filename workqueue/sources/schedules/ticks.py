@@ -38,6 +38,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _TAKES = "it takes five cron fields such as '30 2 * * *', one of @hourly … @yearly, or '@every 90s'"
 _MILLENNIUM_US = 946_684_800_000_000
 _REMEMBERED = 16  # ticks found, for one line: many schedules that tick together ask for the same
+_NEVER_US = 1 << 63
 _MINUTE = timedelta(minutes=1)
 
 
@@ -73,7 +74,7 @@ class Cron:
         self._line = " ".join(fields)
         self._zone = zone
         self._every_hour = fields[1] in ("*", "*/1")
-        self._found: dict[int, int | None] = {}
+        self._found: dict[int, int] = {}  # each tick, and since when there was none
         try:
             never = self._find(_MILLENNIUM_US) is None
         except CronSimError as error:
@@ -82,11 +83,15 @@ class Cron:
             raise InvalidSettingError(f"{line!r} never fires: no day within 50 years is like that")
 
     def after(self, us: int) -> int | None:
-        if us not in self._found:
-            if len(self._found) >= _REMEMBERED:
-                self._found.clear()
-            self._found[us] = self._find(us)
-        return self._found[us]
+        # Schedules that were declared one after the other ask from moments that differ, for the same tick.
+        for known_us, since_us in self._found.items():
+            if since_us <= us < known_us:
+                return known_us if known_us < _NEVER_US else None
+        tick_us = self._find(us)
+        if len(self._found) >= _REMEMBERED:
+            self._found.clear()
+        self._found[_NEVER_US if tick_us is None else tick_us] = us
+        return tick_us
 
     def _find(self, us: int) -> int | None:
         local = from_us(us).astimezone(self._zone)
