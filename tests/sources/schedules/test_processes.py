@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import Attempt, Dispatcher
+from tests.fakes.gcs.process import GcsProcess
 from tests.fakes.redis_server import shared_server
 from tests.support.programs import REPOSITORY, Server, clean_environment, serving
 from tests.support.redis import fresh_name
@@ -76,6 +77,15 @@ class Ticks:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_process_killed_around_the_enqueue_of_a_tick_loses_none(url: str, when: str) -> None:
+    await no_tick_is_lost(url, when)
+
+
+async def test_a_process_killed_before_the_enqueue_of_a_tick_loses_none_in_a_bucket() -> None:
+    with GcsProcess() as server:
+        await no_tick_is_lost(f"gs://wq?endpoint={server.url}&anonymous=true&lease=1s&renew=300ms", "before")
+
+
+async def no_tick_is_lost(url: str, when: str) -> None:
     await declare(url, Schedule("s", "@every 1s", "k", missed="all"))
     command = [sys.executable, "-m", "tests.support.schedule_worker", url, when]
     died = await asyncio.to_thread(subprocess.run, command, cwd=REPOSITORY, env=clean_environment({}), timeout=60)

@@ -9,7 +9,7 @@ import pytest
 
 from workqueue.clock import from_us, to_us
 from workqueue.errors import InvalidSettingError
-from workqueue.sources.schedules.ticks import Ticks, parse_ticks
+from workqueue.sources.schedules.ticks import Cron, Ticks, parse_ticks, parse_zone
 
 BERLIN, LORD_HOWE, UTC_ZONE = "Europe/Berlin", "Australia/Lord_Howe", "UTC"
 
@@ -139,3 +139,12 @@ def test_what_never_fires_or_is_no_line_is_refused(when: str, says: str) -> None
 def test_a_zone_that_is_none_is_named(zone: str) -> None:
     with pytest.raises(InvalidSettingError, match="no time zone"):
         parse_ticks("@daily", zone, 1)
+
+
+@pytest.mark.parametrize("line", ["30 2 * * *", "*/7 1-4 * * *", "*/30 * * * *", "0 3 * 3,10 *"])
+@pytest.mark.parametrize("night", ["2026-03-28T12:00:00Z", "2026-10-24T12:00:00Z"])
+def test_what_was_asked_before_changes_no_answer(line: str, night: str) -> None:
+    zone, start = parse_zone(BERLIN), to_us(datetime.fromisoformat(night))
+    asked = Cron(line, zone)
+    moments = [start + minute * 7_777_777 % 86_400_000_000 for minute in range(0, 30_000, 97)]
+    assert [asked.after(us) for us in moments] == [Cron(line, zone).after(us) for us in moments]
