@@ -27,10 +27,9 @@ from workqueue.backends.sqlite.boot_id import boot_id
 from workqueue.backends.sqlite.file import QueueFile, file_of
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
 from workqueue.backends.sqlite.looking import queue_named
-from workqueue.backends.sqlite.opening import open_queue_file
+from workqueue.backends.sqlite.opening import Opened, open_queue_file
 from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.reads import Reads, View
-from workqueue.backends.sqlite.replaced import Mark
 from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
 from workqueue.backends.sqlite.waiting import Waiting
 from workqueue.backends.sqlite.writer import GroupCommit
@@ -102,7 +101,7 @@ class SqliteQueue:
         self.equipment = Equipment(
             file.name, self.clock, self.renewer, self.metrics, max_payload=max_payload, home=self._home
         )
-        self._reads = Reads(file, self._view)
+        self._reads = Reads(file, lambda: self._opened.same_file, self._view)
         self._waiting = Waiting(self._reads, self.clock, lease.duration)
         self._writer = GroupCommit(file, self._open_file, self._waiting.note, self._home)
 
@@ -118,9 +117,9 @@ class SqliteQueue:
         self.renewer.close()
         self._waiting.note(Change.EVERYTHING)
         try:
-            await self._writer.close()
+            await self._reads.close()  # first, for only who writes can write the log back, and only the last one does
         finally:
-            await self._reads.close()
+            await self._writer.close()
 
     async def _open_to_look(self) -> None:
         self._home.enter()
@@ -131,11 +130,11 @@ class SqliteQueue:
             await self._reads.close()
             raise
 
-    def _open_file(self) -> tuple[Store, Mark]:
+    def _open_file(self) -> tuple[Store, Opened]:
         identity = Identity(self.owner, self._known_boot(), self._lease_us)
-        opened = open_queue_file(self._file, identity.boot)
+        opened = self._opened = open_queue_file(self._file, identity.boot)
         self._queue = opened.queue
-        return Store(opened.connection, opened.queue, identity, self.clock), opened.mark
+        return Store(opened.connection, opened.queue, identity, self.clock), opened
 
     def _view(self, connection: sqlite3.Connection) -> View:
         return View(connection, self._queue, self._boot_to_look_with(), self.clock, self)

@@ -73,7 +73,7 @@ class Outbox:
 
 def _deliver(answers: list[_Answer], then: Callable[[], None] | None) -> None:
     for waiting, answer, error in answers:
-        if waiting.cancelled():
+        if waiting.done():  # cancelled, or answered before the writer failed
             continue
         if error is None:
             waiting.set_result(answer)

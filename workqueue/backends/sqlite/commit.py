@@ -17,15 +17,15 @@ from functools import partial
 from workqueue.backends.sqlite.calls import Call, Outbox, ThreadCall
 from workqueue.backends.sqlite.errors import is_busy, may_be_full, translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.replaced import Mark
-from workqueue.backends.sqlite.same_file import SameFile
+from workqueue.backends.sqlite.looking import closed_without_writing_back
+from workqueue.backends.sqlite.opening import Opened
 from workqueue.backends.sqlite.store import Change, Enqueue, Settle, Store
 from workqueue.backends.sqlite.wal import Log, Shortage
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
 __all__ = ["Commits", "OpenFile"]
 
-OpenFile = Callable[[], tuple[Store, Mark]]
+OpenFile = Callable[[], tuple[Store, Opened]]
 """Opens the file, on the writer's thread."""
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.01  # seconds
@@ -37,27 +37,28 @@ class Commits:
     Args:
         file: the file.
         store: runs the steps.
-        mark: what says which file the log belongs to.
+        opened: the file, open.
         outbox: takes the answers to the event loop.
         on_change: called on the event loop after a commit, with what it may have changed.
     """
 
     def __init__(
-        self, file: QueueFile, store: Store, mark: Mark, outbox: Outbox, on_change: Callable[[Change], None]
+        self, file: QueueFile, store: Store, opened: Opened, outbox: Outbox, on_change: Callable[[Change], None]
     ) -> None:
         self._file = file
         self._store = store
         self._connection = store.connection
         self._outbox = outbox
         self._on_change = on_change
-        self._same_file = SameFile(file)
-        self._log = Log(self._connection, file, mark)
+        self._same_file = opened.same_file
+        self._log = Log(self._connection, file, opened.mark)
         self._synced: bool | None = None
 
     def close(self) -> None:
         """Close the connection."""
         self._log.close(may_write=self._lost_log() is None)
-        self._connection.close()
+        with closed_without_writing_back(self._file) if self._log.is_cut_off else contextlib.nullcontext():
+            self._connection.close()
 
     def commit(self, batch: Sequence[Call]) -> None:
         """Run `batch` in one transaction and answer it; if that fails, each call in a transaction of its own."""
@@ -90,7 +91,7 @@ class Commits:
             has_room = may_be_full(error) and self._log.give_back()
             if not is_last and (has_room or len(calls) > 1):
                 return calls
-            self._answer(calls, error)
+            self._answer(calls, self._lost_log() or error)
         else:
             self._answer(calls, self._lost_log(), self._store.changed)
         return ()
@@ -129,9 +130,10 @@ class Commits:
             self._synced = wanted
 
     def _lost_log(self) -> StoreUnusableError | None:
-        """The error for a commit that went into a log which was deleted meanwhile."""
+        """The error for a commit that went into a log which was deleted or cut off meanwhile."""
         try:
             self._same_file.check()
+            self._log.refuse_cut_off(was_written=True)
         except StoreUnavailableError:  # what cannot be looked at now need not be gone; the next commit looks again
             return None
         except StoreUnusableError as error:

@@ -12,6 +12,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
+from workqueue.backends.sqlite.opening import Opened
+from workqueue.errors import StoreUnavailableError, StoreUnusableError
+
 __all__ = ["ForeignCommits"]
 
 _LIVELY_POLL, _QUIET_POLL, _LIVELY_FOR = 0.025, 0.045, 10.0  # seconds; on average a waiter wakes half of it late
@@ -44,9 +47,10 @@ class ForeignCommits:
 
     # on the writer's thread
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, opened: Opened) -> None:
         """Take the present version as known."""
-        self._connection = connection
+        self._connection = opened.connection
+        self._same_file = opened.same_file
         self._version = self._data_version()
 
     def until_look(self) -> float | None:
@@ -58,14 +62,18 @@ class ForeignCommits:
         return max(self._look_at - time.monotonic(), 0.001) if self._looking else None
 
     def look(self) -> bool:
-        """Whether another process has committed something, if it is time to ask."""
+        """Whether another process has committed something, or taken the file away, if it is time to ask."""
         now = time.monotonic()
         if not self._waiters or now < self._look_at:
             return False
-        news = False
-        with contextlib.suppress(sqlite3.Error):  # a file that cannot be read now is asked again
+        try:
+            self._same_file.check_file()
             version = self._data_version()
             news, self._version = version != self._version, version
+        except StoreUnusableError:  # who waits looks, and gets this error
+            news = True
+        except (sqlite3.Error, StoreUnavailableError):  # a file that cannot be read now is asked again
+            news = False
         if news:
             self._lively_until = now + _LIVELY_FOR
         self._look_at = now + (_LIVELY_POLL if now < self._lively_until else _QUIET_POLL)

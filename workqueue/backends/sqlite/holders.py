@@ -13,12 +13,12 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable
+from urllib.parse import quote
 
+from workqueue.backends.sqlite.same_file import FileId, file_id
 from workqueue.errors import StoreUnusableError
 
 __all__ = ["Connection", "is_in_use", "refuse_inherited"]
-
-_Identity = tuple[int, int]
 
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510  # the bytes of which every open connection has locked one (sqlite/os.h)
 
@@ -27,16 +27,16 @@ class Connection(sqlite3.Connection):
     """A connection to a queue file. A process that is forked before it is closed must not open the file.
 
     Args:
-        path: the file; with `uri`, percent-encoded and with what SQLite takes after a question mark.
-        uri: whether `path` is that.
+        path: the file. It must be there: left to itself, SQLite makes one, and deletes the log of one that was moved.
+        how: what it may do: `mode=rw`, `mode=ro`, or `immutable=1` for a file that nobody writes to.
         timeout: how long a statement waits for a lock, in seconds.
     """
 
-    def __init__(self, path: str, *, uri: bool = False, timeout: float = 0.0) -> None:
-        name = f"file:{path}" if uri else path
+    def __init__(self, path: str, how: str, *, timeout: float = 0.0) -> None:
+        name = f"file://{quote(os.fsencode(path))}?{how}"
         with _OPEN.lock:
-            super().__init__(name, timeout=timeout, isolation_level=None, cached_statements=256, uri=uri)
-            _OPEN.connections[self] = _identity(path)
+            super().__init__(name, timeout=timeout, isolation_level=None, cached_statements=256, uri=True)
+            self.file_id = _OPEN.connections[self] = file_id(path)
 
     def close(self) -> None:
         super().close()
@@ -48,8 +48,8 @@ class _OpenFiles:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.connections: weakref.WeakKeyDictionary[Connection, _Identity | None] = weakref.WeakKeyDictionary()
-        self.inherited: set[_Identity | None] = set()
+        self.connections: weakref.WeakKeyDictionary[Connection, FileId | None] = weakref.WeakKeyDictionary()
+        self.inherited: set[FileId | None] = set()
         os.register_at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
@@ -67,7 +67,7 @@ def refuse_inherited(path: str) -> None:
     Raises:
         StoreUnusableError: it was forked while its parent had the file open.
     """
-    if _OPEN.inherited and _identity(path) in _OPEN.inherited:
+    if _OPEN.inherited and file_id(path) in _OPEN.inherited:
         raise StoreUnusableError(
             f"{path} was open in the process that this one was forked from, so its locks cannot be trusted here; open"
             " the queue only after the fork, or start processes with spawn or forkserver"
@@ -87,7 +87,7 @@ def _is_open_here(path: str) -> bool:
         descriptors = [int(name) for name in os.listdir("/dev/fd")]
     except OSError:  # without /proc there is no such list
         descriptors = range(os.sysconf("SC_OPEN_MAX"))
-    return _identity(path) in map(_identity, descriptors)
+    return file_id(path) in map(file_id, descriptors)
 
 
 def _is_open_elsewhere(path: str) -> bool:
@@ -103,11 +103,3 @@ def _is_open_elsewhere(path: str) -> bool:
     finally:
         os.close(descriptor)  # gives the lock back
     return False
-
-
-def _identity(file: str | int) -> _Identity | None:
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

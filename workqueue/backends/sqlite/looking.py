@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import stat
-from urllib.parse import quote
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
-from workqueue.backends.sqlite.holders import Connection, refuse_inherited
-from workqueue.backends.sqlite.opening import check_layout, equipped
+from workqueue.backends.sqlite.holders import Connection
+from workqueue.backends.sqlite.opening import check_layout, connect
+from workqueue.backends.sqlite.replaced import refuse_lone_log
 from workqueue.backends.sqlite.same_file import looked_at
 from workqueue.errors import StoreUnusableError
 
-__all__ = ["connect_to_look", "queue_named"]
+__all__ = ["closed_without_writing_back", "connect_to_look", "queue_named"]
+
+log = logging.getLogger(__name__)
 
 
 def connect_to_look(file: QueueFile) -> Connection:
@@ -24,7 +29,7 @@ def connect_to_look(file: QueueFile) -> Connection:
         StoreUnusableError: there is no such file, it is no queue's, or it may not be read.
         StoreUnavailableError: it cannot be read now.
     """
-    refuse_inherited(file.path)
+    refuse_lone_log(file)
     found = looked_at(file.path)
     if found is None:
         raise StoreUnusableError(f"there is no {file.path}: nothing was ever enqueued there")
@@ -42,13 +47,35 @@ def connect_to_look(file: QueueFile) -> Connection:
 
 
 def _connected(file: QueueFile, how: str) -> Connection:
-    connection = Connection(f"{quote(file.path)}?{how}", uri=True, timeout=file.patience.total_seconds())
+    connection = connect(file, how)
     try:
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StoreUnusableError(
+                f"{file.path} holds no queue: nothing was ever enqueued there, or it was moved without its log"
+            )
         check_layout(connection, file.path)
-        return equipped(connection)
+        return connection
     except BaseException:
         connection.close()
         raise
+
+
+@contextmanager
+def closed_without_writing_back(file: QueueFile) -> Iterator[None]:
+    """Meanwhile, the last connection that may write is closed, and leaves a log that is damaged where it is.
+
+    SQLite writes the log back when the last connection is closed; one that may only read does not.
+    """
+    try:
+        last = Connection(file.path, "mode=ro")
+    except sqlite3.Error as error:
+        log.warning("%s cannot be opened (%s): closing it writes a damaged log back", file.path, error)
+        yield
+        return
+    with closing(last):
+        with suppress(sqlite3.Error):  # what it reads may be damaged; it has its lock all the same
+            last.execute("SELECT count(*) FROM sqlite_master")
+        yield
 
 
 def queue_named(connection: Connection, file: QueueFile) -> int:

@@ -16,7 +16,8 @@ from typing import TypeVar
 from workqueue.backends.sqlite.errors import is_busy, translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.holders import Connection, refuse_inherited
-from workqueue.backends.sqlite.replaced import Mark, refuse_replaced
+from workqueue.backends.sqlite.replaced import Mark, refuse_lone_log, refuse_replaced
+from workqueue.backends.sqlite.same_file import SameFile
 from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, LOG_MARK, READABLE, STATEMENTS
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
@@ -25,7 +26,6 @@ __all__ = [
     "Opened",
     "check_layout",
     "connect",
-    "equipped",
     "open_queue_file",
     "sync_directory",
 ]
@@ -45,18 +45,14 @@ _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno
 _T = TypeVar("_T")
 
 
-def connect(file: QueueFile) -> Connection:
-    """A connection for the calling thread, with what every connection of ours sets.
+def connect(file: QueueFile, how: str) -> Connection:
+    """A connection for the calling thread, with what every connection of ours sets; `how` is as for `Connection`.
 
     Raises:
         StoreUnusableError: this process was forked while its parent had the file open.
     """
     refuse_inherited(file.path)
-    return equipped(Connection(file.path, timeout=file.patience.total_seconds()))
-
-
-def equipped(connection: Connection) -> Connection:
-    """`connection`, with what every connection of ours sets."""
+    connection = Connection(file.path, how, timeout=file.patience.total_seconds())
     connection.row_factory = sqlite3.Row
     # A key that is not UTF-8 must not make the rows around it unreadable: it travels as lone surrogates and back.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -71,11 +67,12 @@ def equipped(connection: Connection) -> Connection:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file that is open: the writer's connection, the id of its queue, and the mark that it keeps."""
+    """A file that is open: the writer's connection, the id of its queue, the mark that it keeps, and which file it is."""
 
     connection: Connection
     queue: int
     mark: Mark
+    same_file: SameFile
 
 
 def open_queue_file(file: QueueFile, boot: int) -> Opened:
@@ -91,22 +88,24 @@ def open_queue_file(file: QueueFile, boot: int) -> Opened:
     """
     _check_library()
     refuse_inherited(file.path)
+    refuse_lone_log(file)
     _make(file)
     filled_by = refuse_replaced(file, boot)
     try:
-        connection = connect(file)
+        connection = connect(file, "mode=rw")
         try:
             _patiently(lambda: _prepare(connection, file.path), file.patience)
             mark = Mark(connection, file.path, boot, filled_by)
             queue = _patiently(lambda: _queue_id(connection, file.name, mark), file.patience)
             connection.execute("PRAGMA busy_timeout = 0")  # the writer waits by itself, to answer each call in its time
             _check_writable(connection)
+            same_file = SameFile(file, connection.file_id)
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
         raise translated(error, file.path) from error
-    return Opened(connection, queue, mark)
+    return Opened(connection, queue, mark, same_file)
 
 
 def _check_library() -> None:

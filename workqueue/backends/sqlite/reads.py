@@ -22,6 +22,7 @@ from workqueue.backends.sqlite.leasing import SETTINGS, Standing, standing_of
 from workqueue.backends.sqlite.looking import connect_to_look
 from workqueue.backends.sqlite.opening import connect
 from workqueue.backends.sqlite.parameters import bound
+from workqueue.backends.sqlite.same_file import SameFile
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import LATEST_US, Clock
 from workqueue.handles import Dead, HandleStore, LeaseTimesSeen, Observed, Queued
@@ -269,11 +270,15 @@ class Reads:
 
     Args:
         file: the file; in its write-ahead log a read waits for a lock only while a crash is recovered from.
+        opened: which file the writer has open; called once there is a question.
         view: what a question is asked of, made from the connection once there is one.
     """
 
-    def __init__(self, file: QueueFile, view: Callable[[sqlite3.Connection], View]) -> None:
+    def __init__(
+        self, file: QueueFile, opened: Callable[[], SameFile], view: Callable[[sqlite3.Connection], View]
+    ) -> None:
         self._file = file
+        self._opened = opened
         self._make_view = view
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workqueue-sqlite-reads")
         self._connection: sqlite3.Connection | None = None
@@ -311,6 +316,7 @@ class Reads:
 
     def _look(self, question: Callable[[View], _T]) -> _T:
         connection = self._connected()
+        self._same_file.check_file()
         if self._view is None:
             self._view = self._make_view(connection)
         connection.execute("BEGIN")
@@ -321,9 +327,18 @@ class Reads:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = connect_to_look(self._file) if self._file.read_only else connect(self._file)
+            self._connection = self._connect()
             self._connection.execute("PRAGMA query_only = ON")
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._file.read_only:
+            connection = connect_to_look(self._file)
+            self._same_file = SameFile(self._file, connection.file_id)
+            return connection
+        self._same_file = self._opened()
+        self._same_file.check()
+        return connect(self._file, "mode=ro")
 
     def _disconnect(self) -> None:
         if self._connection is not None:

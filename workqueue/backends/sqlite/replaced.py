@@ -14,7 +14,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import NamedTuple
-from urllib.parse import quote
 
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.holders import Connection, is_in_use
@@ -22,7 +21,7 @@ from workqueue.backends.sqlite.same_file import looked_at
 from workqueue.backends.sqlite.schema import ANYBODY
 from workqueue.errors import StoreUnusableError
 
-__all__ = ["Mark", "refuse_replaced"]
+__all__ = ["Mark", "refuse_lone_log", "refuse_replaced"]
 
 _LOG_HEADER_BYTES = 32
 _NOBODY = -1
@@ -115,11 +114,29 @@ def refuse_replaced(file: QueueFile, boot: int) -> int:
     return mark.writer
 
 
+def refuse_lone_log(file: QueueFile) -> None:
+    """Return unless there is a log without its file: SQLite would delete it, and with it what was stored last.
+
+    Raises:
+        StoreUnusableError: the file was moved, deleted or emptied.
+    """
+    if not _has_log(file):  # looked at before the file: one that is being made has its first page before its log
+        return
+    found = looked_at(file.path)
+    if found is None or not found.st_size:
+        log, memory = file.sides()
+        raise StoreUnusableError(
+            f"{file.path} is {'missing' if found is None else 'empty'}, but what was stored last is still in its log,"
+            f" {log}: put the file back beside it, or restore a backup; to give up what is in it, delete {log} and"
+            f" {memory}"
+        )
+
+
 def _read(file: QueueFile) -> _Read | None:
     """The mark, as the file and the log have it together; None = it has none, as a file that is no queue."""
     patience = file.patience.total_seconds()
     try:
-        with closing(Connection(f"{quote(file.path)}?mode=ro", uri=True, timeout=patience)) as connection:
+        with closing(Connection(file.path, "mode=ro", timeout=patience)) as connection:
             return _Read(*connection.execute(_READ).fetchone())
     except sqlite3.DatabaseError:
         return None

@@ -19,7 +19,7 @@ from workqueue.backends.sqlite.errors import is_busy
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.replaced import Mark
 from workqueue.backends.sqlite.same_file import Found, looked_at
-from workqueue.errors import StoreError, StoreUnavailableError
+from workqueue.errors import StoreError, StoreUnavailableError, StoreUnusableError
 
 __all__ = ["Log", "Shortage"]
 
@@ -31,6 +31,7 @@ _WORTH_WRITING_BACK = 100  # pages, when the file is closed
 # The salt is new whenever the log is written from its beginning again; frames with an older one are left-overs.
 _HEADER_BYTES, _FRAME_HEADER_BYTES, _SALT_BYTES = 32, 24, 8
 _SALT_AT, _SALT_OF_FRAME_AT = 16, 8
+_HOLE = b"\0" * _SALT_BYTES
 _MIB = 1024 * 1024
 _KEPT_TO_SETTLE_BYTES, _KEPT_AT_LAST_BYTES = 1 * _MIB, _MIB // 4
 
@@ -56,6 +57,14 @@ class Shortage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The salt of the log, and where the last of its frames has its own, when a transaction last began."""
+
+    salt: bytes = b""
+    frame_at: int = 0
+
+
 class Log:
     """The log of a file that is open. Everything runs on the writer's thread.
 
@@ -79,6 +88,8 @@ class Log:
         self._room_bytes = sys.maxsize
         self._limit = self._due_at = _LEAST_PAGES
         self._salt = b""
+        self._seen = _Seen()
+        self.is_cut_off = False
 
     def close(self, *, may_write: bool) -> None:
         """Let go of the log; if this process `may_write`, leave so little in it that closing the file is quick."""
@@ -90,10 +101,43 @@ class Log:
         os.close(self._descriptor)
 
     def begin(self, found: Found) -> None:
-        """At the beginning of a transaction: the files are as they were `found`."""
+        """At the beginning of a transaction: the files are as they were `found`.
+
+        Raises:
+            StoreUnusableError: the log was cut off.
+        """
+        self.refuse_cut_off(was_written=False)
+        self._note_end()
         self._mark.follow(found.file)
         self._file_bytes, self._log_bytes = _occupied(found.file), found.log.st_size
         self._limit = self._limit_of(self._file_bytes)
+
+    def refuse_cut_off(self, *, was_written: bool) -> None:
+        """Return if the log has what it had when the last transaction began; `was_written`: and something since.
+
+        SQLite writes on where it knows the end to be, so that a log which was cut off has a hole. Else it shrinks only
+        when it begins anew, under another salt, and to nothing when all of it was written back.
+
+        Raises:
+            StoreUnusableError: it was emptied, cut off or written over.
+        """
+        seen = self._seen
+        frame = self._read(seen.frame_at)  # before the salt: another process may let the log begin anew in between
+        salt = self._read(_SALT_AT)
+        lacks_header = salt == _HOLE and (was_written or seen.salt != b"")  # as a power cut may leave a new log
+        if lacks_header or salt == seen.salt != b"" and frame in (b"", _HOLE):
+            self.is_cut_off = True
+            raise StoreUnusableError(
+                f"the log of {self._path} was emptied, cut off or written over while the queue was open, so nothing more"
+                f" is stored, and what was stored last may be lost; stop every process that has {self._path} open, then"
+                " open it again, or restore a backup"
+            )
+
+    def _note_end(self) -> None:
+        """Remember which frame is the last; under the file's lock, since the log is cut when it begins anew."""
+        frames = (os.fstat(self._descriptor).st_size - _HEADER_BYTES) // self._frame_bytes
+        at = _HEADER_BYTES + (frames - 1) * self._frame_bytes + _SALT_OF_FRAME_AT
+        self._seen = _Seen(self._read(_SALT_AT), at) if frames > 0 else _Seen()
 
     def forget(self) -> None:
         """The transaction was rolled back."""
@@ -131,7 +175,7 @@ class Log:
     def _reaches(self, pages: int, salt: bytes) -> bool:
         """Whether the log of that salt has that many pages."""
         frame = _HEADER_BYTES + (pages - 1) * self._frame_bytes
-        return salt != b"" and self._read(frame + _SALT_OF_FRAME_AT) == salt
+        return salt not in (b"", _HOLE) and self._read(frame + _SALT_OF_FRAME_AT) == salt
 
     def _read(self, offset: int) -> bytes:
         try:

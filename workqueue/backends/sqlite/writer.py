@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
 from threading import get_ident
@@ -160,16 +160,22 @@ class GroupCommit:
             log.exception("the SQLite writer of %s ended; open the queue again", self._file.path)
         finally:
             self._closing = True
-            commits.close()
+            self._close(commits)
             self._refuse_what_is_left()
             self._outbox.put(self._ended)
             self._outbox.send()
 
-    def _opened(self) -> Commits:
-        store, mark = self._open_file()
+    def _close(self, commits: Commits) -> None:
         try:
-            self._foreign.begin(store.connection)
-            return Commits(self._file, store, mark, self._outbox, self._on_change)
+            commits.close()
+        except Exception:  # whoever waits for the end, or for an answer, must get it all the same
+            log.exception("%s was not closed in order; nothing that was acknowledged is lost", self._file.path)
+
+    def _opened(self) -> Commits:
+        store, opened = self._open_file()
+        try:
+            self._foreign.begin(opened)
+            return Commits(self._file, store, opened, self._outbox, self._on_change)
         except BaseException:
             store.connection.close()
             raise
@@ -178,9 +184,17 @@ class GroupCommit:
         """Commit what waits, or look whether another process has committed something."""
         batch = self._next_batch(self._foreign.until_look())
         if batch:
-            commits.commit(batch)
+            self._commit(commits, batch)
         if self._foreign.look():
             self._outbox.send(partial(self._on_change, Change.ELSEWHERE))
+
+    def _commit(self, commits: Commits, batch: Sequence[Call]) -> None:
+        try:
+            commits.commit(batch)
+        except Exception as error:  # the thread ends, and nobody else would answer them
+            for call in batch:
+                call.answer(error)
+            raise
 
     def _next_batch(self, timeout: float | None) -> list[Call]:
         """The calls that wait; for the first one, wait up to `timeout` seconds, None = for ever."""
