@@ -190,8 +190,8 @@ def test_a_file_that_another_process_makes_while_it_is_looked_at_is_a_queue_like
 ) -> None:
     file = QueueFile(str(tmp_path / "q.db"))
 
-    def connect_late(file: QueueFile) -> sqlite3.Connection:
-        connection = connect(file)
+    def connect_late(file: QueueFile, how: str) -> sqlite3.Connection:
+        connection = connect(file, how)
 
         def traced(statement: str) -> None:
             if "sqlite_master" in statement:

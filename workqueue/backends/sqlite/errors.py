@@ -17,7 +17,7 @@ _MEANINGS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_FULL: (StoreUnavailableError, "the disk is full, nothing was changed; free some space"),
     sqlite3.SQLITE_IOERR: (StoreUnavailableError, "the disk cannot be read or written; check it and its free space"),
     sqlite3.SQLITE_NOMEM: (StoreUnavailableError, "this process is out of memory"),
-    sqlite3.SQLITE_NOTADB: (StoreUnusableError, "this is no SQLite database, or it or its log was written over: name another, or restore a backup"),
+    sqlite3.SQLITE_NOTADB: (StoreUnusableError, "this file is no SQLite database; name another, or restore a backup"),
     sqlite3.SQLITE_CORRUPT: (StoreUnusableError, "the database is damaged; recover it with `sqlite3 FILE .recover`"),
     sqlite3.SQLITE_READONLY: (StoreUnusableError, "the file or its directory is read-only for this user"),
     sqlite3.SQLITE_PERM: (StoreUnusableError, "this user may not write the file or its directory"),

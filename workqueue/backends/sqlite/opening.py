@@ -67,7 +67,7 @@ def connect(file: QueueFile, how: str) -> Connection:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file that is open: the writer's connection, the id of its queue, the mark that it keeps, and which file it is."""
+    """A file that is open: the writer's connection, the queue's id, the mark that it keeps, and which file it is."""
 
     connection: Connection
     queue: int

@@ -305,8 +305,9 @@ class Reads:
 
     async def close(self) -> None:
         """Let the questions under way be answered, then close the connection."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
-        self._pool.shutdown(wait=False)
+        disconnecting = asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
+        self._pool.shutdown(wait=False)  # at once, in case this is cancelled
+        await asyncio.shield(disconnecting)
 
     def _typed(self, step: Callable[[], _T]) -> _T:
         try:

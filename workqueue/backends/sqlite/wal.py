@@ -125,12 +125,12 @@ class Log:
         frame = self._read(seen.frame_at)  # before the salt: another process may let the log begin anew in between
         salt = self._read(_SALT_AT)
         lacks_header = salt == _HOLE and (was_written or seen.salt != b"")  # as a power cut may leave a new log
-        if lacks_header or salt == seen.salt != b"" and frame in (b"", _HOLE):
+        if lacks_header or (salt == seen.salt != b"" and frame in (b"", _HOLE)):
             self.is_cut_off = True
             raise StoreUnusableError(
-                f"the log of {self._path} was emptied, cut off or written over while the queue was open, so nothing more"
-                f" is stored, and what was stored last may be lost; stop every process that has {self._path} open, then"
-                " open it again, or restore a backup"
+                f"the log of {self._path} was emptied, cut off or written over while the queue was open, so nothing"
+                f" more is stored, and what was stored last may be lost; stop every process that has {self._path} open,"
+                " then open it again, or restore a backup"
             )
 
     def _note_end(self) -> None:
