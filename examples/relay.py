@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -49,20 +49,22 @@ def relay(file: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     process = subprocess.Popen([*command, "--queue", url], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     listening = next(line for line in process.stderr if "requests, probes and metrics on" in line)
-    threading.Thread(target=process.stderr.read, daemon=True).start()
+    reading = threading.Thread(target=process.stderr.read)
+    reading.start()
     try:
         yield process, int(listening.rpartition(":")[2])
     finally:
         process.terminate()
-        process.wait()
+        reading.join()
+        process.communicate()
 
 
 def post(port: int, target: str, body: str) -> str:
     """Ask the relay to send `body` to `target`; returns what it answered."""
-    connection = HTTPConnection("127.0.0.1", port)
-    connection.request("POST", "/orders", body, {"X-Dispatcher-Original-Host": target})
-    answer = connection.getresponse()
-    return f"{answer.status} {answer.headers['location']}"
+    with closing(HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("POST", "/orders", body, {"X-Dispatcher-Original-Host": target})
+        answer = connection.getresponse()
+        return f"{answer.status} {answer.headers['location']}"
 
 
 def main() -> None:

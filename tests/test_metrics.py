@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from dispatcher import Attempt, DispatcherSettings
 from dispatcher.setup import Setup
+from tests.support.processes import python
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.clock import from_us
 from workqueue.equipment import Equipment
@@ -311,16 +309,9 @@ def test_importing_workqueue_imports_neither_prometheus_nor_opentelemetry() -> N
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry'))])"
     )
 
-    answer = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=60,
-        cwd=Path(__file__).parent.parent,
-    )
+    answer = python("-c", program)
 
-    assert answer.stdout.strip() == "[]"
+    assert answer.out.strip() == "[]"
 
 
 def test_no_label_can_hold_a_key_or_a_process() -> None:

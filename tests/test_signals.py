@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.grpc import on_loop
-from tests.support.programs import REPOSITORY, clean_environment, serving
+from tests.support.processes import REPOSITORY, started
+from tests.support.programs import serving
 from workqueue.signals import until_signalled
 
 ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -113,15 +113,12 @@ def test_a_signal_is_heeded_while_a_program_is_imported(
 ) -> None:
     (tmp_path / "typer.py").write_text(SLOW_TO_IMPORT)
     program = f"from {module} import start; start()"
-    environment = clean_environment({"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
-    command = [sys.executable, "-c", program, *args]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"importing\n"
+    path = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    with started([sys.executable, "-c", program, *args], env=path) as process:
+        assert process.said() == "importing"
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
 
-    assert (process.returncode, said) == (code(number), b"")
+        assert (process.wait(timeout=60), process.err) == (code(number), "")
 
 
 @pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import python, started
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -22,15 +22,10 @@ def endpoint() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        next(line for line in server.stderr if f"Running on http://127.0.0.1:{port}" in line)
-        draining = threading.Thread(target=server.stderr.read)  # it logs every request, and would block on a full pipe
-        draining.start()
+    with started(command, out=False) as server:
+        server.logged(f"Running on http://127.0.0.1:{port}")
         _run_state_machines(f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
-        server.terminate()
-        draining.join()
 
 
 def _run_state_machines(endpoint: str) -> None:
@@ -41,11 +36,10 @@ def _run_state_machines(endpoint: str) -> None:
 
 
 def test_each_execution_ends_with_what_its_handler_returned_or_raised(endpoint: str) -> None:
-    command = [sys.executable, "-m", "examples.step_functions", "--endpoint", endpoint]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    done = python("-m", "examples.step_functions", "--endpoint", endpoint)
 
-    assert done.returncode == 0, done.stderr
-    assert [line.split(maxsplit=2) for line in done.stdout.splitlines()] == [
+    assert done.code == 0, done.err
+    assert [line.split(maxsplit=2) for line in done.out.splitlines()] == [
         ["greet", "SUCCEEDED", '{"text": "hello Ada"}'],
         ["notify", "SUCCEEDED", "{}"],
         ["refused", "FAILED", "InvalidPayloadError"],

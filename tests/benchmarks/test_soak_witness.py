@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from benchmarks.soak_witness import Log, Witness, verdict
+from tests.support.processes import python
 
 _BEGIN_AND_DIE = """
 import os, sys
@@ -50,8 +49,8 @@ def test_attempts_one_after_the_other_break_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_process_held_is_free(tmp_path: Path) -> None:
-    died = subprocess.run([sys.executable, "-c", _BEGIN_AND_DIE, str(tmp_path)], check=False)
-    assert died.returncode == 9
+    died = python("-c", _BEGIN_AND_DIE, tmp_path)
+    assert died.code == 9
 
     Witness(tmp_path, limit=1).begin(7)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Ended, workqueue
+from tests.support.processes import Ended
+from tests.support.programs import workqueue
 from tests.support.sqlite import eligible, lease, python, shell, sqlite_queue
 from workqueue import Options
 
@@ -68,7 +69,7 @@ async def test_a_backup_put_back_over_a_killed_process_is_what_runs_and_the_old_
 ) -> None:
     await enqueued(tmp_path / "q.db", "backed-up")
     run("backup", url, tmp_path / "copy.db")
-    assert python(KILLED, tmp_path / "q.db", "a", "b").returncode == 9
+    assert python(KILLED, tmp_path / "q.db", "a", "b").code == 9
 
     ended = run("restore", tmp_path / "copy.db", url, "--json")
 
@@ -99,8 +100,8 @@ async def test_a_file_that_is_open_is_not_replaced(tmp_path: Path, url: str) -> 
         elsewhere = python(script, "restore", tmp_path / "old.db", url)
         here = run("restore", tmp_path / "old.db", url)
 
-        assert (elsewhere.returncode, here.code) == (1, 1)
-        assert "q.db is open in a process" in elsewhere.stderr
+        assert (elsewhere.code, here.code) == (1, 1)
+        assert "q.db is open in a process" in elsewhere.err
         assert await eligible(queue) == ["living"]
     assert names(tmp_path) == ["old.db", "q.db"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Ended, clean_environment, dispatcher, workqueue
+from tests.support.processes import Ended, ran
+from tests.support.programs import dispatcher, workqueue
 
 BIN = Path(sys.executable).parent
 
@@ -23,9 +23,9 @@ def completed(program: str, words: str, shell: str) -> str:
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
     }
-    ended = subprocess.run([BIN / program], env=clean_environment(asked), capture_output=True, text=True, timeout=60)
-    assert ended.stderr == ""
-    return ended.stdout
+    ended = ran([BIN / program], env=asked)
+    assert ended.err == ""
+    return ended.out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -57,11 +57,9 @@ def test_bash_completes_what_it_was_given() -> None:
         ' _workqueue_completion workqueue; echo "${COMPREPLY[@]}"'
     )
     path = {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    ended = subprocess.run(
-        ["bash", "-c", line], env=clean_environment(path), capture_output=True, text=True, timeout=60
-    )
+    ended = ran(["bash", "-c", line], env=path)
 
-    assert (ended.stdout, ended.stderr) == ("stats\n", "")
+    assert (ended.out, ended.err) == ("stats\n", "")
 
 
 def test_another_shell_is_refused() -> None:

@@ -18,7 +18,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.programs import Ended, Server, dispatcher, process, serving, workqueue
+from tests.support.processes import Ended
+from tests.support.programs import Server, dispatcher, process, serving, workqueue
 from workqueue.routing import POLICIES
 from workqueue.rpc.wire import SERVICE
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -11,7 +9,8 @@ import pytest
 
 from dispatcher.environment import DispatchFlags, EventFlags, RunPorts, ScheduleFlags, ServePorts, TargetFlags
 from dispatcher.relay.environment import AddressFlags, RelayFlags, StoreFlags
-from tests.support.programs import REPOSITORY, workqueue
+from tests.support.processes import REPOSITORY, python
+from tests.support.programs import workqueue
 from workqueue.cli.receivers import PortFlags, ShardFlags
 from workqueue.cli.sources import SourcePort
 from workqueue.cli.subscribe import EventPort, SQSFlags
@@ -76,6 +75,6 @@ def test_help_imports_no_driver_and_no_server(program: str) -> None:
     heavy = {"grpc", "aiohttp", "starlette", "uvicorn", "redis", "sqlite3", "prometheus_client", "rich"}
     asked = f"import sys, {program}; print([name for name in {heavy} if name in sys.modules])"
 
-    answer = subprocess.run([sys.executable, "-c", asked], cwd=REPOSITORY, capture_output=True, check=True, timeout=60)
+    answer = python("-c", asked)
 
-    assert answer.stdout.decode().strip() == "[]"
+    assert answer.out.strip() == "[]"

@@ -6,10 +6,10 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 
+from tests.support.processes import Ended
 from tests.support.programs import workqueue
 from tests.support.sqlite import lease, python, sqlite_queue
 from workqueue import Options
@@ -39,7 +39,7 @@ asyncio.run(die())
 """
 
 
-def without_rights(file: Path, *args: str) -> CompletedProcess[str]:
+def without_rights(file: Path, *args: str) -> Ended:
     """One command line of somebody who may read what is in the folder, and nothing else."""
     for path in file.parent.iterdir():
         path.chmod(0o444)
@@ -66,7 +66,7 @@ async def test_looking_writes_nothing_and_shows_the_log(tmp_path: Path) -> None:
         await queue.queue_many([("a", Options()), ("b", Options())])
         before = (tmp_path / "q.db-wal").read_bytes()
 
-        shown = json.loads(python(START, "stats", "--json", "--queue", f"sqlite:///{tmp_path}/q.db").stdout)
+        shown = python(START, "stats", "--json", "--queue", f"sqlite:///{tmp_path}/q.db").json
 
         assert shown["queued"] == 2
         assert (tmp_path / "q.db-wal").read_bytes() == before
@@ -80,7 +80,7 @@ async def test_who_may_only_read_sees_a_queue_in_use(tmp_path: Path, args: tuple
 
         ended = without_rights(tmp_path / "q.db", *args)
 
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.code, ended.err) == (0, "")
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -93,8 +93,8 @@ async def test_who_may_only_read_sees_a_queue_that_nobody_uses(tmp_path: Path, i
 
     ended = without_rights(tmp_path / "q.db", "stats", "--json")
 
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["queued"] == 1
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["queued"] == 1
 
 
 @pytest.mark.parametrize("args", [("enqueue", "b"), ("pause",), ("drop", "a")], ids=" ".join)
@@ -104,9 +104,9 @@ async def test_who_may_only_read_is_refused_in_one_line_what_writes(tmp_path: Pa
 
         ended = without_rights(tmp_path / "q.db", *args)
 
-    assert ended.returncode == 1
-    assert "read-only for this user" in ended.stderr or "may not write" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.code == 1
+    assert "read-only for this user" in ended.err or "may not write" in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_a_name_that_the_file_does_not_have_is_said_with_those_that_it_has(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import REPOSITORY, clean_environment, workqueue
+from tests.support.processes import REPOSITORY, Ended, ran
+from tests.support.programs import workqueue
 
 PROGRAM = f"{sys.executable} -m workqueue.cli"
 
@@ -21,10 +21,10 @@ def url(tmp_path: Path) -> str:
     return url
 
 
-def shell(url: str, line: str, name: str = "bash") -> subprocess.CompletedProcess[str]:
+def shell(url: str, line: str, name: str = "bash") -> Ended:
     """One line of a shell, in which $W is the program."""
-    environment = clean_environment({"WORKQUEUE_URL": url, "W": PROGRAM, "PYTHONPATH": str(REPOSITORY)})
-    return subprocess.run([name, "-c", line], env=environment, capture_output=True, text=True, timeout=60)
+    environment = {"WORKQUEUE_URL": url, "W": PROGRAM, "PYTHONPATH": str(REPOSITORY)}
+    return ran([name, "-c", line], env=environment)
 
 
 def keys(url: str) -> list[str]:
@@ -36,9 +36,9 @@ def keys(url: str) -> list[str]:
 def test_a_key_that_was_stored_exits_with_0_whatever_becomes_of_the_output(url: str, output: str, form: str) -> None:
     ended = shell(url, f"$W enqueue a {form} {output}")
 
-    assert ended.returncode == 0
-    assert ended.stderr.startswith("it was done, but the output cannot be written: ")
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.code == 0
+    assert ended.err.startswith("it was done, but the output cannot be written: ")
+    assert len(ended.err.splitlines()) == 1
     assert keys(url) == ["there", "a"]
 
 
@@ -48,7 +48,7 @@ def test_a_key_that_was_stored_exits_with_0_whatever_becomes_of_the_output(url: 
 def test_whatever_else_was_done_exits_with_0_too(url: str, command: str) -> None:
     ended = shell(url, f"$W {command} > /dev/full")
 
-    assert (ended.returncode, ended.stderr) == (
+    assert (ended.code, ended.err) == (
         0,
         "it was done, but the output cannot be written: No space left on device\n",
     )
@@ -59,16 +59,16 @@ def test_whatever_else_was_done_exits_with_0_too(url: str, command: str) -> None
 def test_what_only_shows_fails_in_one_line_when_it_cannot(url: str, command: str, output: str) -> None:
     ended = shell(url, f"$W {command} {output}")
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("workqueue: the output cannot be written: ")
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.code == 1
+    assert ended.err.startswith("workqueue: the output cannot be written: ")
+    assert len(ended.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", ["--help", "--version", "ls -h"])
 def test_help_that_cannot_be_written_is_one_line(url: str, command: str) -> None:
     ended = shell(url, f"$W {command} > /dev/full")
 
-    assert (ended.returncode, ended.stderr) == (
+    assert (ended.code, ended.err) == (
         1,
         "workqueue: the output cannot be written: No space left on device\n",
     )
@@ -78,31 +78,31 @@ def test_help_that_cannot_be_written_is_one_line(url: str, command: str) -> None
 def test_a_reader_that_has_seen_enough_is_no_error(url: str, command: str) -> None:
     ended = shell(url, f"set -o pipefail; $W {command} | true")
 
-    assert ended.stderr == ""
-    assert ended.returncode in (0, 1 if command == "--help" else 0)
+    assert ended.err == ""
+    assert ended.code in (0, 1 if command == "--help" else 0)
 
 
 @pytest.mark.parametrize("output", ["2>&-", "2> /dev/full"])
 def test_an_exit_code_is_the_same_when_there_is_nowhere_to_say_why(url: str, output: str) -> None:
-    assert shell(url, f"$W enqueue '' {output}").returncode == 2
-    assert shell(url, f"$W get nobody {output}").returncode == 1
-    assert shell(url, f"$W drop nobody {output}").returncode == 1
+    assert shell(url, f"$W enqueue '' {output}").code == 2
+    assert shell(url, f"$W get nobody {output}").code == 1
+    assert shell(url, f"$W drop nobody {output}").code == 1
 
 
 def test_no_file_gets_the_number_of_a_stream_that_is_closed(url: str) -> None:
     open_ = "import os; os.closerange(0, 3); from workqueue.programs.streams import fill_closed_streams as fill; fill()"
     ended = shell(url, f'{sys.executable} -c "{open_}; os._exit(os.open(os.devnull, os.O_RDONLY))"')
 
-    assert ended.returncode >= 3
+    assert ended.code >= 3
 
 
 @pytest.mark.parametrize("stdin", ["<&-", "0> /dev/null"])
 def test_stdin_that_cannot_be_read_is_one_line(url: str, stdin: str) -> None:
     ended = shell(url, f"$W enqueue --stdin {stdin}")
 
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("workqueue: --stdin: stdin ")
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.code == 2
+    assert ended.err.startswith("workqueue: --stdin: stdin ")
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_a_mark_of_byte_order_is_no_part_of_the_first_key(url: str) -> None:
@@ -142,9 +142,9 @@ def test_a_module_that_is_named_like_a_path_is_refused(url: str, place: str, com
 def test_a_working_directory_that_is_gone_is_one_line(url: str, tmp_path: Path, command: str) -> None:
     ended = shell("", f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir ../gone; unset WORKQUEUE_URL; $W {command}")
 
-    assert ended.returncode == 2
-    assert "working directory is gone" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
+    assert ended.code == 2
+    assert "working directory is gone" in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/full", "/tmp", "/"])

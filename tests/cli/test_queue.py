@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Ended, workqueue
+from tests.support.processes import Ended
+from tests.support.programs import workqueue
 from workqueue import Options, open_queue
 from workqueue.errors import StoreUnavailableError
 from workqueue.optional import LeaseRequest

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import Ended, dispatcher, workqueue
+from tests.support.processes import Ended
+from tests.support.programs import dispatcher, workqueue
 from workqueue import Options, open_queue
 from workqueue.sources.schedules import schedules_url
 

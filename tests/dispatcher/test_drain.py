@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.support.dispatching import (
     settle_down,
     states,
 )
+from tests.support.processes import Spawned, spawned
 from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
@@ -208,66 +210,57 @@ asyncio.run(main())
 """
 
 
-async def start(keys: list[str], seconds: float, settings: str, callback: str = "") -> asyncio.subprocess.Process:
-    program = PROGRAM.format(keys=keys, seconds=seconds, settings=settings, callback=callback)
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+def program(keys: list[str], seconds: float, settings: str, callback: str = "") -> AbstractAsyncContextManager[Spawned]:
+    text = PROGRAM.format(keys=keys, seconds=seconds, settings=settings, callback=callback)
+    # asyncio complains of the task of a callback that refuses to end, and rightly so.
+    return spawned([sys.executable, "-c", text], complains=callback == STUBBORN)
 
 
-async def said(process: asyncio.subprocess.Process, *lines: str) -> None:
-    assert process.stdout is not None
-    for line in lines:
-        assert (await process.stdout.readline()).decode().strip() == line
-
-
-async def logged(process: asyncio.subprocess.Process, text: str) -> None:
-    assert process.stderr is not None
-    while text not in (line := (await process.stderr.readline()).decode()):
-        assert line, f"the process ended without logging {text!r}"
+async def said(it: Spawned, *lines: str) -> None:
+    assert [await it.said() for _ in lines] == list(lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_to_an_idle_dispatcher_ends_it(number: signal.Signals) -> None:
-    process = await start([], 0, "")
-    await said(process, "running")
+    async with program([], 0, "") as it:
+        await said(it, "running")
 
-    process.send_signal(number)
-    await said(process, "left 0 0 0")
+        it.process.send_signal(number)
 
-    assert await process.wait() == 0
+        await said(it, "left 0 0 0")
+        assert await it.process.wait() == 0
 
 
 async def test_sigterm_lets_a_callback_finish() -> None:
-    process = await start(["a", "b"], 0.5, "concurrency=1")
-    await said(process, "running", "called a")
+    async with program(["a", "b"], 0.5, "concurrency=1") as it:
+        await said(it, "running", "called a")
 
-    process.terminate()
-    await said(process, "ended a", "left 1 0 0")
+        it.process.terminate()
 
-    assert await process.wait() == 0
+        await said(it, "ended a", "left 1 0 0")
+        assert await it.process.wait() == 0
 
 
 async def test_sigterm_releases_a_callback_that_would_take_too_long() -> None:
-    process = await start(["a"], 60, "drain_timeout=__import__('datetime').timedelta(seconds=0.2)")
-    await said(process, "running", "called a")
+    async with program(["a"], 60, "drain_timeout=__import__('datetime').timedelta(seconds=0.2)") as it:
+        await said(it, "running", "called a")
 
-    process.terminate()
-    await said(process, "left 1 0 0")
+        it.process.terminate()
 
-    assert await process.wait() == 0
+        await said(it, "left 1 0 0")
+        assert await it.process.wait() == 0
 
 
 async def test_a_second_signal_does_not_wait_for_the_drain() -> None:
-    process = await start(["a"], 60, "")
-    await said(process, "running", "called a")
+    async with program(["a"], 60, "") as it:
+        await said(it, "running", "called a")
 
-    process.terminate()
-    await logged(process, "SIGTERM: draining")
-    process.terminate()
-    await said(process, "left 1 0 0")
+        it.process.terminate()
+        await it.logged("SIGTERM: draining")
+        it.process.terminate()
 
-    assert await process.wait() == 0
+        await said(it, "left 1 0 0")
+        assert await it.process.wait() == 0
 
 
 STUBBORN = """
@@ -286,10 +279,10 @@ def reconcile(key, attempt):
 
 @pytest.mark.parametrize("callback", [STUBBORN, HANGING], ids=["coroutine", "thread"])
 async def test_a_callback_that_never_ends_does_not_keep_the_process(callback: str) -> None:
-    process = await start(["a"], 0, "drain_timeout=__import__('datetime').timedelta(0)", callback)
-    await said(process, "running", "called a")
+    async with program(["a"], 0, "drain_timeout=__import__('datetime').timedelta(0)", callback) as it:
+        await said(it, "running", "called a")
 
-    process.terminate()
-    await said(process, "left 0 1 1")
+        it.process.terminate()
 
-    assert await process.wait() == 0
+        await said(it, "left 0 1 1")
+        assert await it.process.wait() == 0

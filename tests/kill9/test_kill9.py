@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.kill9.ledger import Ledger, Line, faults
 from tests.kill9.stages import STAGES
+from tests.support.processes import python
 
 ROOT = Path(__file__).parent.parent.parent
 KEYS = 24
@@ -28,9 +27,9 @@ POINTS = [
 def two_lives(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, int, int]]:
     """For each workspace and point a life that is killed there and one that goes on; returns how each ended."""
     lines = "".join(f"{workspace} {point} {KEYS}\n" for workspace, point in places)
-    command = [sys.executable, "-m", "tests.kill9.life"]
-    lives = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, text=True, check=True)
-    ended = [line.split() for line in lives.stdout.splitlines()]
+    lives = python("-m", "tests.kill9.life", stdin=lines, timeout=290)
+    assert lives.code == 0
+    ended = [line.split() for line in lives.out.splitlines()]
     return [(Path(workspace), int(first), int(second)) for workspace, first, second in ended]
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-import json
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.processes import REPOSITORY, python
+
 MODULES = [
     path.relative_to(REPOSITORY)
     for package in ("workqueue", "dispatcher")
@@ -87,11 +85,9 @@ def test_every_exported_name_exists_once(path: Path) -> None:
 def test_importing_workqueue_imports_no_driver_server_or_cli() -> None:
     program = "import json, sys, workqueue; print(json.dumps(sorted(sys.modules)))"
 
-    answer = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=True, timeout=60
-    )
+    answer = python("-c", program)
 
-    assert set(json.loads(answer.stdout)) & set(HEAVY) == set()
+    assert set(answer.json) & set(HEAVY) == set()
 
 
 def test_the_rule_that_the_vocabulary_knows_no_room_covers_all_of_it() -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.processes import REPOSITORY, ran
 
 
 @pytest.fixture
@@ -29,12 +29,10 @@ def project(tmp_path: Path) -> Path:
 def planned(project: Path, *arguments: str) -> str:
     """What `make setup` would run."""
     command = ["make", "--dry-run", "setup", *arguments]
-    environment = {
-        name: value
-        for name, value in clean_environment({}).items()
-        if not name.startswith(("MAKE", "MFLAGS", "PYTHON", "VENV"))
-    }
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True).stdout
+    shaping = [name for name in os.environ if name.startswith(("MAKE", "MFLAGS", "PYTHON", "VENV"))]
+    ended = ran(command, cwd=project, env=dict.fromkeys(shaping))
+    assert ended.code == 0, ended.err
+    return ended.out
 
 
 @pytest.mark.parametrize("folder", [".venv", ".venv-3.9"])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.processes import REPOSITORY, python
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FACES = ["workqueue", "dispatcher", "workqueue.rpc", "workqueue.sync", "workqueue.testing", "dispatcher.testing"]
@@ -33,16 +31,13 @@ def test_every_public_name_appears_in_a_page(face: str) -> None:
 @pytest.mark.parametrize("name", ["attempt", "idle"])
 def test_the_examples_of_the_page_on_testing_are_tests_that_pass(tmp_path: Path, name: str) -> None:
     (tmp_path / "test_example.py").write_text(example("testing.md", name), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
 
-    ended = subprocess.run(command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, timeout=60)
+    ended = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py", cwd=tmp_path)
 
-    assert "1 passed" in ended.stdout, ended.stdout
+    assert "1 passed" in ended.out, ended.out
 
 
 def test_the_synchronous_example_prints_what_it_enqueued(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", example("sync.md", "sync")]
+    ended = python("-c", example("sync.md", "sync"), cwd=tmp_path)
 
-    ended = subprocess.run(command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, timeout=60)
-
-    assert (ended.stdout, ended.stderr) == ("100 keys wait; 10\n", "")
+    assert (ended.out, ended.err) == ("100 keys wait; 10\n", "")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tests.support.processes import python, started
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 
@@ -23,11 +23,9 @@ def example(name: str) -> str:
 
 
 def test_the_library_example_reconciles_both_of_its_keys(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", example("library")], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    done = python("-c", example("library"), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
         "making customer/42 what it should be, attempt 1",
         "making certificate/example.org what it should be, attempt 1",
     ]
@@ -40,15 +38,13 @@ def test_the_grpc_example_serves_a_reconciler(tmp_path: Path) -> None:
         .replace("port=8080", "port=0")
         .replace("await server.wait()", "print(server.port, flush=True); await server.wait()")
     )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        port = int(server.stdout.readline())
+    with started([sys.executable, "-c", code], cwd=tmp_path) as server:
+        port = int(server.said())
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             answer = WorkqueueServiceStub(channel).Process(pb.ProcessRequest(key="customer/42"), timeout=10)
         server.terminate()
         assert answer == pb.ProcessResponse()
-        assert "making customer/42" in server.stdout.read()
+        assert "making customer/42" in server.communicate()[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hatchling.builders.sdist import SdistBuilder
 
-from tests.support.programs import REPOSITORY
+from tests.support.processes import REPOSITORY
 
 FILES = (
     "CHANGELOG.md",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tomllib
 import venv
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.processes import REPOSITORY, Ended, ran
 from workqueue.extras import EXTRAS
 
 MOST_BYTES = 2_000_000
@@ -66,14 +65,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / "venv", symlinks=True)
     python = folder / "venv" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index", "--no-compile", wheel]
-    subprocess.run(pip, check=True, capture_output=True)
+    assert ran(pip).code == 0
     return folder / "venv"
 
 
-def run(bare: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in clean_environment({}).items() if name != "PYTHONPATH"}
+def run(bare: Path, *command: str, complains: bool = False) -> Ended:
     program = [str(bare / "bin" / command[0]), *command[1:]]
-    return subprocess.run(program, cwd=bare, env=environment, capture_output=True, text=True, check=False)
+    return ran(program, cwd=bare, env={"PYTHONPATH": None}, complains=complains)
 
 
 def test_the_wheel_brings_no_other_distribution_and_is_small(bare: Path) -> None:
@@ -90,14 +88,14 @@ def test_the_wheel_brings_no_other_distribution_and_is_small(bare: Path) -> None
 def test_without_extras_a_key_is_enqueued_reconciled_and_settled(bare: Path, url: str) -> None:
     ended = run(bare, "python", "-c", WHOLE_LIFE.replace("{url!r}", repr(url)))
 
-    assert (ended.stdout, ended.stderr) == ("a settled\n", "")
+    assert (ended.out, ended.err) == ("a settled\n", "")
 
 
 @pytest.mark.parametrize(("program", "extra"), NEEDS, ids=[program for program, _ in NEEDS])
 def test_a_feature_without_its_extra_says_in_one_line_what_to_install(bare: Path, program: str, extra: str) -> None:
-    ended = run(bare, "python", "-c", program)
+    ended = run(bare, "python", "-c", program, complains=True)
 
-    said = ended.stderr.splitlines()[-1]
+    said = ended.err.splitlines()[-1]
     assert said.startswith("workqueue.errors.MissingExtraError: ")
     assert said.endswith(f"which is not installed: pip install 'workqueue-dispatcher[{extra}]'")
 
@@ -106,8 +104,8 @@ def test_a_feature_without_its_extra_says_in_one_line_what_to_install(bare: Path
 def test_a_command_line_without_its_extra_prints_one_line_and_exits_2(bare: Path, program: str) -> None:
     ended = run(bare, program, "--help")
 
-    assert ended.returncode == 2
-    assert re.fullmatch(rf"{program}: .* is not installed: pip install 'workqueue-dispatcher\[cli\]'\n", ended.stderr)
+    assert ended.code == 2
+    assert re.fullmatch(rf"{program}: .* is not installed: pip install 'workqueue-dispatcher\[cli\]'\n", ended.err)
 
 
 def test_the_modules_that_features_ask_for_are_those_that_each_extra_brings() -> None:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import dispatcher
 from dispatcher import command_callback
 from tests.support.dispatching import Recorder, memory
-from tests.support.programs import REPOSITORY
+from tests.support.processes import REPOSITORY, python
 
 GUIDE = (REPOSITORY / "docs/routing.md").read_text()
 
 
 def run(*command: str, cwd: Path = REPOSITORY, **env: str) -> list[str]:
     """The lines that a program writes; it must succeed."""
-    known = {**os.environ, "PYTHONPATH": str(REPOSITORY), **env}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=known, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    done = python(*command, cwd=cwd, env={"PYTHONPATH": str(REPOSITORY), **env})
+    assert done.code == 0, done.err
+    return done.out.splitlines()
 
 
 def shown(name: str) -> str:

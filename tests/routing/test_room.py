@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
-import pytest
+from tests.support.processes import python
 
 PLAIN = """
 import asyncio, dispatcher, workqueue
@@ -26,7 +22,7 @@ asyncio.run(main())
 def loaded(program: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after `program`."""
     code = f"{program}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
-    return set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
+    return set(python("-c", code).json)
 
 
 def test_a_reconciler_that_routes_nothing_never_imports_the_router() -> None:
@@ -43,6 +39,6 @@ def test_routing_keys_needs_nothing_that_routing_messages_does() -> None:
 def test_without_msgspec_the_message_router_says_what_to_install() -> None:
     program = "import sys; sys.modules['msgspec'] = None\nfrom workqueue.routing import Router"
 
-    with pytest.raises(subprocess.CalledProcessError) as failed:
-        loaded(program)
-    assert b"pip install 'workqueue-dispatcher[routing]'" in failed.value.stderr
+    ended = python("-c", program, complains=True)
+    assert ended.code == 1
+    assert "pip install 'workqueue-dispatcher[routing]'" in ended.err

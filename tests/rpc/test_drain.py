@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.support.grpc import on_loop, refused, stub_of
+from tests.support.processes import spawned
 from workqueue import RequeueAfter
 from workqueue.attempt import Attempt, Callback
 from workqueue.rpc.drain import Drain, DrainTimes
@@ -207,26 +208,16 @@ asyncio.run(main())
 
 async def ended_by(patience: int, *signals: signal.Signals) -> None:
     """A call that runs is answered, and the process exits with 0."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        PROGRAM.format(patience=patience),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=REPOSITORY,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    port = int(await process.stdout.readline())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = asyncio.ensure_future(WorkqueueServiceStub(channel).Process(K))
-        assert await process.stdout.readline() == b"started\n"
-        for number in signals:
-            process.send_signal(number)
-            while b"drain" not in await process.stderr.readline():
-                pass
-        assert asks_to_come_back(await call)
-    assert await process.wait() == 0
+    async with spawned([sys.executable, "-c", PROGRAM.format(patience=patience)]) as it:
+        port = int(await it.said())
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = asyncio.ensure_future(WorkqueueServiceStub(channel).Process(K))
+            assert await it.said() == "started"
+            for number in signals:
+                it.process.send_signal(number)
+                await it.logged("drain")
+            assert asks_to_come_back(await call)
+        assert await it.process.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
 
+from tests.support.processes import REPOSITORY, python
 from workqueue.rpc.pb.workqueue_pb2 import (
     DESCRIPTOR,
     GetKeyStateRequest,
@@ -21,7 +20,6 @@ from workqueue.rpc.pb.workqueue_pb2 import (
     QueueKeyRequest,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 COMMITTED = REPOSITORY / "workqueue" / "rpc" / "pb"
 
 # Every field that a Go peer knows.
@@ -97,7 +95,7 @@ GOLDEN = [
 
 
 def test_regenerating_gives_the_committed_files_byte_for_byte(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "proto/generate.py", "--out", tmp_path], cwd=REPOSITORY, check=True, timeout=60)
+    assert python("proto/generate.py", "--out", tmp_path).code == 0
 
     assert contents(tmp_path / "workqueue" / "rpc" / "pb") == contents(COMMITTED) != {}
 

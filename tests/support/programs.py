@@ -7,18 +7,15 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from typer import Typer
 
 from dispatcher import cli as dispatcher_cli
+from tests.support.processes import Ended, Process, clean_environment, ran, started
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.cli import app as workqueue_cli
 from workqueue.conformance import Target, URLTarget
@@ -26,26 +23,6 @@ from workqueue.handles import Queued
 from workqueue.interface import WorkQueue
 from workqueue.programs.ending import exit_code
 from workqueue.testing import FakeClock
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without the developer's own settings."""
-    ours = ("WORKQUEUE_", "DISPATCHER_", "PORT", "SHARD_URLS", "ERROR_EVENT_", "METRICS_PORT")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return {**kept, "GCE_METADATA_HOST": "127.0.0.1:9", "NO_GCE_CHECK": "true", **extra}
 
 
 def workqueue(*args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
@@ -82,15 +59,7 @@ def _logging_kept() -> Iterator[None]:
 
 def process(program: str, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
     """One command line of `workqueue` or `dispatcher` as a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, "-m", f"{program}.cli", *args],
-        input=stdin,
-        env=clean_environment(env or {}),
-        cwd=REPOSITORY,
-        capture_output=True,
-        timeout=60,
-    )
-    return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+    return ran([sys.executable, "-m", f"{program}.cli", *args], stdin=stdin, env=env)
 
 
 class _ForgetfulQueue(MemoryQueue):
@@ -114,24 +83,17 @@ def forgetful() -> Target:
 class Server:
     """A program that serves, as a process of its own; what it logs is read line by line."""
 
-    def __init__(self, *command: str, env: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *command, "--log-format", "json"],
-            env=clean_environment(env),
-            cwd=REPOSITORY,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has logged so far."""
+        return self._process.err.splitlines()
 
     def logged(self, text: str) -> str:
         """The message of the next line that contains `text`; the program must not end before."""
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.lines.append(line)
-            if text in line:
-                return str(json.loads(line)["message"])
-        raise AssertionError(f"ended with {self._process.wait()} before it logged {text!r}: {self.lines}")
+        return str(json.loads(self._process.logged(text))["message"])
 
     def port(self, text: str) -> int:
         """The port in the next message that contains `text`."""
@@ -142,20 +104,15 @@ class Server:
 
     def ended(self) -> int:
         """Its exit code, once it has one."""
-        assert self._process.stderr is not None
-        self.lines += self._process.stderr.readlines()
         return self._process.wait(timeout=60)
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
 
 @contextmanager
-def serving(*command: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(*command: str, env: Mapping[str, str] | None = None, complains: bool = False) -> Iterator[Server]:
     """`python -m COMMAND…` until the block ends, by its own will or ours."""
-    server = Server(*command, env=env or {})
-    try:
-        yield server
-    finally:
-        server.kill()
+    with started([sys.executable, "-m", *command, "--log-format", "json"], env=env, complains=complains) as process:
+        yield Server(process)

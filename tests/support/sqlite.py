@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.processes import Ended, ran
 from workqueue.backends import open_queue
 from workqueue.backends.sqlite.backend import SqliteQueue
 from workqueue.optional import Leased, LeaseRequest
@@ -65,7 +64,7 @@ _MOUNTED = (["unshare", "--mount", *_MOUNT], ["unshare", "--map-root-user", "--m
 _LIMITED = ["sh", "-c", 'ulimit -f $(($1 * 1024)) && shift 2 && exec "$@"', "sh"]
 
 
-def on_a_small_volume(mib: int, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+def on_a_small_volume(mib: int, folder: Path, script: str) -> Ended:
     """Run `script` as a process of its own, with a file on a volume of `mib` MiB as its argument."""
     volume = [str(mib), str(folder)]
     works = (each for each in _MOUNTED if shutil.which("unshare") and _ends_well([*each, *volume, "true"]))
@@ -73,16 +72,9 @@ def on_a_small_volume(mib: int, folder: Path, script: str) -> subprocess.Complet
 
 
 def _ends_well(command: Sequence[str]) -> bool:
-    return subprocess.run(command, capture_output=True).returncode == 0
+    return ran(command).code == 0
 
 
-def python(script: str, *args: Any, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def python(script: str, *args: Any, before: Sequence[str] = (), complains: bool = False) -> Ended:
     """Run `script` as a process of its own, which the command `before` starts."""
-    return subprocess.run(
-        [*before, sys.executable, "-c", script, *map(str, args)],
-        cwd=REPOSITORY,
-        env=clean_environment({}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return ran([*before, sys.executable, "-c", script, *map(str, args)], complains=complains)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from tests.fakes.redis_server import shared_server
-from tests.support.programs import clean_environment
+from tests.support.processes import python
 from tests.support.redis import fresh_name
 from workqueue import (
     InvalidKeyError,
@@ -172,11 +171,9 @@ def test_a_program_that_never_closes_its_queue_ends_and_keeps_its_keys(tmp_path:
     url = f"sqlite:///{tmp_path}/wq.db"
     program = f"from workqueue.sync import open_queue; open_queue({url!r}).__enter__().queue('a')"
 
-    ended = subprocess.run(
-        [sys.executable, "-c", program], env=clean_environment({}), capture_output=True, text=True, timeout=60
-    )
+    ended = python("-c", program)
 
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.code, ended.err) == (0, "")
     assert not Path(f"{tmp_path}/wq.db-wal").exists()  # it was closed, not left
     with open_queue(url) as queue:
         assert queue.counts().queued == 1

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -16,13 +13,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, TraceState
 
+from tests.support.processes import python
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.optional import LeaseRequest
 from workqueue.options import MAX_META_BYTES, Options
 from workqueue.telemetry.tracing import attempt_tracer, traced_meta, with_trace
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ATTEMPT = KeyState("key", KeyStatus.IN_PROGRESS)
 _EXPORTER = InMemorySpanExporter()
 
@@ -180,10 +177,7 @@ def test_tracing_takes_only_the_room_that_meta_has_left(room: int, added: set[st
 
 
 def run(program: str) -> str:
-    answer = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, cwd=REPOSITORY
-    )
-    return answer.stdout.strip()
+    return python("-c", program).out.strip()
 
 
 USE = """

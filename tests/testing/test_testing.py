@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from dispatcher.testing import CollectedEvents, run_until_idle
-from tests.support.programs import clean_environment
+from tests.support.processes import python
 from workqueue import Options, RequeueAfter, open_queue
 from workqueue.attempt import Attempt, call
 from workqueue.testing import FakeClock, assert_dead_lettered, assert_gone, assert_queued, attempt
@@ -95,8 +93,7 @@ async def test_an_assertion_that_fails_shows_the_queue() -> None:
 
 def test_the_plugin_gives_a_queue_on_a_clock(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(WITH_PLUGIN, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
 
-    ended = subprocess.run(command, cwd=tmp_path, env=clean_environment({}), capture_output=True, text=True, timeout=60)
+    ended = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", cwd=tmp_path)
 
-    assert "1 passed" in ended.stdout, ended.stdout
+    assert "1 passed" in ended.out, ended.out

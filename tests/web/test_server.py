@@ -6,8 +6,6 @@ import asyncio
 import gc
 import socket
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 
 import aiohttp
@@ -18,13 +16,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from tests.support.grpc import on_loop
+from tests.support.processes import python
 from tests.support.tls import Authority
 from workqueue.access.security import ClientSecurity, ServerTLS
 from workqueue.errors import InvalidSettingError
 from workqueue.web.connection import Connection
 from workqueue.web.server import http_server
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 DRAINING_PROGRAM = """
 import asyncio, os, signal
@@ -56,11 +53,9 @@ HELLO = Starlette(routes=[Route("/", hello)])
 
 
 def test_sigterm_reaches_the_program_and_not_the_server() -> None:
-    answer = subprocess.run(
-        [sys.executable, "-c", DRAINING_PROGRAM], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
-    )
+    answer = python("-c", DRAINING_PROGRAM)
 
-    assert (answer.stdout, answer.returncode) == ("draining\ndrained\n", 0), answer.stderr
+    assert (answer.out, answer.code) == ("draining\ndrained\n", 0), answer.err
 
 
 async def test_a_request_under_way_is_answered_before_the_server_ends() -> None:

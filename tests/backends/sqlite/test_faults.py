@@ -147,8 +147,8 @@ async def test_a_renewal_that_gave_up_does_not_prolong_the_lease_later(tmp_path:
 def test_a_full_disk_refuses_enqueues_loses_none_and_recovers(tmp_path: Path) -> None:
     ended = python(FULL_DISK, tmp_path / "q.db")
 
-    assert ended.returncode == 0, ended.stderr
-    stored, queued = map(int, ended.stdout.split())
+    assert ended.code == 0, ended.err
+    stored, queued = map(int, ended.out.split())
     assert stored > 0
     assert queued == stored + 2
 

@@ -150,10 +150,10 @@ def test_a_file_or_directory_that_may_not_be_written_is_named(
             path.chmod(file)
         Path(shared).chmod(folder)
 
-        ended = python(UNPRIVILEGED, path, tmp_path / "warm.db")
+        ended = python(UNPRIVILEGED, path, tmp_path / "warm.db", complains=True)
 
-        last_line = ended.stderr.splitlines()[-1]
-        assert "StoreUnusableError" in last_line, ended.stderr
+        last_line = ended.err.splitlines()[-1]
+        assert "StoreUnusableError" in last_line, ended.err
         assert str(path) in last_line
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.processes import Spawned, spawned
 from tests.support.sqlite import lease, sqlite_queue, sqlite_url
 from workqueue.backends.sqlite.backend import SqliteQueue
 from workqueue.optional import LeaseRequest
@@ -42,21 +42,19 @@ class Ledger:
 async def worker(path: Path, ledger: Ledger, keys: list[str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process of `sqlite_worker`, killed with SIGKILL at the end of the block; the ledger has all that it said."""
     program = [sys.executable, "-m", "tests.support.sqlite_worker", sqlite_url(path, **QUICK), *keys]
-    process = await asyncio.create_subprocess_exec(
-        *program, cwd=REPOSITORY, env=clean_environment({}), stdout=asyncio.subprocess.PIPE
-    )
-    listening = asyncio.ensure_future(listen(process, ledger))
-    try:
-        yield process
-    finally:
-        process.kill()
-        await process.wait()
-        await listening
+    async with spawned(program) as it:
+        listening = asyncio.ensure_future(listen(it, ledger))
+        try:
+            yield it.process
+        finally:
+            if it.process.returncode is None:
+                it.process.kill()
+            await listening
 
 
-async def listen(process: asyncio.subprocess.Process, ledger: Ledger) -> None:
-    assert process.stdout is not None
-    async for line in process.stdout:
+async def listen(it: Spawned, ledger: Ledger) -> None:
+    assert it.process.stdout is not None
+    async for line in it.process.stdout:
         if line.endswith(b"\n"):
             word, key = line.decode().split()
             ledger.lines.append((word, key))

@@ -74,7 +74,7 @@ KILLS = [(KILLED, 20), (KILLED, 200), (KILLED_BESIDE_ANOTHER, 0)]
 
 def lived(file: Path, script: str, *args: object) -> None:
     ended = python(LIVES + script, file, *args)
-    assert ended.returncode == 9, ended.stderr
+    assert ended.code == 9, ended.err
 
 
 def backed_up(file: Path) -> Path:
@@ -173,5 +173,5 @@ async def test_a_file_in_use_is_opened_by_others_whatever_its_time(tmp_path: Pat
         os.utime(tmp_path / "q.db")
         ended = python(LIVES + "asyncio.run(enqueue(3, then=lambda: None))", tmp_path / "q.db")
 
-        assert ended.returncode == 0, ended.stderr
+        assert ended.code == 0, ended.err
         assert len(await eligible(queue)) == 4

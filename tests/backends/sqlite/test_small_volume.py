@@ -87,8 +87,8 @@ async def script(queue):
 
 def outcome(mib: int, folder: Path, script: str) -> list[str]:
     ended = on_a_small_volume(mib, folder, LIVES + script + RUN)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.splitlines()
+    assert ended.code == 0, ended.err
+    return ended.out.splitlines()
 
 
 @pytest.mark.parametrize("mib", [LEAST_MIB, 32])

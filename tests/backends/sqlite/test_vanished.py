@@ -289,7 +289,7 @@ async def test_a_file_that_cannot_be_looked_at_for_a_while_ends_no_dispatcher(
 def test_a_process_forked_while_the_file_was_open_is_refused_and_one_forked_later_is_not(tmp_path: Path) -> None:
     ended = python(FORKED, tmp_path / "q.db")
 
-    refusal, codes = ended.stdout.splitlines()
+    refusal, codes = ended.out.splitlines()
     assert "spawn" in refusal
     assert str(tmp_path / "q.db") in refusal
-    assert codes == "3 0", ended.stderr
+    assert codes == "3 0", ended.err

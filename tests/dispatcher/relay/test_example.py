@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-from tests.support.programs import REPOSITORY
+from tests.support.processes import python
 
 
 def test_every_order_of_the_example_arrives() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.relay"], cwd=REPOSITORY, capture_output=True, text=True, timeout=90
-    )
+    done = python("-m", "examples.relay")
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(": 202 /_relay/requests/127.0.0.1:") == 5
-    assert done.stdout.endswith("5 of 5 orders arrived\n")
+    assert done.code == 0, done.err
+    assert done.out.count(": 202 /_relay/requests/127.0.0.1:") == 5
+    assert done.out.endswith("5 of 5 orders arrived\n")

@@ -17,6 +17,7 @@ import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, service_callback
 from tests.support.dispatching import Recorder, dead_letters, memory, opened, state, states, until
 from tests.support.grpc import nonsense
+from tests.support.processes import spawned
 from tests.support.targets import aborting, done, queued_keys, reconciler
 from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey, QueueKeys, RequeueAfter
 from workqueue import RequeueNotBefore as NotBefore
@@ -232,38 +233,23 @@ asyncio.run(main())
 """
 
 
-async def frail_reconciler(port: int) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FRAIL, str(port), cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE
-    )
-
-
-async def port_of(process: asyncio.subprocess.Process) -> int:
-    assert process.stdout is not None
-    return int(await process.stdout.readline())
-
-
-async def keep_alive(process: asyncio.subprocess.Process, port: int) -> None:
-    """Start the reconciler again whenever it dies, as an orchestrator does."""
-    try:
-        while True:
-            await process.wait()
-            process = await frail_reconciler(port)
-            await port_of(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def kept_alive(port: asyncio.Future[int]) -> None:
+    """Start the reconciler again whenever it dies, as an orchestrator does; the first says what its port is."""
+    chosen = 0
+    while True:
+        async with spawned([sys.executable, "-c", FRAIL, str(chosen)]) as it:
+            chosen = int(await it.said())
+            if not port.done():
+                port.set_result(chosen)
+            await it.process.wait()
 
 
 async def test_a_key_that_kills_its_reconciler_each_time_is_dead_lettered_in_the_end() -> None:
-    queue, process = opened(MemoryQueue()), await frail_reconciler(0)
-    port = await port_of(process)
-    alive = asyncio.ensure_future(keep_alive(process, port))
+    queue, listening = opened(MemoryQueue()), asyncio.get_running_loop().create_future()
+    alive = asyncio.ensure_future(kept_alive(listening))
     await queue.queue("poison")
     settings = DispatcherSettings(max_retry=2, backoff=lambda attempts: timedelta(milliseconds=1))
-
-    callback = service_callback(f"grpc://127.0.0.1:{port}")
+    callback = service_callback(f"grpc://127.0.0.1:{await listening}")
 
     try:
         async with callback, Dispatcher(queue, callback, settings) as dispatching:

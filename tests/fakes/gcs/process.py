@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import REPOSITORY, started
+
 TIMEOUT_S = 60.0
 
 
@@ -31,29 +30,23 @@ class GcsProcess:
         self.url = ""
         self.pid = 0
         self._flags = [flag for name in buckets for flag in ("--bucket", name)]
-        self._child: subprocess.Popen[str] | None = None
+        self._running = ExitStack()
 
     def __enter__(self) -> Self:
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.gcs.server", *self._flags],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        self.pid = self._child.pid
-        assert self._child.stdout is not None
-        self.url = self._child.stdout.readline().strip()
-        if not self.url:
-            raise RuntimeError(f"the GCS emulator ended with status {self._child.wait()}")
+        command = [sys.executable, "-m", "tests.fakes.gcs.server", *self._flags]
+        with ExitStack() as running:
+            child = running.enter_context(started(command, env={"PYTHONPATH": str(REPOSITORY)}))
+            self.pid, self.url = child.pid, child.said()
+            if not self.url:
+                raise RuntimeError(f"the GCS emulator ended with status {child.wait()}")
+            running.callback(child.communicate, timeout=TIMEOUT_S)  # closes standard input, which ends it
+            self._running = running.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._child is not None
-        self._child.communicate(timeout=TIMEOUT_S)  # closes standard input, which ends it
+        self._running.close()
 
     def admin(self, method: str, path: str, **body: Any) -> Any:
         """Ask a `/_test/` endpoint: `process.admin("POST", "faults", operation="copy", status=503)`.

