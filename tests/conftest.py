@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def target(backend: Backend) -> Iterator[Target]:
     """The backend's target; what it needs, such as a server, runs until the session ends."""
     with backend.opened() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heedful() -> None:
+    """Let every signal do what it does in a terminal; `nohup` and a shell's `&` have some ignored, here and below."""
+    for number, handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -227,17 +227,8 @@ def test_a_line_without_end_is_no_key(url: str) -> None:
     assert "a line of more than 65536 bytes" in ended.err
 
 
-# A shell that runs these tests in the background has SIGINT ignored, by them and by what they start.
-_IN_THE_FOREGROUND = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from workqueue.cli.app import main
-main()
-"""
-
-
 def test_lines_are_enqueued_as_they_come_in_until_the_command_is_interrupted(url: str) -> None:
-    command = [sys.executable, "-c", _IN_THE_FOREGROUND, "enqueue", "--stdin"]
+    command = [sys.executable, "-m", "workqueue.cli", "enqueue", "--stdin"]
     with started(command, env={"WORKQUEUE_URL": url}) as it:
         assert it.stdin is not None
         it.stdin.write("key\n")

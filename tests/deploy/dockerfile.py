@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kubernetes.node.images import ETC
+from tests.support.processes import ran
 
 __all__ = ["Stage", "built", "started", "steps"]
 
@@ -72,10 +72,8 @@ def _carry_out(instruction: str, arguments: str, stage: Stage, stages: Mapping[s
             _copy(source, paths[:-1], stage.root / os.path.join(stage.workdir, paths[-1]).lstrip("/"))
         case "RUN":
             (stage.root / "opt").mkdir(exist_ok=True)
-            done = subprocess.run(
-                started(stage, ["sh", "-c", arguments], user=0), check=False, capture_output=True, text=True
-            )
-            assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+            done = ran(started(stage, ["sh", "-c", arguments], user=0), timeout=1200)
+            assert done.code == 0, f"{arguments}: {done.out[-2000:]}{done.err[-2000:]}"
         case "ENV":
             for pair in shlex.split(arguments):
                 name, _, value = pair.partition("=")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import yaml
 
 from tests.fakes.redis_server import free_port
 from tests.support.eventually import eventually
+from tests.support.processes import ran, started
 
 __all__ = ["Prometheus", "program"]
 
@@ -30,9 +30,9 @@ def program(name: str) -> str:
     """
     found = shutil.which(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for command in ("update", "install --yes --no-install-recommends prometheus"):
-            subprocess.run(["apt-get", "--quiet", *command.split()], env=environment, check=True, capture_output=True)
+            done = ran(["apt-get", "--quiet", *command.split()], env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600)
+            assert done.code == 0, done.err
         found = shutil.which(name)
     if found is None:
         raise RuntimeError(f"{name} is not on the PATH: install Prometheus (on Debian: apt-get install prometheus)")
@@ -65,14 +65,9 @@ class Prometheus:
             f"--web.listen-address=127.0.0.1:{self.port}",
             "--log.level=warn",
         ]
-        with (self._folder / "log").open("wb") as log:
-            process = subprocess.Popen([program("prometheus"), *arguments], stdout=log, stderr=log)
-        try:
+        with started([program("prometheus"), *arguments], out=False) as process:
             eventually("a Prometheus that answers", lambda: process.poll() is None and self._ready())
             yield self
-        finally:
-            process.kill()
-            process.wait()
 
     def scrape(self, name: str, port: int) -> None:
         """Scrape one process of this machine from now on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from tests.deploy.prometheus import program
+from tests.support.processes import Ended, ran
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "deploy" / "prometheus" / "alerts.yaml"
@@ -27,18 +27,18 @@ def cases() -> list[Any]:
     return [case for test in tests for case in test["alert_rule_test"]]
 
 
-def checked(rules: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def checked(rules: str, folder: Path) -> Ended:
     """What promtool says of these rules."""
     (folder / "alerts.yaml").write_text(rules, encoding="utf-8")
     shutil.copy(CASES, folder)
     command = [program("promtool"), "test", "rules", str(folder / CASES.name)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran(command)
 
 
 def test_the_rules_do_what_their_cases_say(tmp_path: Path) -> None:
     done = checked(RULES.read_text(encoding="utf-8"), tmp_path)
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.out + done.err
 
 
 @pytest.mark.parametrize("alert", alerts())
@@ -55,4 +55,4 @@ def test_the_cases_notice_a_rule_that_never_fires(alert: str, tmp_path: Path) ->
         if rule["alert"] == alert:
             rule["expr"] = f"({rule['expr']}) > 1e9"
 
-    assert checked(yaml.safe_dump(rules), tmp_path).returncode != 0
+    assert checked(yaml.safe_dump(rules), tmp_path).code != 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ import yaml
 from tests.deploy.prometheus import program
 from tests.fakes.redis_server import RedisServer, free_port
 from tests.support.eventually import eventually
+from tests.support.processes import ran, started
 from tests.support.programs import serving, workqueue
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -32,11 +32,8 @@ def reconciler(port: int) -> Iterator[None]:
     command = services()["reconciler"]
     assert command["entrypoint"] == ["python", "/app/reconciler.py"]
     arguments = [*command["command"], "--host=127.0.0.1", f"--port={port}"]
-    with subprocess.Popen([sys.executable, DEPLOY / "reconciler.py", *arguments], cwd=DEPLOY.parent) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
+    with started([sys.executable, DEPLOY / "reconciler.py", *arguments], out=False):
+        yield
 
 
 def test_a_key_is_taken_reconciled_and_counted() -> None:
@@ -82,10 +79,10 @@ def test_nothing_is_to_be_had_from_outside_of_the_machine() -> None:
 
 def test_prometheus_takes_its_configuration_with_the_alerts() -> None:
     command = [program("promtool"), "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = ran(command)
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "rules found" in done.stdout
+    assert done.code == 0, done.out + done.err
+    assert "rules found" in done.out
 
 
 def test_grafana_shows_the_dashboards_of_the_chart() -> None:

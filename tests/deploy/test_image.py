@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 import sys
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.dockerfile import Stage, built, started, steps
+from tests.support import processes
+from tests.support.processes import Ended, ran
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
@@ -30,20 +30,16 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def run(image: Stage, *command: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(image: Stage, *command: str, data: Path | None = None) -> Ended:
     mounts = {"/data": data} if data else {}
-    return subprocess.run(
-        started(image, command, mounts=mounts), capture_output=True, text=True, check=False, timeout=60
-    )
+    return ran(started(image, command, mounts=mounts))
 
 
 def test_hadolint_has_nothing_to_say() -> None:
     hadolint = Path(sys.prefix) / "bin" / "hadolint"
-    done = subprocess.run(
-        [hadolint, "--failure-threshold", "style", DOCKERFILE], capture_output=True, text=True, check=False
-    )
+    done = ran([hadolint, "--failure-threshold", "style", DOCKERFILE])
 
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.code, done.out) == (0, "")
 
 
 def test_the_image_says_what_it_is_and_runs_as_nobody_in_particular() -> None:
@@ -58,26 +54,26 @@ def test_the_image_says_what_it_is_and_runs_as_nobody_in_particular() -> None:
 
 @pytest.mark.timeout(1200)
 def test_both_programs_run_as_the_images_user_on_a_read_only_root(image: Stage, data: Path) -> None:
-    assert run(image, *image.entrypoint, "--version").stdout == run(image, "workqueue", "--version").stdout != ""
-    assert run(image, "sh", "-c", "id -u; touch /opt/x || touch /x || echo refused").stdout == "65532\nrefused\n"
+    assert run(image, *image.entrypoint, "--version").out == run(image, "workqueue", "--version").out != ""
+    assert run(image, "sh", "-c", "id -u; touch /opt/x || touch /x || echo refused").out == "65532\nrefused\n"
 
     enqueued = run(image, "workqueue", "enqueue", "key", "--queue", "sqlite:////data/queue.db", data=data)
 
-    assert (enqueued.returncode, enqueued.stdout) == (0, "enqueued 1\n")
+    assert (enqueued.code, enqueued.out) == (0, "enqueued 1\n")
 
 
 @pytest.mark.timeout(1200)
 def test_the_image_has_time_zones_of_its_own(image: Stage) -> None:
     asked = "import zoneinfo; zoneinfo.reset_tzpath([]); print(zoneinfo.ZoneInfo('Europe/Berlin'))"
 
-    assert run(image, "python", "-c", asked).stdout == "Europe/Berlin\n"
+    assert run(image, "python", "-c", asked).out == "Europe/Berlin\n"
 
 
 @pytest.mark.timeout(1200)
 def test_every_extra_is_in_the_image(image: Stage) -> None:
     done = run(image, "python", "-c", "import redis, gcloud.aio.auth, kubernetes_asyncio, jwt, opentelemetry, msgspec")
 
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
 
 
 @pytest.mark.timeout(1200)
@@ -94,13 +90,8 @@ def test_process_1_gets_the_signal_itself_and_drains(image: Stage, data: Path) -
         "--http-port",
         "0",
     ]
-    with subprocess.Popen(
-        started(image, command, mounts={"/data": data}), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        lines = list(takewhile(lambda line: "listening on" not in line, process.stderr))
+    with processes.started(started(image, command, mounts={"/data": data}), out=False) as process:
+        process.logged("listening on")
         pid = int(image.root.with_suffix(".pid").read_text(encoding="ascii"))
-        subprocess.run(["kill", f"-{signal.SIGTERM.value}", str(pid)], check=True)
-        rest = process.stderr.read()
-
-    assert process.returncode == 0, "".join(lines) + rest
+        assert ran(["kill", f"-{signal.SIGTERM.value}", str(pid)]).code == 0
+        assert process.wait(timeout=60) == 0

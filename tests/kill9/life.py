@@ -12,8 +12,10 @@ import os
 import random
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,13 +99,17 @@ def hash_of(key: str) -> int:
 async def live(workspace: Path, point: KillPoint, keys: int) -> None:
     """One life, from opening the queue to its last key."""
     ledger = Ledger(workspace, CONCURRENCY)
-    async with open_queue(queue_url(workspace), owner="life") as opened:
+    async with AsyncExitStack() as stack:
+        # Patient here too: a life may begin while a dead master has no successor yet.
+        opened = await patiently(
+            ledger, lambda: stack.enter_async_context(open_queue(queue_url(workspace), owner="life"))
+        )
         queue: Any = FatalQueue(opened, point)
         settings = DispatcherSettings(concurrency=CONCURRENCY, backoff=lambda _: timedelta(milliseconds=20))
         async with Dispatcher(queue, Reconciler(ledger, point), settings, errors=Errors(ledger, point)):
             await produce(queue, ledger, keys)
             while await patiently(ledger, partial(left, opened)):  # noqa: ASYNC110 - another life's keys are awaited too
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
 
 
 async def produce(queue: Any, ledger: Ledger, keys: int) -> None:
@@ -133,6 +139,7 @@ async def left(queue: FullQueue) -> int:
 
 def _life(workspace: Path, point: str, keys: int) -> None:
     logging.basicConfig(filename=workspace / "log", level=logging.INFO)
+    logging.getLogger("dispatcher.report").setLevel(logging.WARNING)  # where a key failed, which it does on purpose
     random.seed(f"{workspace.name}{point}")
     asyncio.run(live(workspace, KillPoint(point), keys))
 
@@ -164,6 +171,8 @@ def _ended(child: int) -> int:
 
 def main() -> None:
     """Two lives for each line on standard input, all at once; prints how each of them ended."""
+    for store in ("redis", "sqlite"):
+        import_module(f"workqueue.backends.{store}.backend")  # or each life would take as long again to do so
     for child in [_in_child(_two_lives, Path(line[0]), line[1], int(line[2])) for line in map(str.split, sys.stdin)]:
         _ended(child)
 

@@ -12,6 +12,7 @@ import pytest
 from tests.kill9.ledger import Ledger, Line, faults
 from tests.kill9.stages import STAGES
 from tests.support.processes import python
+from tests.support.stderr import complaints
 
 ROOT = Path(__file__).parent.parent.parent
 KEYS = 24
@@ -35,14 +36,14 @@ def two_lives(places: Iterable[tuple[Path, str]]) -> list[tuple[Path, int, int]]
 
 def wrong(workspace: Path, first: int, second: int) -> list[str]:
     """What went wrong in one workspace."""
-    lines = Ledger(workspace).read()
+    lines, log = Ledger(workspace).read(), (workspace / "log").read_text()
     found = faults(lines)
     found += [f"the store was not there: {line.how}" for line in lines if line.what == "unavailable"]
     if first != -signal.SIGKILL:
         found.append(f"the first life ended with {first}: it did not reach its kill point")
     if second != 0:
-        found.append(f"the second life ended with {second}: {(workspace / 'log').read_text()[-2000:]}")
-    return found
+        found.append(f"the second life ended with {second}: {log[-2000:]}")
+    return [*found, *complaints(log)]
 
 
 @pytest.mark.timeout(300)

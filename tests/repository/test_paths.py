@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import importlib
 import re
-import subprocess
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.processes import REPOSITORY, ran
+
 NAMED = re.compile(r"(?<![\w/.*<{$-])((?:[\w-]+/)*[\w-]+\.(?:py|lua|proto))(?![\w*])")
 DOTTED = re.compile(r"`((?:workqueue|dispatcher)(?:\.\w+)+)")
 
 
 @cache
 def tracked() -> list[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    listed = ran(["git", "ls-files"])
     # A source distribution has no index.
-    return listed.stdout.splitlines() or [str(path.relative_to(REPOSITORY)) for path in REPOSITORY.rglob("*.*")]
+    return listed.out.splitlines() or [str(path.relative_to(REPOSITORY)) for path in REPOSITORY.rglob("*.*")]
 
 
 def documents() -> list[str]:

@@ -22,6 +22,11 @@ __all__ = ["REPOSITORY", "Ended", "Process", "Spawned", "clean_environment", "py
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Env = Mapping[str, str | None]  # what differs from the environment of the tests; None takes a name away
+# Where nothing may be written beside the sources, each of some thousand processes would compile all that it imports.
+_COMPILED: Env = {
+    "PYTHONDONTWRITEBYTECODE": None,
+    "PYTHONPYCACHEPREFIX": str(REPOSITORY / ".pytest_cache" / "compiled"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ def clean_environment(extra: Env) -> dict[str, str]:
     ours = ("WORKQUEUE_", "DISPATCHER_", "PORT", "SHARD_URLS", "ERROR_EVENT_", "METRICS_PORT")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     fixed = {"GCE_METADATA_HOST": "127.0.0.1:9", "NO_GCE_CHECK": "true", "PYTHONWARNINGS": "default::ResourceWarning"}
-    return {name: value for name, value in {**kept, **fixed, **extra}.items() if value is not None}
+    changed = {**fixed, **(_COMPILED if "PYTHONDONTWRITEBYTECODE" in kept else {}), **extra}
+    return {name: value for name, value in {**kept, **changed}.items() if value is not None}
 
 
 def ran(

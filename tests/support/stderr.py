@@ -30,7 +30,9 @@ COMPLAINTS = (
     "Unclosed c",  # aiohttp's sessions, connections and connectors
 )
 # Where the callback of a user failed: a program that logs this does what it should, as text or as JSON.
-_REPORT = re.compile(r"""^.* dispatcher\.report: where key .* failed:\n(  \| .*\n)*|^\{.*"where key .* failed:".*\n""", re.M)
+_REPORT = re.compile(
+    r'^.* dispatcher\.report: where key .* failed:\n(?:  \| .*\n)*|^\{.*"where key .* failed:".*\n', re.MULTILINE
+)
 
 
 def complaints(text: str) -> list[str]:
@@ -44,11 +46,14 @@ class Stderr:
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - `stderr_of` closes it
         self._heard = 0
+        self._text = ""
 
     @property
     def text(self) -> str:
         """All of it so far."""
-        return self._from(0).decode(errors="replace")
+        if not self.file.closed:
+            self._text = self._from(0).decode(errors="replace")
+        return self._text
 
     def line(self, text: str, code: Callable[[], int | None]) -> str:
         """The next line that contains `text`, after the one that this gave before.

@@ -90,7 +90,7 @@ def test_a_process_ends_with_its_block_and_a_name_can_be_taken_from_its_environm
     with started([sys.executable, "-c", "import time; time.sleep(600)"]) as it:
         assert it.poll() is None
 
-    assert it.returncode == -9
+    assert (it.returncode, it.err) == (-9, "")
     assert ran(["sh", "-c", "echo ${HOME-none}"], env={"HOME": None}).out == "none\n"
 
 
