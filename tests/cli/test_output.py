@@ -54,8 +54,18 @@ def test_whatever_else_was_done_exits_with_0_too(url: str, command: str) -> None
     )
 
 
-@pytest.mark.parametrize("output", [">&-", "> /dev/full"])
-@pytest.mark.parametrize("command", ["ls", "ls --json", "stats", "get there", "dead-letters ls", "schedules ls"])
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("ls", ">&-"),
+        ("ls", "> /dev/full"),
+        ("ls --json", "> /dev/full"),
+        ("stats", ">&-"),
+        ("get there", "> /dev/full"),
+        ("dead-letters ls", ">&-"),
+        ("schedules ls", "> /dev/full"),
+    ],
+)
 def test_what_only_shows_fails_in_one_line_when_it_cannot(url: str, command: str, output: str) -> None:
     ended = shell(url, f"$W {command} {output}")
 

@@ -26,6 +26,7 @@ from tests.support.gcs import (
     start_one,
     unfinished,
 )
+from workqueue.backends.gcs import aftermath
 from workqueue.backends.gcs.backend import GCSQueue
 from workqueue.errors import StartLostError, StoreError
 from workqueue.optional import LeaseRequest
@@ -203,9 +204,15 @@ def test_no_request_that_fails_loses_a_key(
 @pytest.mark.parametrize("lands", ["never", "late"])
 @pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=TRANSITIONS.keys())
 def test_no_process_that_dies_takes_a_key_along(
-    server: GcsServer, at_each_request: Each, transition: Transition, lands: str, exact: bool
+    server: GcsServer,
+    at_each_request: Each,
+    transition: Transition,
+    lands: str,
+    exact: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At every request of every transition; what it had sent last is lost, or is processed once another took over."""
+    monkeypatch.setattr(aftermath, "_PATIENCE_SECONDS", 0)  # who dies waits for no answer
 
     async def die(nth: int) -> None:
         clock = FakeClock()
