@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.programs import REPOSITORY
+from tests.support.processes import REPOSITORY
 
 SITE = REPOSITORY / "docs" / "site"
 BUILDER = runpy.run_path(str(SITE / "build.py"))

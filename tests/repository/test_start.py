@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.support.eventually import eventually
-from tests.support.programs import REPOSITORY, clean_environment
+from tests.support.processes import REPOSITORY, ran, started
 
 PAGE = (REPOSITORY / "docs" / "start.md").read_text(encoding="utf-8")
 COMMANDS = re.compile(r"\n(?:<!-- (?P<mark>\w+) -->\n)?```console\n(?P<lines>.*?)```", re.DOTALL)
@@ -37,28 +36,23 @@ class Shell:
             (programs / name).chmod(0o755)
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         ports = {"WORKQUEUE_GRPC_PORT": "0", "WORKQUEUE_HTTP_PORT": "0"}
-        self.environment = clean_environment({"PATH": path, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **ports})
+        self.environment = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **ports}
 
     def write(self, text: str) -> None:
         (self.folder / "reconcile.py").write_text(text, encoding="utf-8")
 
     def prints(self, command: str, shown: str) -> bool:
         """Whether the command prints what the page shows, but for times."""
-        ended = subprocess.run(
-            command, shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
-        )
-        return TIMES.sub("TIME", ended.stdout + ended.stderr) == TIMES.sub("TIME", shown)
+        ended = ran(["sh", "-c", command], cwd=self.folder, env=self.environment)
+        return TIMES.sub("TIME", ended.out + ended.err) == TIMES.sub("TIME", shown)
 
     @contextmanager
     def dispatching(self) -> Iterator[None]:
         ((command, _),) = blocks("background")
-        with subprocess.Popen(
-            f"exec {command}", shell=True, cwd=self.folder, env=self.environment, stderr=subprocess.DEVNULL
-        ) as process:
-            try:
-                yield
-            finally:
-                process.terminate()
+        with started(["sh", "-c", f"exec {command}"], cwd=self.folder, env=self.environment, out=False) as process:
+            yield
+            process.terminate()
+            process.wait()
 
 
 def test_the_five_minutes_go_as_the_page_says(tmp_path: Path) -> None:
