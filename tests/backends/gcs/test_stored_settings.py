@@ -157,7 +157,7 @@ async def test_settings_that_make_no_sense_do_not_stop_the_queue(server: GcsServ
 
 @pytest.mark.parametrize("exact", [False, True], ids=["soft", "exact"])
 async def test_several_dispatchers_hardly_ever_race_for_a_key(server: GcsServer, exact: bool) -> None:
-    server.store.fill("wq", [f"queued/{number:04}" for number in range(400)])
+    server.store.fill("wq", [f"queued/{number:04}" for number in range(1200)])
 
     async with AsyncExitStack() as stack:
         queues = await opened(stack, server, 4, exact=exact)
