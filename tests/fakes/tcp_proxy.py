@@ -1,4 +1,4 @@
-"""A TCP proxy between a client and a real server: loses chosen answers, breaks off, rewrites, speaks TLS."""
+"""A TCP proxy between a client and a real server: loses chosen answers, breaks off, is slow, rewrites, speaks TLS."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -45,6 +46,8 @@ class TcpProxy:
         self.is_refusing = False
         self.hides_ends = False
         """Whether clients are not told that the server closed a connection, as by a firewall that has forgotten it."""
+        self.delay_seconds = 0.0
+        """How long each piece of an answer is held up."""
         self.accepted = 0
 
     def __enter__(self) -> Self:
@@ -115,6 +118,7 @@ class TcpProxy:
                 if losing.is_set():
                     self.lost_answers += 1
                     break
+                time.sleep(self.delay_seconds)
                 client.sendall(self._rewrite(answer))
         if not self.hides_ends:
             self._end(client, server)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +80,21 @@ class Cluster:
             ApiError: it was refused.
         """
         return self._wait(self._api.call(method, path, body))
+
+    def call_all(self, calls: Iterable[tuple[str, str, Object | None]]) -> None:
+        """Many requests, fifty at a time."""
+        remaining = iter(calls)
+
+        async def some() -> None:
+            for method, path, body in remaining:
+                await self._api.call(method, path, body)
+
+        async def all_of_them() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(50):
+                    tasks.create_task(some())
+
+        self._wait(all_of_them())
 
     def apply(self, it: Object, *, dry_run: bool = False) -> Object:
         """Server-side apply, strict about fields that the API server does not know; a dry run keeps nothing."""

@@ -6,12 +6,14 @@ Everything listens inside the network namespace that `make test-kubernetes` runs
 from __future__ import annotations
 
 import contextlib
+import json
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
@@ -105,18 +107,27 @@ class ControlPlane:
         process.kill()
         process.wait()
 
+    def forget(self) -> None:
+        """Let etcd compact everything that was before now: whoever asks what happened since is answered 410."""
+        now = self._etcd("kv/range", {"key": "Lw=="})["header"]["revision"]
+        self._etcd("kv/compaction", {"revision": now, "physical": True})
+
+    def _etcd(self, path: str, asked: dict[str, object]) -> Any:
+        with urlopen(f"http://127.0.0.1:2379/v3/{path}", data=json.dumps(asked).encode(), timeout=30) as answer:
+            return json.load(answer)
+
     @property
     def kubeconfig(self) -> Path:
         path = self.folder / "kubeconfig"
         path.write_text(self.kubeconfig_of(self.token), encoding="utf-8")
         return path
 
-    def kubeconfig_of(self, token: str) -> str:
-        """What lets who holds `token` in, for Helm and for the controllers."""
+    def kubeconfig_of(self, token: str, url: str = "") -> str:
+        """What lets who holds `token` in, for Helm and for the controllers; `url` is of a proxy in between."""
         return f"""\
 apiVersion: v1
 kind: Config
-clusters: [{{name: c, cluster: {{server: "{self.url}", certificate-authority: "{self.ca}"}}}}]
+clusters: [{{name: c, cluster: {{server: "{url or self.url}", certificate-authority: "{self.ca}"}}}}]
 users: [{{name: u, user: {{token: "{token}"}}}}]
 contexts: [{{name: x, context: {{cluster: c, user: u}}}}]
 current-context: x

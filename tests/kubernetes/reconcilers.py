@@ -9,7 +9,7 @@ import redis.asyncio
 
 from dispatcher import Attempt
 
-__all__ = ["complete", "recorded"]
+__all__ = ["complete", "every_key", "recorded"]
 
 
 async def complete(key: str, attempt: Attempt) -> None:
@@ -21,3 +21,8 @@ async def recorded(key: str, attempt: Attempt) -> None:
     await asyncio.sleep(0.2)
     async with redis.asyncio.from_url(os.environ["LEDGER_URL"]) as ledger:
         await ledger.rpush("ledger", f"{attempt.attempts} {key}")
+
+
+def every_key() -> list[str]:
+    """What a resync enqueues."""
+    return ["again"]

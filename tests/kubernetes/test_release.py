@@ -127,23 +127,52 @@ def test_a_sqlite_queue_keeps_its_keys_over_an_upgrade_and_beyond_the_release(cl
     assert release.objects("/api/v1/persistentvolumeclaims") == ["persistentvolumeclaims/wq-workqueue-q"]
 
 
+def test_every_program_of_a_release_is_ready_and_a_config_map_becomes_a_key(cluster: Cluster, namespace: str) -> None:
+    release = Release(cluster, namespace)
+    url = redis_in(cluster, namespace)
+    values = queue_of(url, "tests.kubernetes.reconcilers:recorded", extraEnv=[{"name": "LEDGER_URL", "value": url}])
+    watches = [{"kind": "v1/ConfigMap", "resource": "configmaps"}]
+    relay = {"store": {"type": "redis", "redis": {"url": url}}, "settings": {"allowTarget": ["api.example"]}}
+    further: dict[str, Object] = {
+        "watch": {"watches": watches, "settings": {"namespace": [namespace], "selector": "wanted=yes"}},
+        "resync": {"settings": {"keys": "tests.kubernetes.reconcilers:every_key", "every": "1h"}},
+    }
+    programs = ("watch", "subscribe", "resync", "scaler", "schedules")
+    workloads = [{"name": it, "program": it, "queue": "q", **further.get(it, {})} for it in programs]
+    values["workloads"] = [*workloads, {"name": "relay", "program": "relay", **relay}]
+    values["hyperqueues"] = [{"name": "front", "shards": ["q"]}]
+
+    release.install(values)
+    assert "shows metrics" in release.test()
+    metadata = {"name": "wanted", "namespace": namespace, "labels": {"wanted": "yes"}}
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+
+    wanted = f"{namespace}/wanted"
+    eventually("the ConfigMap's attempt", lambda: wanted in {key for _, key in ledger_of(cluster, namespace)})
+    assert len(pods_by_name(cluster, namespace)) == 9
+
+
 def test_an_upgrade_whose_image_does_not_know_the_stores_layout_is_stopped_before_it_begins(
     cluster: Cluster, namespace: str
 ) -> None:
     release = Release(cluster, namespace)
-    values = queue_of(redis_in(cluster, namespace))
+    url = redis_in(cluster, namespace)
+    ledger = {"name": "LEDGER_URL", "value": url}
+    values = queue_of(url, "tests.kubernetes.reconcilers:recorded", extraEnv=[ledger])
     release.install(values)
     before = pods_by_name(cluster, namespace).keys()
     address = cluster.call("GET", f"/api/v1/namespaces/{namespace}/services/redis")["spec"]["clusterIP"]
     with redis.Redis(address) as client:
         client.hset("{wq:q}:meta", "layout", "99")
 
-    with pytest.raises(HelmError, match="pre-upgrade"):
+    with producing(release.address("q-receiver"), namespace) as taken, pytest.raises(HelmError, match="pre-upgrade"):
         release.upgrade(values | {"defaults": {"podAnnotations": {"rolled": "once"}}})
 
     [check] = [it for it in cluster.kubelet.names(namespace) if "check" in it]
     assert "layout 99" in cluster.kubelet.log(namespace, check, "check")
     assert pods_by_name(cluster, namespace).keys() == before
+    assert taken
+    eventually("the end of every key", lambda: {key for _, key in ledger_of(cluster, namespace)} >= set(taken))
 
 
 def test_a_round_outlives_a_store_that_is_away_and_is_done_when_it_is_back(cluster: Cluster, namespace: str) -> None:

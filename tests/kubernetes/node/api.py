@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator
@@ -44,17 +45,20 @@ class Api:
         """One request; the answer's object.
 
         Raises:
-            ApiError: it was refused.
+            ApiError: it was refused, or nobody answered (503).
         """
         data = None if body is None else json.dumps(body)
-        async with self._session.request(
-            method, path, data=data, headers={"Content-Type": kind}, ssl=self._tls
-        ) as answer:
-            text = await answer.text()
-            if answer.status >= 300:
-                raise ApiError(answer.status, text)
-            found: Object = json.loads(text)
-            return found
+        try:
+            async with self._session.request(
+                method, path, data=data, headers={"Content-Type": kind}, ssl=self._tls
+            ) as answer:
+                text = await answer.text()
+        except aiohttp.ClientError as error:
+            raise ApiError(503, str(error)) from error
+        if answer.status >= 300:
+            raise ApiError(answer.status, text)
+        found: Object = json.loads(text)
+        return found
 
     async def patch(self, path: str, body: Object) -> Object:
         return await self.call("PATCH", path, body, "application/merge-patch+json")
@@ -62,12 +66,13 @@ class Api:
     async def watch(self, path: str) -> AsyncIterator[tuple[str, Object]]:
         """Every object at `path` as ADDED, then what happens to each, for ever; a lost watch begins anew."""
         while True:
-            listed = await self.call("GET", path)
-            for item in listed.get("items") or ():
-                yield "ADDED", item
-            version = listed["metadata"]["resourceVersion"]
-            async for event in self._events(f"{path}?watch=true&resourceVersion={version}"):
-                yield event
+            with contextlib.suppress(ApiError, aiohttp.ClientError):  # an API server may end, and come back
+                listed = await self.call("GET", path)
+                for item in listed.get("items") or ():
+                    yield "ADDED", item
+                version = listed["metadata"]["resourceVersion"]
+                async for event in self._events(f"{path}?watch=true&resourceVersion={version}"):
+                    yield event
             await asyncio.sleep(0.2)
 
     async def _events(self, path: str) -> AsyncIterator[tuple[str, Object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 __all__ = ["BRIDGE", "add_address", "bridge_up", "join", "leave"]
 
@@ -17,6 +18,10 @@ def _ip(*commands: str, check: bool = True) -> None:
 
 def bridge_up() -> None:
     """Make the bridge, in the network namespace that this process runs in."""
+    names = Path("/run/netns")
+    names.mkdir(exist_ok=True)
+    # Names are files of the machine, and those of a run that was killed would be in the way of this one.
+    subprocess.run(["mount", "-t", "tmpfs", "netns", names], check=True)
     _ip("link set lo up", "link add pods type bridge", f"addr add {BRIDGE}/16 dev pods", "link set pods up")
 
 

@@ -95,7 +95,9 @@ class RunningPod:
 
     def log(self, container: str) -> str:
         """What a container has written, all its restarts."""
-        written: str = (self._folder / f"{container}.log").read_text(encoding="utf-8", errors="replace")
+        written: str = ""
+        with contextlib.suppress(FileNotFoundError):  # it has not begun
+            written = (self._folder / f"{container}.log").read_text(encoding="utf-8", errors="replace")
         return written
 
     def end(self) -> None:

@@ -24,13 +24,19 @@ class Services:
         self._endpoints: defaultdict[tuple[str, str], dict[str, Object]] = defaultdict(dict)
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
         self._turn = itertools.count()
+        self._connections: set[asyncio.Task[None]] = set()  # asyncio itself holds them weakly: one was collected once
         self._write_hosts()
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_services())
-            tasks.create_task(self._follow_endpoints())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_services())
+                tasks.create_task(self._follow_endpoints())
+        finally:
+            for connection in self._connections:
+                connection.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _follow_services(self) -> None:
         async for event, service in self._api.watch("/api/v1/services"):
@@ -69,7 +75,7 @@ class Services:
             return
         add_address(address)
 
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             endpoints = self._ready(name, port)
             with contextlib.closing(writer), contextlib.suppress(OSError, IndexError):
                 to_reader, to_writer = await asyncio.open_connection(
@@ -77,6 +83,11 @@ class Services:
                 )
                 with contextlib.closing(to_writer):
                     await both(pumped(reader, to_writer), pumped(to_reader, writer))
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = asyncio.create_task(passed_on(reader, writer))
+            self._connections.add(connection)
+            connection.add_done_callback(self._connections.discard)
 
         self._servers[place] = await asyncio.start_server(connected, *place)
 
