@@ -178,6 +178,24 @@ async def test_a_short_outage_of_the_store_changes_nothing() -> None:
         assert (a.working, a.terms) == (True, 1)
 
 
+async def test_an_outage_of_the_store_is_one_line_and_its_end_another(caplog: pytest.LogCaptureFixture) -> None:
+    async with processes("a") as (a,):
+        await passing(3, [a])
+        a.store.down = True
+        await passing(6, [a])
+        a.store.down = False
+
+        with caplog.at_level("INFO", "workqueue.leader"):
+            await passing(6, [a])
+
+        assert a.working
+    lines = [record.getMessage().replace(a.elector.identity, "A") for record in caplog.records]
+    assert lines == [
+        "the lease of A cannot be read or written, trying again: down",
+        "the lease of A can be read and written again",
+    ]
+
+
 async def test_a_renewal_whose_answer_was_lost_is_not_mistaken_for_somebody_elses() -> None:
     async with processes("a", "b") as (a, b):
         a.store.deaf = True

@@ -179,7 +179,9 @@ class Elector:
         except (StoreError, TimeoutError) as error:
             self._complain(str(error) or "no answer in time")
             return None
-        self._trouble = ""
+        if self._trouble:
+            self._trouble = ""
+            log.info("the lease of %s can be read and written again", self.identity)
         return answered
 
     def _complain(self, trouble: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.chart.rendered import Object, render
-from tests.kubernetes.cluster_of_tests import Cluster, eventually
+from tests.kubernetes.cluster_of_tests import Cluster
 from tests.kubernetes.release import redis_in, with_test_settings
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -16,7 +16,7 @@ from tests.kubernetes.cluster_of_tests import Cluster
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.leader import ElectionTimes, Elector
 from workqueue.sources.kubernetes import API, KubernetesSource, Watch, nothing
-from workqueue.sources.kubernetes.leases import KubernetesLease
+from workqueue.sources.kubernetes.election import KubernetesLease
 
 pytestmark = pytest.mark.timeout(300)
 
