@@ -281,6 +281,7 @@ class Reads:
         self._opened = opened
         self._make_view = view
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workqueue-sqlite-reads")
+        self._is_used = False
         self._connection: sqlite3.Connection | None = None
         self._view: View | None = None
 
@@ -301,10 +302,14 @@ class Reads:
         return await self._on_thread(partial(self._look, question))
 
     async def _on_thread(self, step: Callable[[], _T]) -> _T:
+        self._is_used = True
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._typed, step)
 
     async def close(self) -> None:
         """Let the questions under way be answered, then close the connection."""
+        if not self._is_used:  # an interpreter that ends, from Python 3.12 on, starts no thread any more
+            self._pool.shutdown(wait=False)
+            return
         disconnecting = asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
         self._pool.shutdown(wait=False)  # at once, in case this is cancelled
         await asyncio.shield(disconnecting)
