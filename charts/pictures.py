@@ -51,20 +51,27 @@ def _legend(form: str, labels: Mapping[str, str]) -> str:
 
 
 def picture(title: str, unit: str, lines: Sequence[Series]) -> str:
-    """The SVG text of a panel."""
-    height = _TOP + _HEIGHT + _BOTTOM + _LINE * (len(lines) + 1)
+    """The SVG text of a panel. Lines that are 0 all the time are counted in its legend, if others are not."""
+    shown = [line for line in lines if any(value for _, value in line.points)] or lines
+    height = _TOP + _HEIGHT + _BOTTOM + _LINE * (len(shown) + 2)
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif">',
         '<style>text {font-size: 11px}</style><rect width="100%" height="100%" fill="white"/>',
         f'<text x="12" y="22" style="font-size: 14px; font-weight: bold">{escape(title)}</text>',
-        *_axes(unit, lines),
+        *_axes(unit, shown),
     ]
-    for number, line in enumerate(lines):
+    for number, line in enumerate(shown):
         colour = _COLOURS[number % len(_COLOURS)]
-        drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{_path(line, lines)}"/>')
-        y = _TOP + _HEIGHT + _BOTTOM + _LINE * (number + 1)
-        drawn.append(f'<text x="{_LEFT}" y="{y}" fill="{colour}">{escape(line.legend)}</text>')
+        drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{_path(line, shown)}"/>')
+        drawn.append(_legend_line(number, line.legend, colour))
+    if len(shown) < len(lines):
+        drawn.append(_legend_line(len(shown), f"{len(lines) - len(shown)} more are 0", "#555"))
     return "\n".join([*drawn, "</svg>"]) + "\n"
+
+
+def _legend_line(number: int, text: str, colour: str) -> str:
+    y = _TOP + _HEIGHT + _BOTTOM + _LINE * (number + 1)
+    return f'<text x="{_LEFT}" y="{y}" fill="{colour}">{escape(text)}</text>'
 
 
 def _bounds(lines: Sequence[Series]) -> tuple[float, float, float]:
@@ -96,4 +103,4 @@ def _axes(unit: str, lines: Sequence[Series]) -> Iterator[str]:
 def _shown(value: float, unit: str) -> str:
     if unit == "percentunit":
         return f"{value:.0%}"
-    return f"{value:.3g}" + {"s": " s", "ops": "/s"}.get(unit, "")
+    return f"{value:.3g}" + {"s": " s", "ops": "/s", "reqps": "/s"}.get(unit, "")

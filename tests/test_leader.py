@@ -25,6 +25,7 @@ class Store:
     def __init__(self, shared: dict[str, LeaderLease] | None = None) -> None:
         self.shared = shared if shared is not None else {}
         self.down = self.deaf = self.hanging = False
+        self.trouble = "down"
         self.last_answer: asyncio.Event | None = None
 
     async def read(self) -> LeaderLease:
@@ -46,7 +47,7 @@ class Store:
     async def _reach(self) -> None:
         await asyncio.sleep(0)
         if self.down:
-            raise StoreUnavailableError("down")
+            raise StoreUnavailableError(self.trouble)
         if self.hanging:
             await asyncio.Event().wait()
 
@@ -182,7 +183,9 @@ async def test_an_outage_of_the_store_is_one_line_and_its_end_another(caplog: py
     async with processes("a") as (a,):
         await passing(3, [a])
         a.store.down = True
-        await passing(6, [a])
+        await passing(4, [a])
+        a.store.trouble = "down in another way"
+        await passing(2, [a])
         a.store.down = False
 
         with caplog.at_level("INFO", "workqueue.leader"):

@@ -107,7 +107,7 @@ class Elector:
         self._seen = LeaderLease()
         self._seen_us = 0
         self._sent_us = 0
-        self._trouble = ""
+        self._trouble: type[Exception] | None = None
         self._expired: asyncio.Future[None] | None = None
 
     @property
@@ -177,17 +177,18 @@ class Elector:
         try:
             answered = await within(self._clock, self._times.deadline.total_seconds() / 2, step())
         except (StoreError, TimeoutError) as error:
-            self._complain(str(error) or "no answer in time")
+            self._complain(error)
             return None
         if self._trouble:
-            self._trouble = ""
+            self._trouble = None
             log.info("the lease of %s can be read and written again", self.identity)
         return answered
 
-    def _complain(self, trouble: str) -> None:
-        """Log what is wrong once, not at every attempt: an operator acts on the first line."""
-        if trouble != self._trouble:
-            self._trouble = trouble
+    def _complain(self, error: Exception) -> None:
+        """Log each kind of trouble once, not at every attempt: an operator acts on the first line."""
+        if type(error) is not self._trouble:
+            self._trouble = type(error)
+            trouble = str(error) or "no answer in time"
             log.warning("the lease of %s cannot be read or written, trying again: %s", self.identity, trouble)
 
     async def _try_to_take(self) -> bool:

@@ -227,7 +227,7 @@ def test_a_panel_of_the_dashboard_shows_something(
     lines = eventually("an answer", lambda: answers(panel, prometheus.history))
 
     drawn = picture(panel["title"], panel["fieldConfig"]["defaults"]["unit"], lines)
-    assert drawn.count("<polyline") == len(lines)
+    assert 0 < drawn.count("<polyline") <= len(lines)
     if folder := os.environ.get("PICTURES"):
         name = panel["title"].lower().replace(" ", "-").replace(",", "")
         (Path(folder) / f"{name}.svg").write_text(drawn, encoding="utf-8")
