@@ -15,7 +15,7 @@ from workqueue.extras import importing
 with importing("http", "dispatching on HTTP requests"):
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.responses import PlainTextResponse, Response
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
 from dispatcher.callback import Callback
@@ -26,6 +26,7 @@ from dispatcher.push import Push
 from dispatcher.scrape import Scrape
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
+from dispatcher.status import Status
 from workqueue.errors import StoreError
 from workqueue.interface import WorkQueue
 
@@ -42,7 +43,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def handler(
     queue: WorkQueue, *, callback: Callback, errors: ErrorEvents | None = None, **settings: Unpack[SettingsArgs]
 ) -> Starlette:
-    """An ASGI app: GET or POST / runs a round; `/healthz`, `/readyz` and `/metrics` beside it. Mounts in any other.
+    """An ASGI app: GET or POST / runs a round; `/healthz`, `/readyz`, `/status` and `/metrics` beside it. It mounts.
 
     `/` answers 200 once the round has ended, or at once if the call was shed; 503 with the reason if the store or the
     target is down, 500 with the error's text if the round failed otherwise; `/?wait=false` answers 202 at once.
@@ -75,6 +76,7 @@ class Trigger:
         self.health = health or Health(setup)
         self._gate = RoundGate(setup, self.health)
         self._push = Push(self._gate, self.health)
+        self._status = Status(setup, self.health)
 
     def app(self, metrics: Endpoint | None = None) -> Starlette:
         """The ASGI app. Where lifespan events are sent, gauges are kept fresh, and rounds are drained at the end.
@@ -102,6 +104,7 @@ class Trigger:
             Route("/push", self.pushed, methods=["POST"]),
             Route("/healthz", self.live),
             Route("/readyz", self.ready),
+            Route("/status", self.status),
             Route("/metrics", metrics),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
@@ -130,6 +133,10 @@ class Trigger:
         if self._alone and self.health.why_unready() and not self.health.draining:
             await self._ask_store()
         return _probe(self.health.why_unready(), self.health.remark())
+
+    async def status(self, request: Request) -> Response:
+        """What this dispatcher is about, as JSON (see `Status`)."""
+        return JSONResponse(self._status.document(), headers={"cache-control": "no-store"})
 
     async def _ask_store(self) -> None:
         """See whether the store is back: no loop does, and no round comes to who is not ready."""

@@ -172,6 +172,23 @@ def test_a_lease_ages_while_its_attempt_runs() -> None:
     assert seen(metrics.lease_age) == {60: 1, 120: 1}
 
 
+def test_a_rate_is_over_the_last_minute_or_so_not_over_the_whole_life() -> None:
+    metrics, attempt = DispatchMetrics("q"), owned()
+    for second in range(0, 200, 10):
+        metrics.sample_leases(second * SECOND)
+        for _ in range(100 if second < 100 else 5):
+            metrics.settled("completed", attempt, second * SECOND, NOW)
+
+    seconds, rates = metrics.rates(200 * SECOND)
+
+    assert 60 <= seconds <= 80
+    assert (rates["completed"], rates["dropped"]) == (0.5, 0.0)
+
+
+def test_there_is_no_rate_before_anything_was_sampled() -> None:
+    assert DispatchMetrics("q").rates(5 * SECOND) == (0.0, dict.fromkeys(DispatchMetrics("q").outcomes, 0.0))
+
+
 async def lived(queue: MemoryQueue) -> None:
     async with queue:
         await queue.queue("a")

@@ -8,6 +8,7 @@ in the finer buckets of both, and folded at the scrape.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, Literal, TypeVar, get_args
 
@@ -54,6 +55,7 @@ EventResult = Literal["sent", "failed", "dropped"]
 
 OTHER_CLASS = "other"
 _SAMPLE_EVERY_US = 5_000_000
+_RECENT_US = 60_000_000
 _T = TypeVar("_T")
 _R = TypeVar("_R", bound=str)
 
@@ -233,8 +235,9 @@ class DispatchMetrics:
         self.runaway_callbacks = 0
         self.is_target_down: Callable[[], bool] = lambda: False
         self.limit: Callable[[], int] = lambda: 0
-        self.running: dict[object, int] = {}
+        self.running: dict[OwnedInProgressKey, int] = {}
         self._sample_due_us = 0
+        self._recent: deque[tuple[int, dict[SettleOutcome, int]]] = deque()
         self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)
         self.lease_age = Histogram(BUCKETS["lease_age"])
         self.work = ByPriorityClass(Work, classes or PriorityClasses())
@@ -246,8 +249,8 @@ class DispatchMetrics:
         own = metrics_of(queue)
         return cls(own.name, own.classes)
 
-    def began(self, attempt: object, steady_us: int) -> None:
-        """The callback is being called; `attempt` is any hashable that `settled` gets again."""
+    def began(self, attempt: OwnedInProgressKey, steady_us: int) -> None:
+        """The callback is being called; `settled` gets the same `attempt`."""
         self.running[attempt] = steady_us
 
     def settled(self, outcome: SettleOutcome, owned: OwnedInProgressKey, steady_us: int, now_us: int) -> None:
@@ -288,6 +291,20 @@ class DispatchMetrics:
             self._sample_due_us = steady_us + _SAMPLE_EVERY_US
             for began_us in list(self.running.values()):
                 self.lease_age.observe(steady_us - began_us)
+            self._remember(steady_us)
+
+    def rates(self, steady_us: int) -> tuple[float, dict[SettleOutcome, float]]:
+        """Over how many seconds up to now, about the last 60, and how many attempts a second ended so in them."""
+        since_us, before = self._recent[0] if self._recent else (steady_us, self.outcomes)
+        seconds = (steady_us - since_us) / 1e6
+        ended = {outcome: number - before[outcome] for outcome, number in self.outcomes.items()}
+        return seconds, {outcome: number / seconds if seconds else 0.0 for outcome, number in ended.items()}
+
+    def _remember(self, steady_us: int) -> None:
+        """Keep what was counted by now; of what is older than a minute the newest."""
+        self._recent.append((steady_us, dict(self.outcomes)))
+        while len(self._recent) > 1 and self._recent[1][0] <= steady_us - _RECENT_US:
+            self._recent.popleft()
 
 
 def _zeroes(names: tuple[_R, ...]) -> dict[_R, int]:

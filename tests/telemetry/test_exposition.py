@@ -19,10 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from dispatcher.relay.metrics import RelayMetrics
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.enqueuer import EnqueuerMetrics
+from workqueue.handles import Owned
+from workqueue.lease import Lease
 from workqueue.metric_table import METRICS
 from workqueue.metrics import DispatchMetrics, QueueMetrics
 from workqueue.optional import Counts, LeaseRequest
 from workqueue.options import Options
+from workqueue.rules import Entry
 from workqueue.sources.schedules import ScheduleMetrics
 from workqueue.sources.sqs import SQSMetrics
 from workqueue.telemetry.exposition import Exposition, Identity, identity
@@ -213,8 +216,8 @@ def test_many_owners_are_a_hundred_series_and_one_for_the_rest() -> None:
 def test_running_attempts_age_between_scrapes() -> None:
     clock, metrics = FakeClock(), DispatchMetrics("q")
     exposition = Exposition(dispatchers=[metrics], clock=clock)
-    for attempt in ("first", "second"):
-        metrics.began(attempt, clock.steady_us())
+    for key in ("first", "second"):
+        metrics.began(Owned(MemoryQueue(), Entry(key, 0, 1, 0, 0), Lease(key, "token")), clock.steady_us())
         clock.advance(timedelta(seconds=10))
 
     text = rendered(exposition)
