@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kubernetes.cluster_of_tests import Cluster
+from tests.kubernetes.node.images import IMAGES, PACKAGES, REPOSITORY, image_of_code
+
+NEXT_LAYOUT = 2
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +20,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> str:
-    """A namespace of the test's own."""
-    return cluster.new_namespace()
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own. Its Pods end with it: two cores are few for those of all tests."""
+    made = cluster.new_namespace()
+    yield made
+    cluster.call("DELETE", f"/api/v1/namespaces/{made}")
+
+
+@pytest.fixture(scope="session")
+def next_release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tag of an image with the release after this one, whose Redis layout is another."""
+    folder = tmp_path_factory.mktemp("next")
+    for name in PACKAGES:
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("scripts.py", "lua/parts/prelude.lua"):
+        source = folder / "workqueue/backends/redis" / name
+        before = source.read_text(encoding="utf-8")
+        after = before.replace("LAYOUT = 1\n", f"LAYOUT = {NEXT_LAYOUT}\n", 1)
+        assert after != before
+        source.write_text(after, encoding="utf-8")
+    IMAGES["workqueue-dispatcher:next"] = image_of_code(folder)
+    return "next"

@@ -90,7 +90,9 @@ def ledger_of(cluster: Cluster, namespace: str) -> list[tuple[int, str]]:
     return [(int(attempt), key) for attempt, key in lines]
 
 
-def test_a_rolling_update_under_load_loses_no_key_and_spends_no_attempt(cluster: Cluster, namespace: str) -> None:
+def test_an_update_under_load_to_a_release_with_another_layout_loses_no_key_and_spends_no_attempt(
+    cluster: Cluster, namespace: str, next_release: str
+) -> None:
     release = Release(cluster, namespace)
     url = redis_in(cluster, namespace)
     ledger = {"name": "LEDGER_URL", "value": url}
@@ -100,7 +102,7 @@ def test_a_rolling_update_under_load_loses_no_key_and_spends_no_attempt(cluster:
 
     with producing(release.address("q-receiver"), namespace) as taken:
         eventually("keys before the update", lambda: len(taken) > 5)
-        release.upgrade(values | {"defaults": {"podAnnotations": {"rolled": "once"}}})
+        release.upgrade(values | {"image": {"tag": next_release}})
         under_way = len(taken)
         eventually("keys after the update", lambda: len(taken) > under_way + 5)
 
@@ -152,30 +154,26 @@ def test_every_program_of_a_release_is_ready_and_a_config_map_becomes_a_key(clus
     assert len(pods_by_name(cluster, namespace)) == 9
 
 
-def test_an_upgrade_whose_image_does_not_know_the_stores_layout_is_stopped_before_it_begins(
-    cluster: Cluster, namespace: str
+def test_a_release_that_does_not_know_the_stores_layout_is_stopped_before_it_begins_and_nothing_is_lost(
+    cluster: Cluster, namespace: str, next_release: str
 ) -> None:
     release = Release(cluster, namespace)
     url = redis_in(cluster, namespace)
     ledger = {"name": "LEDGER_URL", "value": url}
     values = queue_of(url, "tests.kubernetes.reconcilers:recorded", extraEnv=[ledger])
-    release.install(values)
+    release.install(values | {"image": {"tag": next_release}})
     before = pods_by_name(cluster, namespace).keys()
-    address = cluster.call("GET", f"/api/v1/namespaces/{namespace}/services/redis")["spec"]["clusterIP"]
-    with redis.Redis(address) as client:
-        ours = client.hget("{wq:q}:meta", "layout")
-        client.hset("{wq:q}:meta", "layout", "99")
 
-        with pytest.raises(HelmError, match="pre-upgrade"):
-            release.upgrade(values | {"defaults": {"podAnnotations": {"rolled": "once"}}})
-
-        client.hset("{wq:q}:meta", "layout", ours)
-    [check] = [it for it in cluster.kubelet.names(namespace) if "check" in it]
-    assert "layout 99" in cluster.kubelet.log(namespace, check, "check")
-    assert pods_by_name(cluster, namespace).keys() == before
     with producing(release.address("q-receiver"), namespace) as taken:
-        eventually("keys that the old release takes", lambda: len(taken) > 5)
+        with pytest.raises(HelmError, match="pre-upgrade"):
+            release.upgrade(values)
+        eventually("keys after the refusal", lambda: taken)
+
+    [check] = [it for it in cluster.kubelet.names(namespace) if "check" in it]
+    assert "layout 2, known: 1" in cluster.kubelet.log(namespace, check, "check")
+    assert pods_by_name(cluster, namespace).keys() == before
     eventually("the end of every key", lambda: {key for _, key in ledger_of(cluster, namespace)} >= set(taken))
+    assert {attempt for attempt, _ in ledger_of(cluster, namespace)} == {1}
 
 
 def test_a_round_outlives_a_store_that_is_away_and_is_done_when_it_is_back(cluster: Cluster, namespace: str) -> None:

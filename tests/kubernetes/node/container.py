@@ -50,13 +50,16 @@ def build_root(spec: dict[str, Any], root: Path) -> None:
     """The image's folders, its own /etc, /proc and /dev, and the volumes, under `root`."""
     mount("none", Path("/"), flags=MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    # Volumes first: a checkout may be below /tmp, where every Pod has one.
+    for volume in spec["mounts"]:
+        bind(volume["source"], root / volume["path"].lstrip("/"), read_only=volume["read_only"])
     for folder in spec["image"]:
         target = root / folder.lstrip("/")
         if os.path.islink(folder):
             target.symlink_to(os.readlink(folder))
         else:
             bind(folder, target, read_only=True)
-    (root / "etc").mkdir()
+    (root / "etc").mkdir(exist_ok=True)
     for name, text in spec["etc"].items():
         (root / "etc" / name).write_text(text)
     (root / "etc" / "hosts").symlink_to("/run/hosts/hosts")
@@ -65,8 +68,6 @@ def build_root(spec: dict[str, Any], root: Path) -> None:
     mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV)
     for device in ("null", "zero", "random", "urandom"):
         bind(f"/dev/{device}", root / "dev" / device, read_only=False)
-    for volume in spec["mounts"]:
-        bind(volume["source"], root / volume["path"].lstrip("/"), read_only=volume["read_only"])
     if spec["read_only_root"]:
         mount("none", root, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 

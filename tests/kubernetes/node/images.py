@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["ETC", "IMAGES", "Image", "image_of"]
+__all__ = ["ETC", "IMAGES", "PACKAGES", "REPOSITORY", "Image", "image_of", "image_of_code"]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+PACKAGES = ("workqueue", "dispatcher", "tests")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 
 
@@ -20,14 +21,16 @@ class Image:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def image_of_checkout(checkout: Path) -> Image:
-    """Our image, with the code of a checkout: this one's, or that of another release."""
-    env = {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
-    return Image(tuple(dict.fromkeys((*_SYSTEM, sys.base_prefix, sys.prefix, str(REPOSITORY), str(checkout)))), env)
+def image_of_code(folder: Path) -> Image:
+    """Our image, with the packages in `folder`: those of this checkout, or of another release."""
+    env = {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Not the folder itself: a checkout made by `mktemp -d` is its owner's alone, and Pods have another user.
+    packages = (str(folder / name) for name in PACKAGES)
+    return Image(tuple(dict.fromkeys((*_SYSTEM, sys.base_prefix, sys.prefix, *packages))), env)
 
 
 IMAGES: dict[str, Image] = {
-    "workqueue-dispatcher": image_of_checkout(REPOSITORY),
+    "workqueue-dispatcher": image_of_code(REPOSITORY),
     "redis": Image((*_SYSTEM, sys.prefix), {"PATH": "/usr/bin:/bin"}),
 }
 """By the name that Pods give, without the tag; a test may add others with a tag of their own."""
