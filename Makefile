@@ -61,6 +61,7 @@ test-kubernetes: $(VENV)/installed-chart ## the chart on a real API server, buil
 	@test "$$(id -u)" = 0 && command -v unshare ip >/dev/null \
 		|| { echo 'test-kubernetes makes network namespaces: it needs Linux, root, unshare and ip (iproute2)' >&2; exit 1; }
 	$(BIN)/python -m tests.kubernetes.binaries
+	$(BIN)/python -m tests.kubernetes.crds
 	$(NAMESPACES) $(OFFLINE) $(BIN)/python -m pytest -p no:xdist tests/kubernetes
 
 test-aws: $(VENV)/installed-aws ## what talks to AWS, against moto's server (some 190 MB)

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 
-from tests.chart.rendered import CI, Object, render, values_of
+from tests.chart.rendered import CI, REPOSITORY, Object, render, values_of
 from tests.kubernetes.cluster_of_tests import Cluster
+from tests.kubernetes.crds import definitions
+from tests.kubernetes.node.api import ApiError
 
-# Stand-ins for other projects' kinds: any fields. Their own schemas are checked in tests/chart.
-CUSTOM = {
-    "ServiceMonitor": ("monitoring.coreos.com", "v1", "servicemonitors"),
-    "PrometheusRule": ("monitoring.coreos.com", "v1", "prometheusrules"),
-    "ScaledObject": ("keda.sh", "v1alpha1", "scaledobjects"),
-}
-
-
-def definition(kind: str, group: str, version: str, plural: str) -> Object:
-    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
-    served = {"name": version, "served": True, "storage": True, "schema": anything}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "names": names, "scope": "Namespaced", "versions": [served]},
-    }
+KNATIVE = [
+    it
+    for block in re.findall(
+        r"```yaml\n(.*?)```", (REPOSITORY / "docs/knative.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    for it in yaml.safe_load_all(block)
+    if it["apiVersion"] == "serving.knative.dev/v1"
+]
 
 
 @pytest.fixture(scope="module")
 def defined(cluster: Cluster) -> Cluster:
-    """The cluster with other projects' kinds defined."""
-    for kind, (group, version, plural) in CUSTOM.items():
-        cluster.apply(definition(kind, group, version, plural))
+    """The cluster with other projects' kinds, as those projects define them."""
     priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "high"}, "value": 9}
     cluster.apply(priority)
-    for group, version, plural in CUSTOM.values():
-        cluster.wait_for(f"/apis/{group}/{version}", plural)
+    for definition in definitions():
+        cluster.apply(definition)
+        spec = definition["spec"]
+        for version in spec["versions"]:
+            cluster.wait_for(f"/apis/{spec['group']}/{version['name']}", spec["names"]["plural"])
     return cluster
 
 
@@ -48,6 +44,25 @@ def test_the_api_server_takes_every_object_strictly(name: str, defined: Cluster,
         it["metadata"].setdefault("namespace", namespace)  # as Helm does
         applied = defined.apply(it, dry_run=it["kind"] != "ServiceAccount")
         assert applied["kind"] == it["kind"]
+
+
+@pytest.mark.parametrize("kind", ["ServiceMonitor", "PrometheusRule", "ScaledObject"])
+def test_a_field_that_another_projects_kind_does_not_have_is_refused(
+    kind: str, defined: Cluster, namespace: str
+) -> None:
+    it = next(it for it in render(values_of("observed"), namespace=namespace) if it["kind"] == kind)
+    it["metadata"]["namespace"] = namespace
+    it["spec"]["misspelt"] = True
+
+    with pytest.raises(ApiError, match=r"\.spec\.misspelt"):
+        defined.apply(it, dry_run=True)
+
+
+@pytest.mark.parametrize("service", KNATIVE, ids=["Cloud Run", "Knative"])
+def test_knatives_definition_takes_the_services_of_the_docs(service: Object, defined: Cluster, namespace: str) -> None:
+    service["metadata"]["namespace"] = namespace
+
+    assert defined.apply(service, dry_run=True)["spec"]["template"]["spec"]["containers"]
 
 
 def test_an_account_may_do_what_its_rules_say_and_nothing_else(cluster: Cluster, namespace: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -18,11 +19,23 @@ from workqueue.leader import ElectionTimes, Elector
 from workqueue.sources.kubernetes import API, KubernetesSource, Watch, nothing
 from workqueue.sources.kubernetes.election import KubernetesLease
 
-pytestmark = pytest.mark.timeout(300)
+# asyncio leaves a connection whose TLS handshake was cut short to the garbage collector.
+LEFT = "ignore:Exception ignored in. <(socket.socket|function _SelectorTransport.__del__)"
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings(f"{LEFT}:pytest.PytestUnraisableExceptionWarning"),
+]
 
 OBJECTS = 10_000
 LABEL = "crowd"
 TIMES = ElectionTimes(timedelta(seconds=6), timedelta(seconds=4), timedelta(milliseconds=500))
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Nothing of a test is left to a later one, where it would be an error."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +209,6 @@ class Election:
         return next(iter(self.working))
 
 
-# aiohttp leaves a connection whose handshake was cut short to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_of_two_electors_leads_whatever_becomes_of_the_api_server(
     cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
