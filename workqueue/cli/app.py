@@ -18,6 +18,7 @@ from workqueue.cli import (
     watch,
 )
 from workqueue.cli import dead_letters as letters
+from workqueue.cli.top.command import top
 from workqueue.programs.completion import completion_of
 from workqueue.programs.ending import EXIT_CODES, common, program
 
@@ -38,6 +39,7 @@ app.command()(keys.enqueue)
 app.command()(keys.get)
 app.command()(listing.ls)
 app.command()(queue.stats)
+app.command()(top)
 app.command()(keys.drop)
 app.command()(keys.release)
 app.add_typer(dead_letters, name="dead-letters")

@@ -1,0 +1,1 @@
+"""The command `top`: a queue as it is now, again and again."""
