@@ -23,6 +23,10 @@ _T = TypeVar("_T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+# A day or two of each end of the calendar is left, so that what is shown in another time zone is on it as well.
+_FIRST_SHOWN_US = (datetime(1, 1, 3, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST_SHOWN_US = (datetime(9999, 12, 29, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
 LATEST_US = 2**53 - 1
 """The latest point in time that differs from later ones (June 2255): a double in Redis or JSON holds it exactly."""
 
@@ -81,8 +85,8 @@ def to_us(moment: datetime) -> int:
 
 
 def from_us(us: int) -> datetime:
-    """The aware UTC datetime of microseconds since the epoch."""
-    return _EPOCH + timedelta(microseconds=us)
+    """The aware UTC datetime of microseconds since the epoch, or the nearest that a calendar has."""
+    return _EPOCH + timedelta(microseconds=min(max(us, _FIRST_SHOWN_US), _LAST_SHOWN_US))
 
 
 def duration_us(duration: timedelta) -> int:

@@ -204,11 +204,6 @@ class LeaseRenewer:
             self._let_go("the event loop that won it was closed")
         return True
 
-    @property
-    def held(self) -> int:
-        """How many leases are kept alive."""
-        return len(self._held)
-
     def drop(self, lease: Lease) -> None:
         """Stop renewing `lease`: it was settled, or is left to lapse."""
         self._held.pop(lease.token, None)

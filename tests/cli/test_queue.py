@@ -43,6 +43,25 @@ def test_stats_count_the_keys_by_where_they_are(url: str) -> None:
     assert "queued             2" in run(url, "stats").out
 
 
+HOSTILE = "evil\x1b[2J\u202e\nqueued  99"
+
+
+def test_text_from_the_store_is_shown_harmless_by_every_command(url: str) -> None:
+    async def fill() -> None:
+        async with open_queue(url, owner=HOSTILE) as queue:
+            for key in ("running", "dead"):
+                await queue.queue(key, Options(meta={"m": HOSTILE}))
+            started = (await queue.lease(LeaseRequest(limit=2, concurrency=2))).started
+            assert await next(owned for owned in started if owned.key == "dead").dead_letter(HOSTILE)
+            next(owned for owned in started if owned.key == "running").abandon()
+
+    asyncio.run(fill())
+    for command in (["stats"], ["ls"], ["get", "running"], ["get", "dead"], ["dead-letters", "ls"]):
+        shown = run(url, *command).out
+        assert r"evil\x1b[2J\u202e\nqueued  99" in shown, command
+        assert not set(shown) & {"\x1b", "\u202e"}
+
+
 def test_a_paused_queue_starts_nothing_until_it_is_resumed(url: str) -> None:
     async def started() -> int:
         async with open_queue(url) as queue:

@@ -75,7 +75,7 @@ LIMITS = [
         "starts are saved up for ever",
         "settings: starts not used are saved up for one second only",
         python(THROTTLE + "_most", "max(rate, 1.0)", "10 * rate"),
-        redis("", "math.max(rate, 1)), wall", "10 * rate), wall"),
+        redis("", "/ 1000000, most)", "/ 1000000, 10 * rate)"),
     ),
     bug(
         "configuring again refills the starts",
@@ -104,7 +104,7 @@ LIMITS = [
         memory(READY + "ReadyIndex.add", "entry.not_before_us > entry.queued_us", "False"),
         sqlite(SQL_READS + "_COUNT", "SELECT not_before_us FROM queued", "SELECT queued_us FROM queued"),
         redis("counts", "math.max(queued, not_before)", "queued"),
-        redis("counts", "math.min(tonumber(due[2]), wall)", "0"),
+        redis("counts", "math.min(whole_us(tonumber(due[2])), wall)", "0"),
         gcs(KEPT + "Kept._startable", "max(entry.queued_us, entry.not_before_us)", "entry.queued_us"),
         gcs(KEPT + "Kept.promote", "max(due_us, ", "max(0, "),
     ),

@@ -35,7 +35,7 @@ def backup(place: _Place, target: _Target, output: OutputFlags) -> None:
         if output.json:
             printing.document({"file": target, "keys": keys})
         else:
-            printing.note(f"backed up {keys} keys to {printing.visible(target)}")
+            printing.note(f"backed up {keys} keys to {target}")
 
 
 @with_flags
@@ -53,8 +53,8 @@ def restore(source: _Backup, place: _Place, output: OutputFlags) -> None:
         if output.json:
             printing.document({"file": file.path, "keys": keys, "before": aside or None})
         else:
-            kept = f"; what was there is now {printing.visible(aside)}" if aside else ""
-            printing.note(f"restored {keys} keys to {printing.visible(file.path)}{kept}")
+            kept = f"; what was there is now {aside}" if aside else ""
+            printing.note(f"restored {keys} keys to {file.path}{kept}")
 
 
 def _file(place: str) -> QueueFile:

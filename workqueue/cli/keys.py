@@ -153,7 +153,7 @@ def _checked(key: str) -> str:
     try:
         return validate_key(key)
     except InvalidKeyError as error:
-        raise InvalidKeyError(f"{printing.visible(key[:80])}: {error}") from error
+        raise InvalidKeyError(f"{key[:80]}: {error}") from error
 
 
 @with_flags

@@ -102,7 +102,7 @@ def add(name: _Name, when: _When, said: SaidFlags, where: QueueFlags, output: Ou
         if output.json:
             printing.document({"schedule": name, "changed": bool(changed), "next": firings})
         else:
-            printing.note(f"{'kept' if changed else 'unchanged:'} {printing.visible(name)}")
+            printing.note(f"{'kept' if changed else 'unchanged:'} {name}")
             printing.facts([("next", firing) for firing in firings])
 
 
@@ -179,7 +179,7 @@ def run_now(name: _Name, where: QueueFlags, output: OutputFlags) -> None:
 
     key = _on_shelf(where, run)
     with printing.done():
-        printing.document({"enqueued": key}) if output.json else printing.note(f"enqueued {printing.visible(key)}")
+        printing.document({"enqueued": key}) if output.json else printing.note(f"enqueued {key}")
 
 
 def _on_shelf(where: QueueFlags, act: Callable[[Shelf], Awaitable[_T]], *, made: bool = False) -> _T:
@@ -221,7 +221,7 @@ def _on_each(
         else:
             printing.note(f"{verb} {len(done)}")
     if not output.json:
-        printing.complaints(f"there is no schedule {printing.visible(name)}" for name in unknown)
+        printing.complaints(f"there is no schedule {name}" for name in unknown)
     return FAILED if unknown else 0
 
 

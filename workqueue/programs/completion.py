@@ -28,7 +28,7 @@ def completion_of(name: str) -> Callable[..., None]:
 
         if shell not in _SHELLS:
             raise InvalidSettingError(f"SHELL: it takes bash, zsh or fish, not {shell!r}")
-        printing.note(get_completion_script(prog_name=name, complete_var=_variable(name), shell=shell))
+        printing.verbatim(get_completion_script(prog_name=name, complete_var=_variable(name), shell=shell))
 
     completion.__doc__ = f"""Print what lets a shell complete this program's command lines.
 

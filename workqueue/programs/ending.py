@@ -32,7 +32,6 @@ from workqueue.errors import (
 from workqueue.programs.completion import completes, make_ready
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.printing import OutputError, complaints, forget_output
-from workqueue.safe_text import visible
 from workqueue.signals import until_signalled
 
 __all__ = [
@@ -150,7 +149,7 @@ def _leaves(group: ExceptionGroup[WorkQueueError]) -> Iterator[WorkQueueError]:
 
 
 def _complain(name: str, message: str, code: int) -> int:
-    complaints([f"{name}: {visible(' '.join(message.split()))}"])
+    complaints([f"{name}: {' '.join(message.split())}"])
     return code
 
 

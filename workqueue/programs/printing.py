@@ -1,7 +1,7 @@
 """For programs: results, as tables for people or one JSON document for programs.
 
-Keys and errors come from anywhere. Control characters in them are shown escaped, so that no key can move a terminal's
-cursor, and a table never cuts a key off.
+Keys, owners and errors come from anywhere. All text for people goes through `visible`, so that nothing of it can move a
+terminal's cursor or make up a line; a table never cuts a key off.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "queued",
     "state",
     "unreadable",
-    "visible",
+    "verbatim",
 ]
 
 STATUS = {
@@ -93,6 +93,11 @@ def document(result: object) -> None:
 
 def note(text: str) -> None:
     """Write a line for people to stdout."""
+    verbatim(visible(text))
+
+
+def verbatim(text: str) -> None:
+    """Write text of our own to stdout, of any number of lines."""
     with _written():
         typer.echo(text)
 
@@ -101,7 +106,7 @@ def complaints(lines: Iterable[str]) -> None:
     """Write lines to stderr, as far as that is possible."""
     try:
         for line in lines:
-            typer.echo(line, err=True)
+            typer.echo(visible(line), err=True)
     except OSError:  # there is nowhere left to say it
         forget_output(sys.stderr)  # else Python tries again at its end, and ends with a code of its own
 
@@ -117,7 +122,7 @@ def listing(rows: Sequence[Mapping[str, object]], title: str = "") -> None:
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
     """Write what is known of one thing to stdout, a line each; None and '' are left out."""
-    _print([(name, _cell(value)) for name, value in pairs if value not in (None, "")], header=False)
+    _print([(visible(name), _cell(value)) for name, value in pairs if value not in (None, "")], header=False)
 
 
 def _print(rows: Sequence[Sequence[str]], *, header: bool) -> None:

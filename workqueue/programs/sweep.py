@@ -40,9 +40,7 @@ class Report:
             else:
                 printing.note(f"{verb} {len(self.done)}")
         if not output.json:
-            printing.complaints(
-                f"{printing.visible(key)}: {printing.visible(reason)}" for key, reason in self.failed.items()
-            )
+            printing.complaints(f"{key}: {reason}" for key, reason in self.failed.items())
         if self.error is not None:
             raise self.error
         return FAILED if self.failed else 0

@@ -238,7 +238,7 @@ async def test_a_redis_that_was_emptied_is_said_to_be_so_once(
     assert [owned.lost.is_set() for owned in started] == [True, False]
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"Redis at {server.address} was emptied, or its database was replaced: every key ")
-    assert "the 1 in progress here among them" in line
+    assert "those in progress here among them" in line
 
 
 async def test_the_owner_of_a_key_learns_that_its_store_was_emptied_and_not_that_another_has_the_key() -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from workqueue.backends.redis.records import key_text
+from workqueue.backends.redis.records import key_text, status_of
 from workqueue.backends.redis.turns import Turns
 from workqueue.handles import Unreadable
 from workqueue.interface import KeyStatus
@@ -44,10 +44,10 @@ class Aside:
 
     def one(self, raw: bytes, kept: bytes) -> Unreadable:
         """One that was set aside: `kept` is its status and its record."""
-        status, record = KeyStatus(int(kept[:1])), kept[1:]
+        status, record = status_of(kept[:1]), kept[1:]
         shown = record[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         reason = f"its record of {len(record)} bytes cannot be read: {shown!r}"
-        return Unreadable(key_text(raw), status, reason, partial(self._drop, raw, status, record))
+        return Unreadable(key_text(raw), status, reason, partial(self._drop, raw, kept))
 
     async def put(self, raw: bytes, status: KeyStatus, record: bytes) -> Unreadable | None:
         """Set a record aside that its reader could not read; None if it changed meanwhile."""
@@ -56,5 +56,5 @@ class Aside:
         log_set_aside([key_text(raw)])
         return self.one(raw, b"%d" % status + record)
 
-    async def _drop(self, raw: bytes, status: KeyStatus, record: bytes) -> bool:
-        return bool(await self._turns.call("aside", raw, int(status), record, "drop"))
+    async def _drop(self, raw: bytes, kept: bytes) -> bool:
+        return bool(await self._turns.call("aside", raw, "", kept, "drop"))

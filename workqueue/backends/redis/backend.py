@@ -20,7 +20,7 @@ from workqueue.backends.redis.birth import Birth
 from workqueue.backends.redis.calls import ignore, portions
 from workqueue.backends.redis.leasing import Leasing
 from workqueue.backends.redis.listing import Listing
-from workqueue.backends.redis.records import key_bytes, pack_enqueue
+from workqueue.backends.redis.records import key_bytes, pack_enqueue, unpack_configuration
 from workqueue.backends.redis.renewal import Renewal
 from workqueue.backends.redis.turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
 from workqueue.backends.redis.wakeups import Wakeups
@@ -86,7 +86,7 @@ class RedisQueue:
         locator = Locator(settings)
         self._turns = Turns(settings, locator, clock, self._count_enqueues)
         self._home = self._turns.home
-        self._birth = Birth(self.clock, lambda: self._turns.address, lambda: self.renewer.held)
+        self._birth = Birth(self.clock, lambda: self._turns.address)
         self._listing = Listing(self, self._turns, self._birth)
         self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us, self._birth)
@@ -233,8 +233,7 @@ class RedisQueue:
         """The stored settings."""
         stored, born = await self._turns.call("configure", "read")
         self._birth.look(born)
-        concurrency, paused, rate = stored.split(b";")
-        return Configuration(int(concurrency) if concurrency else None, paused == b"1", float(rate) if rate else None)
+        return unpack_configuration(stored)
 
     # the verbs of handles (see `HandleStore`)
 
@@ -276,7 +275,7 @@ class RedisQueue:
 
     async def _take(self, observed: Observed, verb: bytes) -> bool:
         token, expiry = observed.version
-        return bool(await self._turns.call("take", key_bytes(observed.key), token, expiry, verb))
+        return bool(await self._turns.call("take", key_bytes(observed.key), key_bytes(token), expiry, verb))
 
     async def redrive(self, dead: Dead) -> bool:
         return bool(await self._turns.call("dead_verb", key_bytes(dead.key), dead.version, "redrive"))

@@ -25,21 +25,19 @@ class Birth:
     Args:
         clock: how long ago it was emptied.
         address: which Redis answers, for the log.
-        held: how many keys are in progress here, for the log.
     """
 
-    def __init__(self, clock: Clock, address: Callable[[], object], held: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, address: Callable[[], object]) -> None:
         self._clock = clock
         self._address = address
-        self._held = held
         self._seen: set[bytes] = set()  # all of them: an answer from before may arrive after one from since
         self._changing = threading.Lock()
         self._emptied_us: int | None = None
 
     def look(self, born: bytes) -> None:
-        """Log, once, if the queue of this answer is another one than those of the answers before."""
+        """Log, once, if the queue of this answer is another one than those of the answers before; '' = not known."""
         with self._changing:
-            if born in self._seen:
+            if not born or born in self._seen:
                 return
             is_first = not self._seen
             self._seen.add(born)
@@ -47,9 +45,8 @@ class Birth:
             self._emptied_us = self._clock.steady_us()
             log.critical(
                 "Redis at %s was emptied, or its database was replaced: every key that this queue had there is gone, "
-                "the %d in progress here among them; enqueue again what must not be missed",
+                "those in progress here among them; enqueue again what must not be missed",
                 self._address(),
-                self._held(),
             )
 
     def emptied_within(self, us: int) -> bool:

@@ -78,6 +78,8 @@ def _unusable(error: Exception) -> str:
         return "refused the user or password of the URL"
     if isinstance(error, redis_errors.NoPermissionError):
         return f"does not permit this user what a queue needs (docs/backends.md lists it): {error}"
+    if _code(error) == "WRONGTYPE":
+        return "has something else where this queue keeps its keys: delete it, or give the queue another name (?name=)"
     if _code(error) == "WQLAYOUT":
         return f"holds a queue of a newer release (layout {str(error).split()[-1]}, known: {LAYOUT}); upgrade this one"
     return ""

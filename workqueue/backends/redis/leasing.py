@@ -13,7 +13,7 @@ from workqueue.backends.redis.records import key_bytes, key_text, unpack_entry
 from workqueue.backends.redis.scripts import Argument
 from workqueue.backends.redis.turns import Turns
 from workqueue.backends.redis.wire import Reply
-from workqueue.clock import Clock, duration_us, from_us
+from workqueue.clock import LATEST_US, Clock, duration_us, from_us
 from workqueue.errors import QueueClosedError, StartLostError, StoreError
 from workqueue.handles import HandleStore, Owned, Queued
 from workqueue.lease import Lease, LeaseRenewer
@@ -183,7 +183,7 @@ def began_us(token: str) -> int:
     """When the attempt of this token began, by the wall clock of the process that started it; 0 = it does not say."""
     parts = token.split(".")
     try:
-        return int(parts[2], 16) if len(parts) == 4 else 0
+        return min(int(parts[2], 16), LATEST_US) if len(parts) == 4 else 0
     except ValueError:
         return 0
 
@@ -213,7 +213,7 @@ def _recovered_one(
     return RecoveredOrphan(
         key=key_text(raw),
         attempts=attempts,
-        owner=owner.decode(),
+        owner=owner.decode(errors="replace"),
         priority=priority,
         first_queued_time=from_us(first_us),
         dead_lettered=bool(is_dead),

@@ -12,6 +12,7 @@ from workqueue.backends.redis.records import (
     UNREADABLE,
     key_bytes,
     key_text,
+    time_us,
     unpack_dead,
     unpack_entry,
     unpack_queued,
@@ -91,14 +92,14 @@ class Listing:
 
     def _observed(self, raw: bytes, packed: bytes, expiry: bytes, now: _Now) -> Observed:
         token, owner, entry = unpack_running(key_text(raw), packed)
-        orphaned = int(float(expiry)) <= now[1]
+        orphaned = time_us(expiry) <= now[1]
         return Observed(self._store, started(entry), owner, orphaned, (token, expiry), _seen(token, expiry, now))
 
     def _dead(self, raw: bytes, letter: bytes) -> Dead:
         return Dead(self._store, unpack_dead(key_text(raw), letter), letter)
 
     def _queued(self, raw: bytes, queued_us: bytes, record: bytes | None) -> Queued:
-        return Queued(self._store, unpack_queued(key_text(raw), int(float(queued_us)), record), record)
+        return Queued(self._store, unpack_queued(key_text(raw), time_us(queued_us), record), record)
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
         """Dead letters but those from since `until_us`: a key that fails again after a re-drive is not met twice."""
@@ -149,7 +150,7 @@ class Listing:
         is_queued = record is not None or queued_us is not None
         token, owner, entry = unpack_running(key, running) if running is not None else ("", "", None)
         state = state_of(
-            unpack_queued(key, int(float(queued_us or 0)), record) if is_queued else None,
+            unpack_queued(key, time_us(queued_us or b"0"), record) if is_queued else None,
             started(entry) if entry is not None else None,
             owner,
             unpack_dead(key, letter) if letter is not None else None,
@@ -191,8 +192,8 @@ class Listing:
             in_progress,
             dead,
             oldest_us / 1e6,
-            max(map(int, attempts), default=0),
-            {owners[i].decode(errors="replace"): int(owners[i + 1]) for i in range(0, len(owners), 2)},
+            max(map(_count, attempts), default=0),
+            {owners[i].decode(errors="replace"): _count(owners[i + 1]) for i in range(0, len(owners), 2)},
             unreadable,
         )
 
@@ -205,6 +206,11 @@ def _reads(read: Callable[[str, bytes], object], packed: bytes) -> bool:
     return True
 
 
+def _count(text: bytes) -> int:
+    """A kept count; one that somebody else made no number of counts nothing."""
+    return int(text) if text.isdigit() and len(text) < 16 else 0
+
+
 def _seen(token: str, expiry: bytes, now: _Now) -> LeaseTimesSeen:
     wall_us, steady_us = now
-    return LeaseTimesSeen(began_us(token), int(float(expiry)) - steady_us + wall_us)
+    return LeaseTimesSeen(began_us(token), time_us(expiry) - steady_us + wall_us)

@@ -1,12 +1,12 @@
 -- uses prelude records lanes
 -- Set a record aside that its asker could not read, or remove one that was set aside.
--- ARGV[5] key  [6] status as on the wire  [7] the record  [8] set or drop
+-- ARGV[5] key  [6] status as on the wire  [7] the record; to remove it, with its status first  [8] set or drop
 -- Returns 1, or 0 when it changed meanwhile. Atomic: compared and moved in one step. Costs O(log n + priorities).
 
 local key, status, record = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 
 if ARGV[8] == 'drop' then
-  if call('HGET', UNREADABLE, key) ~= status .. record then return 0 end
+  if call('HGET', UNREADABLE, key) ~= record then return 0 end
   return call('HDEL', UNREADABLE, key)
 end
 

@@ -8,8 +8,7 @@ if kept_answer then return kept_answer end
 read_states({ARGV[5]})
 local state = states[ARGV[5]]
 local entry = state.entry
-local record = state.recorded and pack_entry(entry) or ''
-if not entry or int(entry.q) ~= ARGV[6] or record ~= ARGV[7] then return 0 end
+if not entry or int(entry.q) ~= ARGV[6] or (state.record or '') ~= ARGV[7] then return 0 end
 put(state, nil)
 store()
 return keep(1)

@@ -21,9 +21,9 @@ end
 
 local recovered = {}
 if #keys > 0 then read_states(keys) end
-for _, state in ipairs(touched) do
+
+local function recover(state, wait)
   local entry, owner = end_attempt(state)
-  local wait = waits[state.key]
   local is_last = wait < 0
   if is_last then
     give_up(state, entry, ARGV[11])
@@ -31,6 +31,10 @@ for _, state in ipairs(touched) do
     requeue(state, entry, 'o' .. int(wait))
   end
   append(recovered, 1, state.key, entry.a, owner, entry.p, entry.f, is_last and 1 or 0)
+end
+
+for _, state in ipairs(touched) do
+  if is_in_progress(state) then recover(state, waits[state.key]) end
 end
 store()
 if #keys < #lapsed or #lapsed == ORPHANS_AT_ONCE then return answer(true, recovered[1] or {}, {}, {}) end

@@ -36,7 +36,7 @@ local completed, ended = {}, {}
 
 local function complete(key, running_)
   local owner_at = string.byte(running_) + 3
-  local record_at = owner_at + string.byte(running_, owner_at - 1)
+  local record_at = owner_at + (string.byte(running_, owner_at - 1) or 0)
   count_owner(string.sub(running_, owner_at, record_at - 1), -1)
   count_attempts(attempts_at(running_, record_at) + 1, -1)
   completed[key] = true
@@ -48,7 +48,8 @@ local function settle(i, key, verb)
     complete(key, running[i])
     return 0
   end
-  return apply(state_of(key, running[i], records[i]), verb)
+  local state = state_of(key, running[i], records[i])
+  return is_in_progress(state) and apply(state, verb) or -1
 end
 
 local answer, applied = {}, false

@@ -12,8 +12,7 @@ write_counts()
 local key = ARGV[8]
 read_states({key})
 local state = states[key]
-local record = state.recorded and pack_entry(state.entry) or ''
-local unchanged = state.was == 'ready' and int(state.entry.q) == ARGV[9] and record == ARGV[10]
+local unchanged = state.was == 'ready' and int(state.entry.q) == ARGV[9] and (state.record or '') == ARGV[10]
 if not unchanged then return nil end
 
 local entry = state.entry

@@ -7,11 +7,10 @@
 if kept_answer then return kept_answer end
 
 local key, verb = ARGV[5], ARGV[8]
-local expiry = call('ZSCORE', LEASES, key)
-if not expiry or int(tonumber(expiry)) ~= ARGV[7] then return 0 end
+if (call('ZSCORE', LEASES, key) or '0') ~= ARGV[7] then return 0 end
 read_states({key})
 local state = states[key]
-if not state.running or token_of(state.running) ~= ARGV[6] then return 0 end
+if not is_in_progress(state) or token_of(state.running) ~= ARGV[6] then return 0 end
 
 local entry = end_attempt(state)
 if string.sub(verb, 1, 1) == 'd' then

@@ -40,17 +40,30 @@ local function forget_empty_lane(priority)
   if call('EXISTS', LANE .. priority) == 0 then call('ZREM', LANES, priority) end
 end
 
-local function write_counts()
-  for name, by in pairs(counts) do
-    if by ~= 0 then call('HINCRBY', META, name, by) end
+-- Add to a count of `hash`. One that is no number, or a hash that is none, somebody else has written: it begins anew,
+-- since by now the keys have moved, and to break off here would leave them in two places or in none.
+local function add(hash, name, by)
+  local sum = redis.pcall('HINCRBY', hash, name, by)
+  if type(sum) == 'table' then
+    if call('TYPE', hash).ok ~= 'hash' then call('DEL', hash) end
+    sum = math.max(by, 0)
+    call('HSET', hash, name, sum)
   end
-  ready = ready + counts.ready
+  if sum <= 0 then call('HDEL', hash, name) end
+end
+
+local function write_counts()
+  if counts.ready ~= 0 then
+    ready = math.max(ready + counts.ready, 0)
+    call('HSET', META, 'ready', int(ready))
+  end
+  if counts.twins ~= 0 then add(META, 'twins', counts.twins) end
   counts.ready, counts.twins = 0, 0
   for attempts, by in pairs(attempts_moved) do
-    if by ~= 0 and call('HINCRBY', ATTEMPTS, attempts, by) == 0 then call('HDEL', ATTEMPTS, attempts) end
+    if by ~= 0 then add(ATTEMPTS, attempts, by) end
   end
   for owner, by in pairs(owners_moved) do
-    if by ~= 0 and call('HINCRBY', OWNERS, owner, by) == 0 then call('HDEL', OWNERS, owner) end
+    if by ~= 0 then add(OWNERS, owner, by) end
   end
   attempts_moved, owners_moved = {}, {}
 end

@@ -1,7 +1,17 @@
 -- The stored limits, as configure.lua wrote them: concurrency, paused, starts per second; '' = not limited.
 
-local concurrency_stored, paused, rate = string.match(stored[3] or ';;', '^(.-);(.-);(.-)$')
-concurrency_stored, paused, rate = tonumber(concurrency_stored), paused == '1', tonumber(rate)
+-- What is malformed counts as not set, so that nobody's typo stops the queue. records.py reads them in the same way.
+
+local HIGHEST_LIMIT = 2147483647
+local concurrency_stored, paused, rate = string.match(stored[3] or ';;', '^([^;]*);([^;]*);([^;]*)$')
+
+local function limit_in(text, least)
+  local limit = text and text ~= '' and string.find(text, '^[%d.]+e?[+-]?%d*$') and tonumber(text)
+  return limit and limit >= least and limit <= HIGHEST_LIMIT and limit or nil
+end
+
+concurrency_stored, paused, rate = limit_in(concurrency_stored, 1), paused == '1', limit_in(rate, 5e-324)
+if concurrency_stored then concurrency_stored = math.floor(concurrency_stored) end
 
 local function limit_for(concurrency)
   return math.min(concurrency, concurrency_stored or concurrency)
@@ -10,8 +20,10 @@ end
 -- The starts saved up by now, under a rate; the same arithmetic as throttle.py.
 local function saved_starts()
   local bucket = call('HMGET', META, 'saved', 'at')
-  local gained = math.max(wall - tonumber(bucket[2]), 0) * rate / 1000000
-  return math.min(tonumber(bucket[1]) + gained, math.max(rate, 1)), wall < tonumber(bucket[2])
+  local most, at = math.max(rate, 1), tonumber(bucket[2])
+  local saved = tonumber(bucket[1])
+  if not (at == at and at and saved and saved >= 0) then return most, true end -- no numbers: as a new rate begins
+  return math.min(saved + math.max(wall - at, 0) * rate / 1000000, most), wall < at
 end
 
 local function save_starts(saved)

@@ -10,7 +10,7 @@ local function place_read(state, record, plain)
   end
   if record then
     state.entry = unpack_entry(record)
-    state.recorded = true
+    state.record = record
     if state.running then
       state.was = 'twin'
     elseif state.entry.n > 0 and call('ZSCORE', DELAYED, state.key) then
@@ -52,6 +52,15 @@ local function put(state, entry)
     state.entry = entry
     state.changed = true
   end
+end
+
+-- Whether this key is in progress, in a record that can be read; one that cannot is set aside.
+local function is_in_progress(state)
+  if not state.running or is_running_readable(state.running) then return state.running end
+  set_aside_running(state.key, state.running)
+  write_counts()
+  state.running = false
+  return false
 end
 
 -- The attempt of this key is over; returns its entry as it was in progress.
@@ -121,7 +130,7 @@ local function plan_write(state, writes)
   end
   if place and not (place == 'ready' and is_plain(state.entry)) then
     append(writes, 'record', state.key, pack_entry(state.entry))
-  elseif state.recorded then
+  elseif state.record then
     append(writes, 'unrecord', state.key)
   end
 end

@@ -40,14 +40,35 @@ local function admit()
 end
 
 local stored = call('HMGET', META, 'layout', 'ready', 'limits', 'born')
-if tonumber(stored[1] or LAYOUT) > LAYOUT then
-  return redis.error_reply('WQLAYOUT ' .. stored[1])
+local layout = tonumber(stored[1] or LAYOUT)
+if not layout or layout > LAYOUT then
+  return redis.error_reply('WQLAYOUT ' .. (layout or 'unknown'))
 end
+
+-- How many keys are eligible, and how many are twins, by looking: for a META that somebody else removed or changed.
+local function recount()
+  local eligible, twins = 0, 0
+  for _, priority in ipairs(call('ZRANGE', LANES, 0, -1)) do
+    eligible = eligible + call('ZCARD', LANE .. priority)
+  end
+  for _, key in ipairs(call('HKEYS', RUNNING)) do
+    twins = twins + call('HEXISTS', RECORDS, key)
+  end
+  admit()
+  call('HSET', META, 'ready', eligible, 'twins', twins)
+  return tostring(eligible)
+end
+
 if not stored[1] then
-  local now = call('TIME')
-  stored[4] = now[1] .. '.' .. now[2] -- differs from that of a queue which stood here before, and was flushed
-  call('HSET', META, 'layout', LAYOUT, 'born', stored[4])
+  if stored[4] or call('EXISTS', LANES, DELAYED, RUNNING, DEAD) > 0 then -- only META was removed
+    stored[2] = recount()
+  else
+    local now = call('TIME')
+    stored[4] = now[1] .. '.' .. now[2] -- differs from that of a queue which stood here before, and was flushed
+  end
+  call('HSET', META, 'layout', LAYOUT, 'born', stored[4] or '')
 end
+if stored[2] and not string.find(stored[2], '^%d+$') or #(stored[2] or '') > 15 then stored[2] = recount() end
 local ready = tonumber(stored[2] or 0) -- how many keys are eligible
 
 -- The answer that this request got already, when its asker lost it on the way; else nil.

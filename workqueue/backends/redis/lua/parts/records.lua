@@ -5,16 +5,35 @@
 local ENTRY = '>Bi8i4i8i8i8' -- floor, p, a, q, f, n
 local ENTRY_BYTES = 37
 local PLAIN = 80 -- P
+local HIGHEST_PRIORITY = LATEST_US   -- the largest whole number that a double tells from the next
+local MOST_ATTEMPTS = 2147483646     -- one more, which a start makes of it, still fits
+
+-- A stored number as the rules take it, whatever somebody else wrote: whole, and the nearest in range. records.py does the same.
+local function whole(number, low, high)
+  if number >= low and number <= high then return math.floor(number) end
+  return number > high and high or low
+end
+
+local function whole_us(number)
+  return whole(number, 0, LATEST_US)
+end
 
 local function plain_entry(q)
+  q = whole_us(q)
   return {p = 0, a = 0, q = q, f = q, n = 0, floor = false, rest = ''}
+end
+
+-- The queued time that a plain record says, nil if it is no number.
+local function plain_time(record, at)
+  local text = string.sub(record, at + 1)
+  return string.find(text, '^%-?[%d.]+e?[+-]?%d*$') and tonumber(text)
 end
 
 -- Whether `record`, from `at` on, can be read: whole numbers, and a rest as long as it says.
 local function is_readable(record, at)
   at = at or 1
   if not record then return false end
-  if string.byte(record, at) == PLAIN then return tonumber(string.sub(record, at + 1)) ~= nil end
+  if string.byte(record, at) == PLAIN then return plain_time(record, at) ~= nil end
   local rest = at + ENTRY_BYTES
   if #record < rest - 1 then return false end
   if #record == rest - 1 then return true end
@@ -22,9 +41,12 @@ local function is_readable(record, at)
 end
 
 local function unpack_entry(record)
-  if string.byte(record) == PLAIN then return plain_entry(tonumber(string.sub(record, 2))) end
+  if string.byte(record) == PLAIN then return plain_entry(plain_time(record, 1)) end
   local floor, p, a, q, f, n, at = struct.unpack(ENTRY, record)
-  return {p = p, a = a, q = q, f = f, n = n, floor = floor == 1, rest = string.sub(record, at)}
+  return {
+    p = whole(p, -HIGHEST_PRIORITY, HIGHEST_PRIORITY), a = whole(a, 0, MOST_ATTEMPTS),
+    q = whole_us(q), f = whole_us(f), n = whole_us(n), floor = floor ~= 0, rest = string.sub(record, at),
+  }
 end
 
 local function pack_entry(e)
@@ -34,7 +56,7 @@ end
 -- What the running hash holds: token and owner, each after its length, and the entry as it was while queued.
 
 local function token_of(running)
-  return string.sub(running, 2, string.byte(running) + 1)
+  return string.sub(running, 2, (string.byte(running) or 0) + 1)
 end
 
 local function unpack_running(running)
@@ -45,12 +67,13 @@ end
 
 -- Whether what runs can be read: token, owner and entry.
 local function is_running_readable(running)
-  local token = running and string.byte(running)
+  local token = string.byte(running or '')
   local owner = token and string.byte(running, token + 2)
   return owner ~= nil and is_readable(running, token + 3 + owner)
 end
 
 -- The attempts of a packed entry that begins at `at`.
 local function attempts_at(packed, at)
-  return string.byte(packed, at) == PLAIN and 0 or (struct.unpack('>i4', packed, at + 9))
+  if string.byte(packed, at) == PLAIN or #packed < at + 12 then return 0 end
+  return whole(struct.unpack('>i4', packed, at + 9), 0, MOST_ATTEMPTS)
 end

@@ -17,7 +17,7 @@ end
 
 local function unpack_meta(text, names, values)
   local at = 1
-  while at <= #text do
+  while at + 2 <= #text do -- what is cut off says nothing
     local name_size, value_size, from = struct.unpack('>BI2', text, at)
     local name = string.sub(text, from, from + name_size - 1)
     at = from + name_size + value_size

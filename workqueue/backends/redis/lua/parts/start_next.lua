@@ -53,12 +53,22 @@ local function readable(keys, records)
   return readable_keys, readable_records
 end
 
+-- The plain record of a key without one, from its score, which says when it was queued.
+local function plain_record(score)
+  return 'P' .. int(whole_us(tonumber(score)))
+end
+
 -- Take up to `most` keys from the highest lane; returns keys and records, none when the queue is empty.
 local pop
 function pop(most)
   local priority = call('ZRANGE', LANES, 0, 0)[1]
   if not priority then return {} end
   local popped, keys = call('ZPOPMIN', LANE .. priority, most), {} -- equal times come by name
+  if #popped == 0 then -- somebody else put it there
+    call('ZREM', LANES, priority)
+    return pop(most)
+  end
+  local in_range = tonumber(popped[2]) >= 0 and tonumber(popped[#popped]) <= LATEST_US -- the least and the greatest
   for i = 1, #popped / 2 do
     keys[i] = popped[2 * i - 1]
   end
@@ -69,7 +79,7 @@ function pop(most)
       recorded[#recorded + 1] = key
       all_readable = all_readable and is_readable(records[i])
     else
-      records[i] = 'P' .. popped[2 * i]
+      records[i] = in_range and 'P' .. popped[2 * i] or plain_record(popped[2 * i])
     end
   end
   if #recorded > 0 then call('HDEL', RECORDS, unpack(recorded)) end
@@ -105,7 +115,10 @@ local function start(free)
   local most = math.min(free, STARTS_AT_ONCE)
   while #all < most and bytes < BYTES_AT_ONCE do
     local keys, records = pop(math.min(most - #all, STARTS_IN_ONE_POP))
-    if #keys == 0 then break end
+    if #keys == 0 then -- then so many are eligible, whatever was counted
+      counts.ready = -ready
+      break
+    end
     bytes = bytes + begin(keys, records, started_)
     for _, key in ipairs(keys) do
       all[#all + 1] = key
@@ -136,7 +149,16 @@ local function forget_waiter()
   if ARGV[10] ~= '' then call('ZREM', WAITERS, ARGV[10]) end
 end
 
+-- A key in progress whose lease somebody else removed would be nobody's for ever. Its owner, if it lives, renews it.
+local function lease_anew()
+  admit()
+  for _, key in ipairs(call('HKEYS', RUNNING)) do
+    call('ZADD', LEASES, 'NX', EXPIRY, key)
+  end
+end
+
 -- The keys whose leases have lapsed, at most ORPHANS_AT_ONCE of them.
 local function lapsed_keys()
+  if call('HLEN', RUNNING) > call('ZCARD', LEASES) then lease_anew() end
   return call('ZRANGEBYSCORE', LEASES, '-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE)
 end
