@@ -22,6 +22,7 @@ from workqueue.clock import Clock, SystemClock, duration_us, from_us, within
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
 from workqueue.extras import require
 from workqueue.metrics import EventResult
+from workqueue.options import check_type
 from workqueue.safe_text import cut, describe, shown_duration
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class CloudEventErrors:
         proxy: str | None = None,
         clock: Clock | None = None,
     ) -> None:
+        check_type("the source of error events", source, str, "the workqueue's name")
         if not source:
             raise InvalidSettingError("the source of error events is the workqueue's name, not an empty string")
         if url:

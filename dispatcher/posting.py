@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from workqueue.access.security import ClientSecurity
 from workqueue.errors import InvalidSettingError
+from workqueue.options import check_type
 from workqueue.safe_text import shown_url
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Poster:
     """
 
     def __init__(self, url: str, what: str, security: ClientSecurity, proxy: str | None = None) -> None:
+        check_type("a URL", url, str, f"text such as https://host/, {what}")
         parts = http_url(url, what)
         tls = parts.scheme == "https"
         security.check_address(parts.hostname or "", tls=tls)

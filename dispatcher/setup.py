@@ -17,6 +17,7 @@ from workqueue.interface import WorkQueue
 from workqueue.lease import LeaseRenewer
 from workqueue.metrics import DispatchMetrics, metrics_of
 from workqueue.optional import offers
+from workqueue.options import check_type
 
 __all__ = ["Setup"]
 
@@ -62,6 +63,10 @@ class Setup:
             text = "a dispatcher takes a queue that lists keys, as open_queue(url) gives it for the URL of a store"
             raise InvalidSettingError(f"{text}, not a {type(queue).__name__}")
         check_callback(callback, "key", "attempt")
+        check_type("settings", settings, DispatcherSettings, "DispatcherSettings(concurrency=5, ...)")
+        if errors is not None and not offers(errors, ErrorEvents):
+            text = "errors takes what sends error events, such as CloudEventErrors(url, source)"
+            raise InvalidSettingError(f"{text}, not a {type(errors).__name__}")
         full = with_fallbacks(queue)
         equipment = full.equipment
         metrics = metrics or DispatchMetrics.of(full)

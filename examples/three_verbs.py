@@ -17,7 +17,7 @@ from workqueue.equipment import Equipment
 from workqueue.home import Home
 from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, Renewed
-from workqueue.options import check_payload
+from workqueue.options import check_options
 from workqueue.record import NOWHERE, Change, Record, RecordHandles, enqueuing, renewing
 from workqueue.rules import enqueued
 
@@ -64,7 +64,7 @@ class ThreeVerbs:
 
     async def queue(self, key: str, options: Options = Options()) -> None:
         """Store a key, merged with its queued entry."""
-        check_payload(options.payload)
+        check_options(options)
         entry = enqueued(validate_key(key), options, self.clock.wall_us())
         await self._change(key, enqueuing(entry))
 

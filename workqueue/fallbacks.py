@@ -16,7 +16,6 @@ from workqueue.clock import Clock
 from workqueue.equipment import Equipment, EquippedQueue
 from workqueue.errors import StartLostError, UnsupportedError
 from workqueue.interface import KeyState, ObservedInProgressKey, OwnedInProgressKey, QueuedKey, Snapshot, WorkQueue
-from workqueue.key import validate_key
 from workqueue.metrics import metrics_of
 from workqueue.optional import (
     BulkQueue,
@@ -32,7 +31,7 @@ from workqueue.optional import (
     WaitingQueue,
     offers,
 )
-from workqueue.options import Options, check_payload
+from workqueue.options import Options, checked_items
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.throttle import Configuration
 
@@ -106,11 +105,7 @@ class _Completed:
         if offers(self._queue, BulkQueue):
             return await self._queue.queue_many(items)
         self._check_home()
-        checked = list(items)
-        for key, options in checked:
-            validate_key(key)
-            check_payload(options.payload, self.equipment.max_payload)
-        for key, options in checked:
+        for key, options in checked_items(items, self.equipment.max_payload):
             await self._queue.queue(key, options)
         return None
 

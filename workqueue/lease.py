@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import InvalidSettingError, StoreUnavailableError
+from workqueue.options import check_duration
 
 __all__ = ["DEFAULT_LEASE", "Lease", "LeaseRenewer", "LeaseTimes", "Lost", "Renew", "Renewed"]
 
@@ -82,6 +83,7 @@ class LeaseTimes:
     """How long a lease lasts and how often it is renewed.
 
     Raises:
+        InvalidOptionsError: one is no timedelta.
         InvalidSettingError: a renewal would come too late: `renew_every` must be at most half of `duration`.
     """
 
@@ -89,6 +91,8 @@ class LeaseTimes:
     renew_every: timedelta = timedelta(seconds=5)
 
     def __post_init__(self) -> None:
+        for name, time in (("lease", self.duration), ("renew", self.renew_every)):
+            check_duration(name, time)
         if not timedelta(0) < self.renew_every <= self.duration / 2:
             raise InvalidSettingError(
                 f"renew={self.renew_every} must be more than 0 and at most half of lease={self.duration}"

@@ -13,7 +13,7 @@ from typing import Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from workqueue.backoff import Backoff
 from workqueue.interface import DeadLetteredKey, ObservedInProgressKey, OwnedInProgressKey, QueuedKey, UnreadableKey
-from workqueue.options import Options
+from workqueue.options import Options, check_type
 from workqueue.orphan import ORPHAN_ERROR
 from workqueue.throttle import Configuration
 
@@ -44,12 +44,19 @@ class LeaseRequest:
         concurrency: start none beyond this many live leases over all dispatchers (>= 1).
         max_retry: an orphan with this many attempts is dead-lettered; 0 = never.
         backoff: the hook that decides how long a requeued orphan waits (see `orphan_wait`).
+
+    Raises:
+        InvalidOptionsError: a number is none.
     """
 
     limit: int
     concurrency: int
     max_retry: int = 0
     backoff: Backoff | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "concurrency", "max_retry"):
+            check_type(name, getattr(self, name), int, "a whole number")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
+from workqueue.key import validate_key
 
 __all__ = [
     "LAST_ERROR",
@@ -19,7 +20,10 @@ __all__ = [
     "FailedKey",
     "Options",
     "check_duration",
+    "check_options",
     "check_payload",
+    "check_type",
+    "checked_items",
     "no_meta",
 ]
 
@@ -38,6 +42,7 @@ def no_meta() -> Mapping[str, str]:
     return NO_META
 
 
+_PAIRS = "pairs of a key and its Options"
 _META_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -83,6 +88,22 @@ class FailedKey:
     error: Exception
 
 
+def check_type(name: str, value: object, kind: type | tuple[type, ...], takes: str) -> None:
+    """Refuse an argument of another type at the door, where its name is known, and not by an error from within.
+
+    Args:
+        name: what the argument is called.
+        value: what was given; its type is shown and not its text, which may be a password.
+        kind: the type that it must have, or one of several; a bool is no number.
+        takes: what it takes, in words.
+
+    Raises:
+        InvalidOptionsError: it is of another type; nothing was done.
+    """
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise InvalidOptionsError(f"{name} takes {takes}, not a {type(value).__name__}")
+
+
 def check_duration(name: str, value: object) -> None:
     """Refuse a number where a duration belongs: nobody could say whether it is seconds or milliseconds.
 
@@ -103,6 +124,35 @@ def check_payload(payload: bytes | None, limit: int = MAX_PAYLOAD_BYTES) -> None
         raise PayloadTooLargeError(f"the payload has {len(payload)} bytes, this queue accepts at most {limit}")
 
 
+def check_options(options: Options, limit: int = MAX_PAYLOAD_BYTES) -> None:
+    """Refuse what is no `Options`, or has a payload of more than `limit` bytes.
+
+    Raises:
+        InvalidOptionsError: it is something else, such as a dict; nothing was stored.
+        PayloadTooLargeError: nothing was stored.
+    """
+    if not isinstance(options, Options):
+        raise InvalidOptionsError(f"a key takes Options(priority=1, ...), not a {type(options).__name__}")
+    check_payload(options.payload, limit)
+
+
+def checked_items(items: Iterable[tuple[str, Options]], limit: int = MAX_PAYLOAD_BYTES) -> list[tuple[str, Options]]:
+    """What `queue_many` was given, each key and its options checked: one that is invalid refuses them all.
+
+    Raises:
+        InvalidKeyError, InvalidOptionsError, PayloadTooLargeError: nothing was stored.
+    """
+    check_type("queue_many", items, Iterable, _PAIRS)
+    checked = list(items)
+    for item in checked:
+        check_type("queue_many", item, (tuple, list), _PAIRS)
+        if len(item) != 2:
+            raise InvalidOptionsError(f"queue_many takes {_PAIRS}, not {len(item)} values")
+        validate_key(item[0])
+        check_options(item[1], limit)
+    return checked
+
+
 def _check_priority(priority: int) -> None:
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise InvalidOptionsError(f"priority is an int, not {type(priority).__name__}")
@@ -118,6 +168,7 @@ def _check_aware(not_before: datetime) -> None:
 
 
 def _check_meta(meta: Mapping[str, str]) -> None:
+    check_type("meta", meta, Mapping, "names with their text")
     size = 0
     for name, value in meta.items():
         if not isinstance(name, str) or not isinstance(value, str):

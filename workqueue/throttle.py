@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from workqueue.errors import InvalidOptionsError
+from workqueue.options import check_type
 
 __all__ = ["Configuration", "TokenBucket"]
 
@@ -31,6 +32,11 @@ class Configuration:
     starts_per_second: float | None = None
 
     def __post_init__(self) -> None:
+        if self.concurrency is not None:
+            check_type("concurrency", self.concurrency, int, "a whole number")
+        if self.starts_per_second is not None:
+            check_type("starts_per_second", self.starts_per_second, (int, float), "a number")
+        check_type("paused", self.paused, bool, "True or False")
         if self.concurrency is not None and not 1 <= self.concurrency < 2**31:
             raise InvalidOptionsError(f"concurrency is 1 or more, not {self.concurrency}; to start nothing, pause")
         if self.starts_per_second is not None and not 0 < self.starts_per_second < 2**31:

@@ -16,6 +16,7 @@ from dispatcher.targets.document import MAX_REASON_BYTES, HandlerFailedError, ke
 from workqueue.attempt import Attempt
 from workqueue.clock import Clock, SystemClock, within
 from workqueue.errors import InvalidSettingError, NonRetriableError
+from workqueue.options import check_type
 from workqueue.safe_text import cut, describe
 
 __all__ = ["EX_DATAERR", "EX_TEMPFAIL", "CommandCallback", "command_callback"]
@@ -51,6 +52,8 @@ def command_callback(*command: str, clock: Clock | None = None) -> CommandCallba
     Raises:
         InvalidSettingError: there is no such program.
     """
+    for part in command:
+        check_type("a command", part, str, "text, one for each argument")
     if not command or shutil.which(command[0]) is None:
         raise InvalidSettingError(f"{' '.join(command)!r} is no command that can be run here")
     return CommandCallback(command, clock or SystemClock())

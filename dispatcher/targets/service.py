@@ -16,7 +16,7 @@ with importing("grpc", "calling a reconciler over gRPC"):
 from dispatcher.callback import Attempt
 from dispatcher.outage import Outage, TargetSilentError, TargetUnavailableError, Trouble
 from workqueue.access.security import ClientSecurity
-from workqueue.errors import InfrastructureError, WorkQueueError
+from workqueue.errors import InfrastructureError, InvalidOptionsError, WorkQueueError
 from workqueue.outcomes import Outcome
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
@@ -48,6 +48,8 @@ def service_callback(target: str | grpc.aio.Channel, *, security: ClientSecurity
     Raises:
         InvalidSettingError: `target` is no such address, or `security` does not fit it.
     """
+    if not isinstance(target, str | grpc.aio.Channel):
+        raise InvalidOptionsError(f"a target is an address or a channel, not a {type(target).__name__}")
     return ServiceCallback(target, security or ClientSecurity())
 
 

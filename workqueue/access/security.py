@@ -14,6 +14,7 @@ from workqueue.access.addresses import is_loopback
 from workqueue.access.files import Followed
 from workqueue.access.tokens import TokenSource, TokenVerifier
 from workqueue.errors import InvalidSettingError
+from workqueue.options import check_type
 
 __all__ = ["ClientSecurity", "ServerSecurity", "ServerTLS", "check_listen"]
 
@@ -84,8 +85,11 @@ def check_listen(host: str, port: int, security: ServerSecurity) -> None:
     """Refuse to be reachable from other machines in plaintext, unless that was asked for.
 
     Raises:
+        InvalidOptionsError: `host` is no text, or `port` no number.
         InvalidSettingError: `host` is not loopback and there is neither TLS nor `insecure`; or `port` is no port.
     """
+    check_type("host", host, str, "text, such as 127.0.0.1")
+    check_type("port", port, int, "a number from 0 (any free port) to 65535")
     if not 0 <= port <= 65535:
         raise InvalidSettingError(f"port={port}: it takes a number from 0 (any free port) to 65535")
     if not (is_loopback(host) or security.tls or security.insecure):

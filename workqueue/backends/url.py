@@ -11,10 +11,11 @@ from typing import TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from workqueue.clock import Clock
-from workqueue.errors import InvalidSettingError
+from workqueue.errors import InvalidOptionsError, InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
-from workqueue.options import MAX_PAYLOAD_BYTES
+from workqueue.optional import offers
+from workqueue.options import MAX_PAYLOAD_BYTES, check_type
 from workqueue.safe_text import is_secret, shown_url
 
 __all__ = ["QueueURL", "duration", "open_queue", "size", "switch", "url_beside", "url_with"]
@@ -53,8 +54,13 @@ def open_queue(url: str, *, clock: Clock | None = None, owner: str = "") -> Full
 
     Raises:
         InvalidSettingError: the scheme or a setting is unknown, or a value is not one that it takes.
+        InvalidOptionsError: an argument is of another type, such as a path in place of a URL.
         MissingExtraError: the backend's driver is not installed; the message names the extra.
     """
+    check_type("open_queue", url, str, "a URL as text, such as sqlite:///wq.db")
+    check_type("owner", owner, str, "text")
+    if clock is not None and not offers(clock, Clock):
+        raise InvalidOptionsError(f"clock takes a Clock, such as SystemClock(), not a {type(clock).__name__}")
     if url.startswith(_RECEIVERS):
         connect = import_module("workqueue.rpc.client").connect
         producer: FullQueue = connect(url, clock=clock)

@@ -25,8 +25,15 @@ from workqueue.enqueuer.buffer import Buffer
 from workqueue.enqueuer.metrics import EnqueuerMetrics
 from workqueue.enqueuer.settings import EnqueuerArgs, EnqueuerSettings
 from workqueue.equipment import Equipment
-from workqueue.errors import KeysNotSentError, QueueClosedError, StoreUnavailableError, WorkQueueError
-from workqueue.options import FailedKey, Options, check_payload
+from workqueue.errors import (
+    InvalidOptionsError,
+    KeysNotSentError,
+    QueueClosedError,
+    StoreUnavailableError,
+    WorkQueueError,
+)
+from workqueue.optional import offers
+from workqueue.options import FailedKey, Options, check_options
 from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["BackgroundEnqueuer", "OnError"]
@@ -51,6 +58,9 @@ class BackgroundEnqueuer:
         clock: where time comes from.
         settings: the fields of `EnqueuerSettings`.
 
+    Raises:
+        InvalidOptionsError: `queue` is nothing that keys can be sent to, or a setting is out of range.
+
     `unsent` has, once the block was left, the keys that could not be sent at the end. `metrics` counts.
     """
 
@@ -62,6 +72,8 @@ class BackgroundEnqueuer:
         clock: Clock | None = None,
         **settings: Unpack[EnqueuerArgs],
     ) -> None:
+        if not offers(queue, Sink):
+            raise InvalidOptionsError(f"an enqueuer takes a queue that is open, not a {type(queue).__name__}")
         self.settings = EnqueuerSettings(**settings)
         equipment = Equipment.of(queue)
         self.metrics = EnqueuerMetrics(equipment.name)
@@ -99,8 +111,8 @@ class BackgroundEnqueuer:
         """Take `key` if there is room for it; returns whether it was taken. Raises as `put`."""
         if self._closing:
             raise QueueClosedError(_CLOSED)
-        if options.payload is not None:
-            check_payload(options.payload, self._max_payload)
+        if options is not _NOTHING_SAID:
+            check_options(options, self._max_payload)
         added = self._buffer.take(key, with_trace(options))
         if added is None:
             return False

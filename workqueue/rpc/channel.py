@@ -18,6 +18,7 @@ from workqueue.access.addresses import is_loopback, join_host_port
 from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
+from workqueue.options import check_type
 from workqueue.rpc.bearer import AddToken
 from workqueue.rpc.credentials import channel_credentials
 from workqueue.rpc.grpc_limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
@@ -62,6 +63,7 @@ class Address:
         Raises:
             InvalidSettingError: it is none of these.
         """
+        check_type("an address", text, str, _ALLOWED)
         try:
             parts = urlsplit(text)
             tls, default = _SCHEMES[parts.scheme]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +17,7 @@ from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError, WorkQueueError
 from workqueue.interface import KeyState
 from workqueue.key import validate_key
-from workqueue.options import Options
+from workqueue.options import Options, check_type, checked_items
 from workqueue.rpc.channel import Address, Probe, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
@@ -113,6 +114,7 @@ class Client:
             StoreUnusableError: the receiver refuses this client, or there is none at the address.
         """
         validate_key(key)
+        check_type("a key", options, Options, "Options(priority=1, ...)")
         await self._persist(lambda seconds: self._process(key, options, seconds))
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
@@ -121,7 +123,7 @@ class Client:
         Raises:
             As `queue`: the first error ends it, and which of the others were stored is unknown.
         """
-        checked = [(validate_key(key), refuse_floor(options)) for key, options in items]
+        checked = [(key, refuse_floor(options)) for key, options in checked_items(items, sys.maxsize)]
         waiting = iter(checked)
         try:
             async with asyncio.TaskGroup() as group:

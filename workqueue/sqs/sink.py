@@ -22,7 +22,7 @@ from workqueue.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from workqueue.options import MAX_PAYLOAD_BYTES, FailedKey, Options, check_payload
+from workqueue.options import MAX_PAYLOAD_BYTES, FailedKey, Options, checked_items
 from workqueue.sqs.address import Address
 from workqueue.sqs.client import ERRORS, explain, open_client, too_long
 from workqueue.sqs.message import MAX_MESSAGE_BYTES, Outgoing, outgoing, stamped
@@ -88,17 +88,14 @@ class SQSSink:
             InvalidKeyError, PayloadTooLargeError: nothing was sent.
             PartlyStoredError: some were not taken, each for a reason that `queue` names; the others were.
         """
-        messages = [self._checked(key, options) for key, options in _merged(items).items()]
+        checked = checked_items(items, self.equipment.max_payload)
+        messages = [outgoing(key, options) for key, options in _merged(checked).items()]
         failed: list[FailedKey] = []
         async with asyncio.TaskGroup() as group:
             for batch in batches(messages):
                 group.create_task(self._send(batch, failed))
         if failed:
             raise PartlyStoredError(failed)
-
-    def _checked(self, key: str, options: Options) -> Outgoing:
-        check_payload(options.payload, self.equipment.max_payload)
-        return outgoing(key, options)
 
     async def _send(self, batch: Sequence[Outgoing], failed: list[FailedKey]) -> None:
         """Send a batch until all of it was taken, refused or given up; calls `failed` for what was not taken."""

@@ -36,7 +36,7 @@ from workqueue.home import Home
 from workqueue.interface import KeyState, KeyStatus, Snapshot
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
-from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.rules import enqueued
 from workqueue.throttle import Configuration
 
@@ -136,7 +136,7 @@ class GCSQueue:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`); many requests at a time."""
         self._home.check()
         by_key: defaultdict[str, list[Options]] = defaultdict(list)
-        for key, options in items:
+        for key, options in checked_items(items, self.max_payload):
             self._check(key, options)
             by_key[key].append(options)
         answers = await asyncio.gather(
@@ -148,8 +148,8 @@ class GCSQueue:
 
     def _check(self, key: str, options: Options) -> None:
         self._bucket.place.check_key(key)
+        check_options(options, self.max_payload)
         check_priority(options.priority)
-        check_payload(options.payload, self.max_payload)
 
     async def _enqueue_all(self, key: str, each: Sequence[Options]) -> None:
         async with self._width:
@@ -168,6 +168,7 @@ class GCSQueue:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where, listed anew (see `WorkQueue.enumerate`)."""
+        check_type("enumerate", limit, int, "a whole number of keys")
         self._home.check()
         listing = self._bucket.listing
         await listing.look()
@@ -303,6 +304,7 @@ class GCSQueue:
 
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
+        check_type("configure", configuration, Configuration, "a Configuration")
         self._home.check()
         await self._bucket.stored.write(configuration)
         await self._bucket.listing.look()

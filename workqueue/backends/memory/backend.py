@@ -25,7 +25,7 @@ from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
-from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
 from workqueue.rules import Entry, Requeue
 from workqueue.throttle import Configuration
@@ -98,17 +98,14 @@ class MemoryQueue:
         if get_ident() != home.thread or not home.is_running():
             raise home.refusal()
         validate_key(key)
-        if options.payload is not None:
-            check_payload(options.payload, self.max_payload)
+        if options is not _DEFAULT:
+            check_options(options, self.max_payload)
         self._enqueue(key, options)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
         self._home.check()
-        checked = list(items)
-        for key, options in checked:
-            validate_key(key)
-            check_payload(options.payload, self.max_payload)
+        checked = checked_items(items, self.max_payload)
         for key, options in checked:
             self._enqueue(key, options)
 
@@ -121,6 +118,7 @@ class MemoryQueue:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where (see `WorkQueue.enumerate`)."""
+        check_type("enumerate", limit, int, "a whole number of keys")
         self._home.check()
         store, asked_us = self._store, self.clock.steady_us()
         store.promote(self.clock.wall_us())
@@ -233,6 +231,7 @@ class MemoryQueue:
 
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
+        check_type("configure", configuration, Configuration, "a Configuration")
         self._home.check()
         self._store.configure(configuration, self.clock.wall_us())
 

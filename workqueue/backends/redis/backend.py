@@ -34,7 +34,7 @@ from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
-from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
 from workqueue.safe_text import cut
 from workqueue.throttle import Configuration
@@ -131,16 +131,13 @@ class RedisQueue:
         validate_key(key)
         if options is _DEFAULT:
             return await self._turns.enqueue((key,))
-        check_payload(options.payload, self.max_payload)
+        check_options(options, self.max_payload)
         return await self._turns.enqueue((pack_enqueue(key, options),))
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
         self._home.check()
-        checked = list(items)
-        for key, options in checked:
-            validate_key(key)
-            check_payload(options.payload, self.max_payload)
+        checked = checked_items(items, self.max_payload)
         under_way: deque[asyncio.Future[None]] = deque()
         for start in range(0, len(checked), ENQUEUES_IN_ONE_CALL):
             chunk = checked[start : start + ENQUEUES_IN_ONE_CALL]
@@ -161,6 +158,7 @@ class RedisQueue:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where, in pages (see `WorkQueue.enumerate`)."""
+        check_type("enumerate", limit, int, "a whole number of keys")
         asked_us = self.clock.steady_us()
         snapshot = await self._listing.snapshot(limit)
         self.metrics.enumerated(self.clock.steady_us() - asked_us)
@@ -225,6 +223,7 @@ class RedisQueue:
 
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
+        check_type("configure", configuration, Configuration, "a Configuration")
         c = configuration
         rate = "" if c.starts_per_second is None else repr(float(c.starts_per_second))
         await self._turns.call("configure", "write", c.concurrency or "", int(c.paused), rate)

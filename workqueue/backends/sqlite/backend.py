@@ -51,7 +51,7 @@ from workqueue.key import validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
-from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_payload
+from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
 from workqueue.throttle import Configuration
 
@@ -157,18 +157,15 @@ class SqliteQueue:
     async def queue(self, key: str, options: Options = _DEFAULT) -> None:
         """Store `key` (see `WorkQueue.queue`)."""
         validate_key(key)
-        if options.payload is not None:
-            check_payload(options.payload, self.max_payload)
+        if options is not _DEFAULT:
+            check_options(options, self.max_payload)
         now_us = self.clock.wall_us()
         self._count_enqueued(await self._writer.submit(Enqueue(((key, options),), now_us)), now_us)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Store every key, or none if one is invalid (see `BulkQueue.queue_many`)."""
         self._home.check()
-        checked = list(items)
-        for key, options in checked:
-            validate_key(key)
-            check_payload(options.payload, self.max_payload)
+        checked = checked_items(items, self.max_payload)
         now_us = self.clock.wall_us()
         # One after the other: what waits in the meantime, lease renewals above all, goes in between.
         for first in range(0, len(checked), _KEYS_A_STEP):
@@ -183,6 +180,7 @@ class SqliteQueue:
 
     async def enumerate(self, limit: int = 100) -> Snapshot:
         """What is where (see `WorkQueue.enumerate`)."""
+        check_type("enumerate", limit, int, "a whole number of keys")
         asked_us = self.clock.steady_us()
         running, eligible, twins = await self._look(lambda view: (view.running(), view.eligible(limit), view.twins()))
         self.metrics.enumerated(self.clock.steady_us() - asked_us)
@@ -291,6 +289,7 @@ class SqliteQueue:
 
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
+        check_type("configure", configuration, Configuration, "a Configuration")
         await self._ask(lambda store: store.configure(configuration, self.clock.wall_us()))
 
     async def configuration(self) -> Configuration:

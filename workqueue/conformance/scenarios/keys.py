@@ -6,7 +6,7 @@ from typing import Any
 
 from workqueue.conformance.case import Case, expect, refused
 from workqueue.conformance.scenario import Need, scenario, scenarios
-from workqueue.errors import InvalidKeyError, KeyNotFoundError
+from workqueue.errors import InvalidKeyError, InvalidOptionsError, KeyNotFoundError
 from workqueue.interface import KeyStatus
 from workqueue.options import Options
 
@@ -67,6 +67,27 @@ async def keys_that_differ_in_one_character_are_different_keys(case: Case) -> No
 async def a_forbidden_key_is_refused_and_nothing_is_stored(case: Case, key: Any) -> None:
     await refused(InvalidKeyError, case.queue.queue(key))
     await refused(InvalidKeyError, case.queue.queue_many([("good", Options()), (key, Options())]))
+    expect(await case.eligible(), [], "the eligible keys")
+
+
+NOT_OPTIONS: list[Any] = [None, 5, "priority=1", {"priority": 1}]
+NOT_ITEMS: list[Any] = [
+    None,
+    5,
+    "ab",
+    ["a", "b"],
+    [("a",)],
+    [("a", None)],
+    [("good", Options()), ("a", {"priority": 1})],
+]
+
+
+@scenario()
+async def what_is_no_options_is_refused_and_nothing_is_stored(case: Case) -> None:
+    for options in NOT_OPTIONS:
+        await refused(InvalidOptionsError, case.queue.queue("a", options))
+    for items in NOT_ITEMS:
+        await refused(InvalidOptionsError, case.queue.queue_many(items))
     expect(await case.eligible(), [], "the eligible keys")
 
 

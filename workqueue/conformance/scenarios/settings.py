@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from workqueue.conformance.case import Case, expect
+from workqueue.conformance.case import Case, expect, refused
 from workqueue.conformance.scenario import Need, scenario
+from workqueue.errors import InvalidOptionsError
 from workqueue.throttle import Configuration
 
 
@@ -22,6 +23,14 @@ async def settings_are_stored_with_the_queue(case: Case) -> None:
     expect(await peer.configuration(), settings, "the configuration another dispatcher sees")
     await peer.configure(Configuration())
     expect(await case.queue.configuration(), Configuration(), "the configuration afterwards")
+
+
+@scenario(Need.CONFIGURE)
+async def what_is_no_configuration_is_refused_and_changes_nothing(case: Case) -> None:
+    await case.queue.configure(Configuration(concurrency=7))
+    for settings in (None, 5, {"paused": True}):
+        await refused(InvalidOptionsError, case.queue.configure(settings))  # type: ignore[arg-type]
+    expect(await case.queue.configuration(), Configuration(concurrency=7), "the configuration")
 
 
 @scenario(Need.CONFIGURE)
