@@ -49,7 +49,11 @@ local function add(hash, name, by)
     sum = math.max(by, 0)
     call('HSET', hash, name, sum)
   end
-  if sum <= 0 then call('HDEL', hash, name) end
+  if hash == META then
+    if sum < 0 then call('HSET', hash, name, 0) end
+  elseif sum <= 0 then
+    call('HDEL', hash, name)
+  end
 end
 
 local function write_counts()
