@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -146,8 +147,9 @@ async def test_a_service_account_named_in_the_url_is_acted_as(
     server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: Any, flow: str, impersonate: str
 ) -> None:
     path = credentials(server, tmp_path)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CLOUDSDK_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
     if path.exists():
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
     account = "/v1/projects/-/serviceAccounts/{service_account}:generateAccessToken"  # addresses that no setting moves
@@ -162,6 +164,25 @@ async def test_a_service_account_named_in_the_url_is_acted_as(
     flows = [(grant.flow, grant.subject) for grant in server.tokens.granted]
     assert [each for each, _ in flows] == [flow] + ["impersonation"] * bool(impersonate)
     assert flows[-1][1] == impersonate or not impersonate
+
+
+async def test_a_folder_of_gcloud_without_credentials_is_passed_over_or_named_where_python_is_too_old(
+    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr(google, "GCE_ENDPOINT_TOKEN", f"{server.url}/computeMetadata/v1/instance/token")
+    server.tokens.required = ""
+
+    async def flows() -> list[str]:
+        async with open_queue(f"gs://wq?endpoint={server.url}"):
+            return [grant.flow for grant in server.tokens.granted]
+
+    if sys.version_info >= (3, 11, 3):
+        assert await flows() == ["metadata"]
+    else:
+        with pytest.raises(StoreUnusableError, match=r"cannot be read.*application_default_credentials\.json"):
+            await flows()
 
 
 async def test_credentials_that_cannot_be_read_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
