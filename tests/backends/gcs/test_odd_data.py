@@ -1,4 +1,4 @@
-"""Objects that somebody wrote by hand into a bucket: whatever their metadata say, the other keys run and all is shown."""
+"""Objects written by hand into a bucket: whatever their metadata say, the other keys run and all is shown."""
 
 from __future__ import annotations
 

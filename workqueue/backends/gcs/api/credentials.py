@@ -133,7 +133,7 @@ def ambient(impersonate: str, session: aiohttp.ClientSession) -> TokenSource:
 def _name_source(account: dict[str, Any]) -> None:
     """Say of a workload identity, as gcloud writes it, whether somebody else's token is in a file or at a URL.
 
-    gcloud-aio-auth sees that by itself from 5.6 on; Python 3.11.0 to 3.11.2, the one in Debian 12, get no later than 5.5.
+    gcloud-aio-auth sees that by itself from 5.6 on; Python 3.11.0 to 3.11.2 (Debian 12) get none after 5.5.
     """
     source = account.get("credential_source")
     if isinstance(source, dict) and not source.keys() & {"type", "environment_id", "executable"}:
