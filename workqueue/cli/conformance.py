@@ -15,6 +15,7 @@ from workqueue.programs.ending import FAILED
 from workqueue.programs.flags import with_flags
 from workqueue.programs.imported import imported
 from workqueue.programs.logs import configure_logging
+from workqueue.programs.progress import progress
 from workqueue.programs.settings import OutputFlags
 
 if TYPE_CHECKING:
@@ -45,13 +46,26 @@ def conformance(place: _Place, output: OutputFlags) -> int:
 
 
 async def _results(place: str) -> list[Result]:
-    from workqueue.conformance import URLTarget, run_all
+    from workqueue.conformance import URLTarget
 
     if "://" not in place:
-        return await run_all(_target(place))
+        return await _run(_target(place))
     async with open_queue(place) as queue:  # a store that is down is said once, not by every scenario
         await queue.enumerate(0)
-    return await run_all(URLTarget(place))
+    return await _run(URLTarget(place))
+
+
+async def _run(target: Target) -> list[Result]:
+    """As `run_all`, and somebody at a terminal sees how far it has come."""
+    from workqueue.conformance import all_scenarios, run_scenario
+
+    scenarios = list(all_scenarios())
+    results: list[Result] = []
+    with progress("scenarios run", len(scenarios)) as advance:
+        for scenario in scenarios:
+            results.append(await run_scenario(target, scenario))
+            advance(1)
+    return results
 
 
 def _target(place: str) -> Target:

@@ -18,6 +18,7 @@ from workqueue.programs import printing
 from workqueue.programs.converters import DURATION, RATE
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
+from workqueue.programs.progress import is_watched, progress
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.sweep import Act, Report, sweep
 
@@ -127,7 +128,7 @@ def _sweep(url: str, chosen: _Chosen, extent: SweepFlags, verb: str, output: Out
     if extent.dry_run:
         _listed(*asyncio.run(_list(url, chosen)), chosen, output)
         return 0
-    return asyncio.run(_apply(url, chosen, _VERBS[verb], extent.rate)).show(verb, output)
+    return asyncio.run(_apply(url, chosen, verb, extent.rate)).show(verb, output)
 
 
 async def _list(url: str, chosen: _Chosen, limit: int | None = None) -> tuple[list[DeadLetteredKey], int]:
@@ -156,9 +157,17 @@ def _listed(letters: list[DeadLetteredKey], total: int, chosen: _Chosen, output:
         printing.note(chosen.nothing())
 
 
-async def _apply(url: str, chosen: _Chosen, verb: _Verb, rate: float | None) -> Report:
+async def _apply(url: str, chosen: _Chosen, verb: str, rate: float | None) -> Report:
     async with open_queue(url) as queue:
-        return await sweep(_acts(queue, chosen, verb), rate)
+        with progress(verb, await _total(queue, chosen)) as advance:
+            return await sweep(_acts(queue, chosen, _VERBS[verb]), rate, advance=advance)
+
+
+async def _total(queue: FullQueue, chosen: _Chosen) -> int | None:
+    """How many there are to do, where somebody sees it; None where only looking at each would show it."""
+    if chosen.match.given() or not is_watched():
+        return None
+    return len(chosen.keys) or (await queue.counts()).dead_lettered
 
 
 async def _acts(queue: FullQueue, chosen: _Chosen, verb: _Verb) -> AsyncIterator[tuple[str, Act]]:

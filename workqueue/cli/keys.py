@@ -23,6 +23,7 @@ from workqueue.programs.access import CallFlags
 from workqueue.programs.converters import CONTENT, DURATION, MOMENT, PAIR, whole
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.key_arguments import Keys, StdinFlags, given_batches, given_keys
+from workqueue.programs.progress import Advance, progress
 from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver, is_sqs
 from workqueue.programs.sweep import Act, Report, sweep
 
@@ -102,7 +103,9 @@ def enqueue(
     Once this ends with 0, every one of them is kept. --queue may be a receiver, such as grpc://host:8090, or an SQS
     queue, such as sqs://sqs.eu-west-1.amazonaws.com/123456789012/builds.
     """
-    stored = _enqueue(_sink(where, remote), given_batches(keys, source), how.options)
+    place, batches = _sink(where, remote), given_batches(keys, source)
+    with progress("enqueued", None if source.is_piped() else 0) as advance:
+        stored = _enqueue(place, batches, how.options, advance)
     with printing.done():
         printing.document({"enqueued": stored}) if output.json else printing.note(f"enqueued {stored}")
 
@@ -131,7 +134,10 @@ def opened(where: QueueFlags, remote: ReceiverFlags, *, look: bool = False) -> C
 
 
 def _enqueue(
-    place: Client | FullQueue | SQSSink, batches: Iterator[Sequence[str]], options: Callable[[], Options]
+    place: Client | FullQueue | SQSSink,
+    batches: Iterator[Sequence[str]],
+    options: Callable[[], Options],
+    advance: Advance,
 ) -> int:
     """Enqueue batch by batch; returns how many keys. Stdin is read between runs of the event loop, never in one."""
     stored = 0
@@ -141,6 +147,7 @@ def _enqueue(
             for batch in batches:
                 runner.run(queue.queue_many([(_checked(key), options()) for key in batch]))
                 stored += len(batch)
+                advance(len(batch))
         except WorkQueueError as error:
             error.args = (f"{error}; {stored} keys before were stored",)
             raise
@@ -205,13 +212,14 @@ def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys 
 
     An attempt under way goes on; `dead-letters drop` removes dead letters.
     """
-    report = asyncio.run(_each(where.url(made=False), given_keys(keys, source), _drop))
+    report = asyncio.run(_each("dropped", where.url(made=False), given_keys(keys, source), _drop))
     return report.show("dropped", output)
 
 
-async def _each(url: str, keys: Sequence[str], act: Callable[[FullQueue, str], Awaitable[str]]) -> Report:
+async def _each(verb: str, url: str, keys: Sequence[str], act: Callable[[FullQueue, str], Awaitable[str]]) -> Report:
     async with open_queue(url) as queue:
-        return await sweep(_acts(queue, keys, act))
+        with progress(verb, len(keys)) as advance:
+            return await sweep(_acts(queue, keys, act), advance=advance)
 
 
 async def _acts(
@@ -249,7 +257,7 @@ def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: Ou
     They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its
     process is gone: this is for not waiting that long.
     """
-    report = asyncio.run(_each(where.url(made=False), given_keys(keys, source), _release))
+    report = asyncio.run(_each("released", where.url(made=False), given_keys(keys, source), _release))
     return report.show("released", output)
 
 

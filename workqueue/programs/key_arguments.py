@@ -27,6 +27,10 @@ class StdinFlags:
 
     stdin: Annotated[bool, Flag("read keys from stdin, too: one a line")] = False
 
+    def is_piped(self) -> bool:
+        """Whether keys come from another program or a file; not from somebody who types them."""
+        return self.stdin and sys.stdin is not None and not sys.stdin.isatty()
+
 
 def given_keys(keys: Sequence[str] | None, source: StdinFlags) -> list[str]:
     """All of the keys, once stdin has ended.

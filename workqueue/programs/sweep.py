@@ -10,6 +10,7 @@ from workqueue.clock import Clock, SystemClock
 from workqueue.errors import StoreError
 from workqueue.programs import printing
 from workqueue.programs.ending import FAILED
+from workqueue.programs.progress import Advance, unseen
 from workqueue.programs.settings import OutputFlags
 
 __all__ = ["Act", "Report", "sweep"]
@@ -46,15 +47,32 @@ class Report:
         return FAILED if self.failed else 0
 
 
-async def sweep(acts: AsyncIterator[tuple[str, Act]], rate: float | None = None, clock: Clock | None = None) -> Report:
-    """Do `acts`, each with its key, at most `rate` a second; stops at the first error of the store."""
+async def sweep(
+    acts: AsyncIterator[tuple[str, Act]],
+    rate: float | None = None,
+    clock: Clock | None = None,
+    advance: Advance = unseen,
+) -> Report:
+    """Do `acts`, each with its key, at most `rate` a second; stops at the first error of the store.
+
+    Args:
+        acts: what to do, and to which key.
+        rate: at most this many a second; None = no limit.
+        clock: where time comes from.
+        advance: called as each is done, or not done.
+    """
     report, slots = Report(), asyncio.Semaphore(_AT_ONCE)
+
+    def ended(_: object) -> None:
+        slots.release()
+        advance(1)
+
     async with asyncio.TaskGroup() as group:
         async for key, act in _paced(acts, rate, clock or SystemClock()):
             await slots.acquire()
             if report.error is not None:
                 break
-            group.create_task(_one(key, act, report)).add_done_callback(lambda _: slots.release())
+            group.create_task(_one(key, act, report)).add_done_callback(ended)
     return report
 
 
