@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from workqueue.outcomes import Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
     from workqueue.throttle import Configuration
 
+    __version__: str
+
 __all__ = [
     "Clock",
     "Configuration",
@@ -98,6 +100,10 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # asked for seldom, and reading it takes longer than importing this
+        from importlib.metadata import version
+
+        return version("workqueue-dispatcher")
     if name not in _LAZY:
         raise AttributeError(f"module 'workqueue' has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)
