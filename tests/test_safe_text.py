@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -79,9 +81,9 @@ HIDDEN = [
     ("redis://hunter2@h", "redis://***@h"),
     ("redis://app%3Ahunter2@h", "redis://***@h"),
     ("redis://app:hunter2/x@h/0", "redis://app:***@h/0"),
-    ("redis://app:1/hunter2@h/0", "redis://app:***@h/0"),
+    ("redis://app:1/hunter2@h/0", "redis://***"),
     ("redis://app:hunter2?x@h/0", "redis://app:***@h/0"),
-    ("redis://app:1?hunter2@h", "redis://app:***@h"),
+    ("redis://app:1?hunter2@h", "redis://***"),
     ("redis://app:x?hunter2=b@h", "redis://app:***@h"),
     ("redis://app:hunter2#x@h/0", "redis://app:***@h/0"),
     ("redis://app:h@hunter2@h/0", "redis://app:***@h/0"),
@@ -89,7 +91,7 @@ HIDDEN = [
     ("redis://app:hunter2", "redis://app:***"),
     ("redis://app:hunter2@[::1/0", "redis://app:***@[::1/0"),
     ("redis:///app:hunter2@h", "redis:///app:***@h"),
-    ("redis:/app:hunter2@h", "redis:***@h"),
+    ("redis:/app:hunter2@h", "***"),
     ("app:hunter2@h/0", "app:***@h/0"),
     ("redis://app:\nhunter2@h", "redis://app:***@h"),
     ("redis+sentinel://h1:1,h2:2/m/0?sentinel_password=hunter2&name=a", "redis+sentinel://h1:1,h2:2/m/0?sentinel_password=***&name=a"),
@@ -101,6 +103,20 @@ HIDDEN = [
     ("sqlite://u:hunter2@h/q.db", "sqlite://u:***@h/q.db"),
     ("sqs://h/1/q?endpoint=http://u:hunter2@e", "sqs://h/1/q?endpoint=http://u:***@e"),
     ("sqs://h/1/q?endpoint=http%3A%2F%2Fu%3Ahunter2%40e", "sqs://h/1/q?endpoint=http://u:***@e"),
+    ("redis://h/0?password=a&hunter2", "redis://h/0?password=***&***"),
+    ("redis://h/0?name=a&hunter2=b", "redis://h/0?name=a&***"),
+    ("redis://h/0?name=a?password=hunter2", "redis://h/0?name=***"),
+    ("redis://h/0;password=hunter2", "redis://h/0***"),
+    ("redis://h/0#password=hunter2", "redis://h/0#***"),
+    ("redis://h/0?name=a#hunter2", "redis://h/0?name=a#***"),
+    ("redis://u%3Ahunter2%40h/0", "redis://***/0"),
+    ("redis://u:hunter2%40h/0", "redis://u:***/0"),
+    ("redis%3A//u:hunter2@h", "redis%3A//u:***@h"),
+    ("redis://u:hunter2＠h", "redis://u:***"),
+    ("gs://b?endpoint=u:hunter2@h", "gs://b?endpoint=u:***@h"),
+    ("redis://h/0#x@hunter2", "redis://***"),
+    ("https://h/?code=hunter2", "https://h/?***"),
+    ("https://h/?next=https%253A%252F%252Fu%253Ahunter2%2540h", "https://h/?***"),
 ]  # fmt: skip
 
 
@@ -115,7 +131,9 @@ def test_a_url_is_shown_without_its_password_however_it_is_spelled(url: str, sho
         "redis://h:6379/0?name=a",
         "redis+cluster://h1,h2:2,[::1]:3?name=builds",
         "sqlite:////data/me@work/q.db?mode=0660",
-        "https://broker/path?to=me@x.org",
+        "https://broker/path/to",
+        "gs://bucket?impersonate=me@project.iam.gserviceaccount.com&lease=15m",
+        "sqs://h/1/q?endpoint=http://localhost:9324",
         "gs://bucket/prefix",
         "memory://",
         "workqueue.db",
@@ -123,6 +141,32 @@ def test_a_url_is_shown_without_its_password_however_it_is_spelled(url: str, sho
 )
 def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
     assert shown_url(url) == url
+
+
+FORMS = [
+    "{scheme}u:{password}@{host}/0",
+    "{scheme}:{password}@{host}",
+    "{scheme}{host}/0?token={password}",
+    "{scheme}{host}/0?code={password}",
+    "{scheme}{host}/0?name=a&password={password}&lease=3s",
+    "{scheme}{host}/0?endpoint=http://u:{password}@e",
+    "{scheme}{host}/0#{password}",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_spelling_of_a_password_shows_it(form: str) -> None:
+    draw = random.Random(form)
+    for _ in range(2000):
+        noise = ["".join(draw.choices("a1:/?#&=%;@,[] .-_é+", k=draw.randrange(5))) for _ in range(2)]
+        password = f"{noise[0]}hunter2{noise[1]}"
+        scheme = draw.choice(["redis://", "gs://", "https://", "grpc://", "redis+sentinel://", "sqs://", "redis:/", ""])
+        host = draw.choice(["h", "h:1", "h1,h2:3", "[::1]", "a.b.c"])
+        url = form.format(
+            scheme=scheme, host=host, password=draw.choice([password, quote(password), quote(password, "")])
+        )
+
+        assert "hunter2" not in shown_url(url), url
 
 
 def test_a_parsed_url_does_not_show_its_password_either() -> None:

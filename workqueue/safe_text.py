@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from urllib.parse import unquote
 
-__all__ = ["cut", "describe", "is_secret", "leaves_of", "shown_duration", "shown_url", "visible"]
+__all__ = ["cut", "describe", "leaves_of", "shown_duration", "shown_setting", "shown_url", "visible"]
 
 # Control characters, lone surrogates, and what reorders or hides its neighbours: zero-width, bidirectional, tags.
 _HARMFUL = re.compile(
@@ -15,10 +15,17 @@ _HARMFUL = re.compile(
 )
 
 _LOCAL = frozenset({"sqlite", "memory"})  # whose paths may have an @ of their own
-_HOST = r"(?:[^\s:,\[\]]*|\[[0-9A-Fa-f:.%]*\])(?::\d{0,5})?"
+_HOST = r"(?:[\w.-]*|\[[0-9A-Fa-f:.%]*\])(?::\d{0,5})?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*")
-_SETTING = re.compile(r"([^&;=]+)=([^&;]*)")
+_PATH = re.compile(r"[^\s;&=]*")
+_PLAIN = re.compile(r"[\w./@-]*")
 _SECRET = re.compile(r"pass|pas+w|pwd|secret|token|sig|key|auth|cred", re.IGNORECASE)
+_HARMLESS = frozenset(
+    "anonymous boot_id busy_timeout db endpoint exact impersonate keep lease max_payload mode name patience"
+    " password_file read_only refresh region renew sentinel_username spread synchronous timeout tls tls_ca tls_cert"
+    " tls_key user_project wait_replicas".split()
+)
+"""The settings of queue URLs whose values anybody may read; whatever else a query says is hidden."""
 
 
 def visible(text: str) -> str:
@@ -47,21 +54,38 @@ def shown_duration(duration: timedelta) -> str:
 
 
 def shown_url(url: str) -> str:
-    """`url` for a message, without its passwords: before the host or in the query, encoded as they should be or not.
+    """`url` for a message, without its passwords: before the host, in the path, query or fragment, encoded or not.
 
-    Rather too much is hidden than too little: messages end up in logs.
+    Only what is known to be harmless is shown, since messages end up in logs: user, host, path, and the settings of
+    our own backends.
     """
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    end = _end_of_userinfo(rest, local=scheme.lower() in _LOCAL)
+    local = scheme.lower() in _LOCAL
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    end = _end_of_userinfo(rest, authority, local=local)
+    if end > len(authority) and authority and _HOSTS.fullmatch(authority):  # which of both is the host?
+        return visible(f"{scheme}{separator}***")
     user, colon, _ = rest[:end].partition(":")
     hidden = "" if not end else f"{user}:***" if colon else "***"
-    path, question, query = rest[end:].partition("?")
-    return visible(f"{scheme}{separator}{hidden}{path}{question}{_SETTING.sub(_without_secret, query)}")
+    place, mark, after = _parted(rest[end:])
+    if not local and (plain := _PATH.match(place)) and plain[0] != place:
+        place = f"{plain[0]}***"
+    if mark == "?":
+        query, fragment, _ = after.partition("#")
+        after = "&".join(map(_shown_part, query.split("&"))) + ("#***" if fragment else "")
+    elif mark:
+        after = "***"
+    return visible(f"{scheme}{separator}{hidden}{place}{mark}{after}")
 
 
-def _end_of_userinfo(rest: str, *, local: bool) -> int:
+def _parted(rest: str) -> tuple[str, str, str]:
+    """What stands before the query or the fragment, the mark that begins it, and what follows."""
+    begin = re.search(r"[?#]", rest)
+    return (rest[: begin.start()], begin[0], rest[begin.end() :]) if begin else (rest, "", "")
+
+
+def _end_of_userinfo(rest: str, authority: str, *, local: bool) -> int:
     """Where the host begins, with its `@`; a password with `/`, `?` or `#` in it does not end before its `@`."""
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     before, _, query = rest.partition("?")
     searched = authority if local else before if "=" in query else rest
     end = searched.rfind("@")
@@ -70,17 +94,21 @@ def _end_of_userinfo(rest: str, *, local: bool) -> int:
     return max(end, 0)
 
 
-def is_secret(setting: str) -> bool:
-    """Whether a setting of this name may hold something that nobody should read."""
-    return _SECRET.search(unquote(setting)) is not None
-
-
-def _without_secret(found: re.Match[str]) -> str:
-    name, value = found.groups()
-    if is_secret(name):
+def shown_setting(name: str, value: str) -> str:
+    """`name=value` of a URL's query for a message; *** in place of a value that may be secret."""
+    if name not in _HARMLESS:
         return f"{name}=***"
-    inner = unquote(value)
-    return f"{name}={shown_url(inner)}" if "://" in inner or ":" in inner.partition("@")[0] != inner else found[0]
+    if name == "endpoint" or "://" in value:
+        return f"{name}={shown_url(value)}"
+    return f"{name}={value if _PLAIN.fullmatch(value) else '***'}"
+
+
+def _shown_part(part: str) -> str:
+    """One part of a query. Its name is hidden too unless it is known: it may be the rest of a password with an `&`."""
+    name, equals, value = part.partition("=")
+    if not equals or not (name in _HARMLESS or _SECRET.search(unquote(name))):
+        return "***" if part else ""
+    return shown_setting(name, unquote(value))
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:

@@ -16,7 +16,7 @@ from workqueue.fallbacks import FullQueue
 from workqueue.lease import DEFAULT_LEASE, LeaseTimes
 from workqueue.optional import offers
 from workqueue.options import MAX_PAYLOAD_BYTES, check_type
-from workqueue.safe_text import is_secret, shown_url
+from workqueue.safe_text import shown_setting, shown_url
 
 __all__ = ["QueueURL", "duration", "open_queue", "size", "switch", "url_beside", "url_with"]
 
@@ -38,6 +38,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _LONGEST_NAME = 100
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{_LONGEST_NAME}}}")
+_SETTING = re.compile(r"[A-Za-z_]{1,40}")
 _T = TypeVar("_T")
 
 
@@ -121,8 +122,7 @@ class QueueURL:
         try:
             return convert(text)
         except ValueError as error:
-            shown = "***" if is_secret(name) else text
-            raise InvalidSettingError(f"{name}={shown} in the queue URL: {error}") from error
+            raise InvalidSettingError(f"{shown_setting(name, text)} in the queue URL: {error}") from error
 
     def name(self) -> str:
         """`name`: which queue within a store; letters, digits, `.`, `_`, `-`. Default `default`."""
@@ -156,9 +156,14 @@ class QueueURL:
 
     def finish(self) -> None:
         """Refuse settings that nobody took."""
-        if self.settings:
-            unknown = ", ".join(sorted(self.settings))
-            raise InvalidSettingError(f"{self.scheme}:// has no setting {unknown}; docs/backends.md lists them")
+        if not self.settings:
+            return
+        if "" in self.settings.values():  # no name then: it may be the rest of a password
+            raise InvalidSettingError(
+                f"{shown_url(self.parts.geturl())!r} has a setting without a value: percent-encode & in a password"
+            )
+        unknown = ", ".join(name if _SETTING.fullmatch(name) else "***" for name in sorted(self.settings))
+        raise InvalidSettingError(f"{self.scheme}:// has no setting {unknown}; docs/backends.md lists them")
 
 
 def _has_late_userinfo(parts: SplitResult) -> bool:

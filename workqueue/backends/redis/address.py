@@ -260,7 +260,7 @@ def _path(url: QueueURL) -> tuple[str, int]:
                 "redis+sentinel:// names its master in the path: redis+sentinel://h1,h2/mymaster/0"
             )
     if path and not path.isdigit():
-        raise InvalidSettingError(f"the path of {url.scheme}:// ends with a database number, not {path!r}")
+        raise InvalidSettingError(f"the path of {shown_url(url.parts.geturl())!r} is no database number, such as /0")
     if url.scheme == "redis+cluster" and path not in ("", "0"):
         raise InvalidSettingError("a Redis Cluster has only database 0")
     return unquote(master), int(path or 0)
