@@ -19,11 +19,12 @@ _HOST = r"(?:[\w.-]*|\[[0-9A-Fa-f:.%]*\])(?::\d{0,5})?"
 _HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*")
 _PATH = re.compile(r"[^\s;&=]*")
 _PLAIN = re.compile(r"[\w./@-]*")
+_SERVER = re.compile(rf"[\w+.-]+://{_HOST}/?")
 _SECRET = re.compile(r"pass|pas+w|pwd|secret|token|sig|key|auth|cred", re.IGNORECASE)
-_HARMLESS = frozenset(
-    "anonymous boot_id busy_timeout db endpoint exact impersonate keep lease max_payload mode name patience"
-    " password_file read_only refresh region renew sentinel_username spread synchronous timeout tls tls_ca tls_cert"
-    " tls_key user_project wait_replicas".split()
+_HARMLESS = re.compile(
+    "anonymous|boot_id|busy_timeout|db|endpoint|exact|impersonate|keep|lease|max_payload|mode|name|password_file"
+    "|patience|read_only|refresh|region|renew|sentinel_username|spread|synchronous|timeout|tls|tls_ca|tls_cert|tls_key"
+    "|user_project|wait_replicas"
 )
 """The settings of queue URLs whose values anybody may read; whatever else a query says is hidden."""
 
@@ -96,17 +97,14 @@ def _end_of_userinfo(rest: str, authority: str, *, local: bool) -> int:
 
 def shown_setting(name: str, value: str) -> str:
     """`name=value` of a URL's query for a message; *** in place of a value that may be secret."""
-    if name not in _HARMLESS:
-        return f"{name}=***"
-    if name == "endpoint" or "://" in value:
-        return f"{name}={shown_url(value)}"
-    return f"{name}={value if _PLAIN.fullmatch(value) else '***'}"
+    harmless = _SERVER if name == "endpoint" else _PLAIN
+    return f"{name}={value if _HARMLESS.fullmatch(name) and harmless.fullmatch(value) else '***'}"
 
 
 def _shown_part(part: str) -> str:
     """One part of a query. Its name is hidden too unless it is known: it may be the rest of a password with an `&`."""
     name, equals, value = part.partition("=")
-    if not equals or not (name in _HARMLESS or _SECRET.search(unquote(name))):
+    if not equals or not (_HARMLESS.fullmatch(name) or _SECRET.search(unquote(name))):
         return "***" if part else ""
     return shown_setting(name, unquote(value))
 
