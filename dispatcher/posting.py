@@ -8,10 +8,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from workqueue.access.addresses import is_host
 from workqueue.access.security import ClientSecurity
 from workqueue.errors import InvalidSettingError
 from workqueue.options import check_type
-from workqueue.safe_text import shown_url
+from workqueue.safe_text import shown_url, visible
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession, ClientTimeout
@@ -36,9 +37,11 @@ def http_url(url: str, what: str) -> SplitResult:
     """
     try:
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+        if "\\" in url or visible(url) != url.strip():  # some readers take these for something else, or leave them out
+            raise ValueError
+        if parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0:
             return parts
-    except ValueError:  # a port beyond 65535, a broken IPv6 address
+    except ValueError:  # also a port beyond 65535, a broken IPv6 address
         pass
     raise InvalidSettingError(f"{shown_url(url)!r} is no URL {what}; it takes http://host/path or https://host/path")
 
@@ -61,6 +64,8 @@ class Poster:
         parts = http_url(url, what)
         tls = parts.scheme == "https"
         security.check_address(parts.hostname or "", tls=tls)
+        if parts.username is not None and security.token is not None:
+            raise InvalidSettingError(f"{shown_url(url)!r} has a user, and there is a token to show: give one of them")
         if proxy is not None:
             http_url(proxy, "of a proxy")
         self._url = url

@@ -376,6 +376,11 @@ async def test_without_a_url_nothing_is_sent() -> None:
         ("http://", "my-wq"),
         ("https://host:99999/", "my-wq"),
         ("http://[::1", "my-wq"),
+        ("http://.", "my-wq"),
+        ("http://-x:9/", "my-wq"),
+        ("http://ho_st..x/", "my-wq"),
+        ("http://127.0.0.1:9\\@elsewhere/", "my-wq"),
+        ("http://a\u00adb/", "my-wq"),
         ("http://x", ""),
     ],
 )

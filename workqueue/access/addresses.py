@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 
 from workqueue.errors import InvalidSettingError
 
-__all__ = ["addresses_of", "is_loopback", "join_host_port", "listening_sockets"]
+__all__ = ["addresses_of", "is_host", "is_loopback", "join_host_port", "listening_sockets"]
 
 _EVERYWHERE = {"", "0.0.0.0", "::"}
 _BACKLOG = 1024
+_LONGEST_NAME = 253  # RFC 1035, 2.3.4, as text without the last dot
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _TRIES = 10  # for a port that is free on every address
 
 
@@ -21,6 +24,22 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_host(host: str) -> bool:
+    """Whether `host` can be one: an address without brackets, or a name that DNS can have, in any script (IDNA)."""
+    if ":" in host:
+        try:
+            return bool(ipaddress.IPv6Address(host))
+        except ValueError:
+            return False
+    try:
+        name = host.removesuffix(".").encode("idna")
+        name.decode("idna")  # what begins with xn-- must stand for something
+    except UnicodeError:
+        return False
+    labels = name.decode().split(".")
+    return len(name) <= _LONGEST_NAME and all(_LABEL.fullmatch(label) for label in labels)
 
 
 def join_host_port(host: str, port: int) -> str:

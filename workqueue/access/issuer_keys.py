@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import jwt
 
-from workqueue.access.addresses import is_loopback
+from workqueue.access.addresses import is_host, is_loopback
 from workqueue.access.tokens import TokenCheckUnavailableError, TokenRefusedError
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import InvalidSettingError
@@ -50,7 +50,8 @@ def check_issuer_url(url: str) -> str:
     """
     with suppress(ValueError):  # a bracket without its partner, for instance
         parts = urlsplit(url)
-        if parts.hostname and (parts.scheme, is_loopback(parts.hostname)) in _TRUSTED:
+        host = parts.hostname or ""
+        if is_host(host) and (parts.scheme, is_loopback(host)) in _TRUSTED:
             return url
     shown = shown_url(url)
     raise InvalidSettingError(f"{shown!r} is no https URL: whoever answers there decides whom this server trusts")

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import grpc
 
-from workqueue.access.addresses import is_loopback, join_host_port
+from workqueue.access.addresses import is_host, is_loopback, join_host_port
 from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
@@ -72,9 +72,9 @@ class Address:
             raise InvalidSettingError(
                 f"{shown_url(text)!r} is no address of a gRPC server; it takes {_ALLOWED}"
             ) from None
-        if not parts.hostname or port is None or _has_more(parts):
+        if not is_host(parts.hostname or "") or port is None or _has_more(parts):
             raise InvalidSettingError(f"{shown_url(text)!r} is not just a host and a port; it takes {_ALLOWED}")
-        return cls(parts.hostname, port, tls)
+        return cls(parts.hostname or "", port, tls)
 
     def __str__(self) -> str:
         return f"{'grpcs' if self.tls else 'grpc'}://{join_host_port(self.host, self.port)}"

@@ -267,6 +267,10 @@ async def test_one_question_serves_all_requests_and_outlives_who_asked_it() -> N
         TimeoutError(),
         ConnectionResetError(),
         json.JSONDecodeError("no JSON", "<html>", 0),
+        answered(425),
+        OSError(24, "too many open files"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text"),
+        KeyError("access_token"),
     ],
     ids=lambda trouble: f"{type(trouble).__name__}{getattr(trouble, 'status', '')}",
 )
@@ -279,6 +283,23 @@ async def test_trouble_of_the_token_service_is_tried_again(server: GcsServer, tr
         await queue.queue("a")
 
     assert tokens.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "lasts"),
+    [("", 3600), ("a\r\nx: y", 3600), (None, 3600), ("t", None), ("t", 0), ("t", float("nan")), ("t", float("inf"))],
+)
+async def test_an_answer_that_holds_no_token_passes(value: Any, lasts: Any) -> None:
+    credentials = Credentials(Tokens(value, "good", lasts=lasts))
+
+    with pytest.raises(StoreUnavailableError, match="holds no token"):
+        await credentials.bearer()
+
+
+async def test_a_time_that_came_as_text_is_a_time() -> None:
+    credentials = Credentials(Tokens("good", lasts="3600"))  # type: ignore[arg-type]
+
+    assert [await credentials.bearer() for _ in range(2)] == ["good", "good"]
 
 
 @pytest.mark.parametrize("trouble", [answered(400), answered(403), ValueError("no key")], ids=str)

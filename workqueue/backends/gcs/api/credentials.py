@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -30,7 +31,7 @@ _TIMEOUT_SECONDS = 10
 _RENEWED_AT = 0.5  # of a token's life
 _GOOD_FOR = 0.95
 _PAUSE_SECONDS = 30.0  # after a renewal that failed
-_PASSING_ANSWERS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_PASSING_ANSWERS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 class Token(Protocol):
@@ -106,7 +107,11 @@ class Credentials:
             if _is_passing(error):
                 raise StoreUnavailableError(f"no token from Google's token service: {_line(error)}") from error
             raise StoreUnusableError(f"Google's token service refuses the credentials: {_line(error)}") from error
-        self._bearer, self._asked, self._lasts = token.value, asked, token.expires_in
+        lasts = _seconds_of(token)
+        if not lasts:
+            self._failed = self._seconds()
+            raise StoreUnavailableError("Google's token service gave an answer that holds no token")
+        self._bearer, self._asked, self._lasts = token.value, asked, lasts
 
 
 def ambient(impersonate: str, session: aiohttp.ClientSession) -> TokenSource:
@@ -145,7 +150,17 @@ def _is_passing(error: Exception) -> bool:
     """Whether the same question may be answered later: the service could not be asked, or gave no answer of its own."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status in _PASSING_ANSWERS or not HTTPStatus.BAD_REQUEST <= error.status < 500
-    return isinstance(error, aiohttp.ClientError | TimeoutError | ConnectionError | json.JSONDecodeError)
+    return isinstance(error, aiohttp.ClientError | OSError | json.JSONDecodeError | UnicodeError | KeyError | TypeError)
+
+
+def _seconds_of(token: Token) -> float:
+    """For how long a token is good, of whatever type that came; 0 = it is none that could go onto a request."""
+    try:
+        lasts = float(token.expires_in)
+    except (TypeError, ValueError):
+        return 0.0
+    is_text = isinstance(token.value, str) and token.value.isascii() and token.value.isprintable()
+    return lasts if is_text and token.value.strip() and 0 < lasts < math.inf else 0.0
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
