@@ -105,14 +105,15 @@ class Server:
         return self.pages[start]
 
     async def watched(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.watch, self.ended = web.StreamResponse(), asyncio.Event()
-        await self.watch.prepare(request)
+        watch, ended = self.watch, self.ended = web.StreamResponse(), asyncio.Event()
+        await watch.prepare(request)
         self.begun.set()
         try:
-            await self.ended.wait()
+            await ended.wait()
         finally:
-            self.begun.clear()
-        return self.watch
+            if self.watch is watch:
+                self.begun.clear()
+        return watch
 
     async def emit(self, count: int, rate: float) -> web.Response:
         """Send events at an even pace; each says in an annotation when it was sent."""
@@ -153,7 +154,8 @@ async def main(objects: int) -> None:
     server = Server(objects)
     for start in range(0, objects, PAGE):
         server.page(start)
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None))
+    # A watch ends with its client, so that events are not sent to one that has gone.
+    runner = web.ServerRunner(web.Server(server.handle, access_log=None, handler_cancellation=True))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)

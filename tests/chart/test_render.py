@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,14 @@ def test_the_chart_says_what_to_do_when_there_is_no_queue() -> None:
     notes = Chart.load(CHART).render({}, name="release", namespace="team")["workqueue/templates/NOTES.txt"]
 
     assert "`queues` is empty" in notes
+
+
+def test_the_values_that_the_docs_show_are_rendered() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs/deploy.md").read_text(encoding="utf-8"), re.DOTALL)
+    values = {name: value for block in blocks for name, value in yaml.safe_load(block).items()}
+
+    commands = {container["name"] for _, container in containers(render(values))}
+    assert {it["program"] for it in values["workloads"]} | {"receiver", "dispatcher"} <= commands
 
 
 @pytest.mark.parametrize("name", CI)
