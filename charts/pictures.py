@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 __all__ = ["Series", "answers", "panels", "picture"]
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _LINE = 560, 200, 60, 40, 24, 14
+_ROUND = (1.0, 1.2, 1.6, 2.0, 2.4, 3.0, 4.0, 5.0, 6.0, 8.0)
 _COLOURS = ("#3274d9", "#e0752d", "#37872d", "#c4162a", "#8f3bb8", "#0a7f8f", "#b8860b", "#7a5c43")
 
 
@@ -76,11 +78,14 @@ def _legend_line(number: int, text: str, colour: str) -> str:
 
 def _bounds(lines: Sequence[Series]) -> tuple[float, float, float]:
     times = [at for line in lines for at, _ in line.points]
-    return (
-        min(times, default=0.0),
-        max(times, default=1.0),
-        max((v for line in lines for _, v in line.points), default=1.0) or 1.0,
-    )
+    most = max((value for line in lines for _, value in line.points), default=1.0)
+    return min(times, default=0.0), max(times, default=1.0), _round_above(most or 1.0)
+
+
+def _round_above(value: float) -> float:
+    """The least number of two digits that reads well, as the half of it does, and is not below `value`."""
+    power: float = 10.0 ** math.floor(math.log10(value))
+    return next((it * power for it in _ROUND if it * power >= value), 10 * power)
 
 
 def _path(line: Series, lines: Sequence[Series]) -> str:
@@ -97,7 +102,10 @@ def _axes(unit: str, lines: Sequence[Series]) -> Iterator[str]:
         y = _TOP + _HEIGHT * (1 - share)
         yield f'<line x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{y:.0f}" y2="{y:.0f}" stroke="#ddd"/>'
         yield f'<text x="{_LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{_shown(most * share, unit)}</text>'
-    yield f'<text x="{_WIDTH - 12}" y="{_TOP + _HEIGHT + 16}" text-anchor="end">{last - first:.0f} s</text>'
+    for share, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        x = _LEFT + (_WIDTH - 12 - _LEFT) * share
+        shown = f"{(last - first) * share:.0f} s"
+        yield f'<text x="{x:.0f}" y="{_TOP + _HEIGHT + 16}" text-anchor="{anchor}">{shown}</text>'
 
 
 def _shown(value: float, unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -12,6 +13,7 @@ import pytest
 from tests.chart.rendered import CI, Object, containers, render_ci
 from tests.fakes.kubernetes.server import KubernetesServer
 from tests.fakes.redis_server import RedisServer
+from tests.support.eventually import eventually
 from tests.support.programs import process, serving
 from tests.support.tls import Authority
 
@@ -89,6 +91,11 @@ def status(port: int, path: str) -> int:
     return answer.status
 
 
+def answers(port: int, path: str, expected: int) -> bool:
+    """Whether a probe is answered so; a watch is ready once it has listed."""
+    return status(port, path) == expected
+
+
 @pytest.mark.parametrize(("name", "workload"), SERVERS)
 def test_a_rendered_server_starts_answers_its_probes_and_ends_with_0(
     name: str, workload: str, tmp_path: Path, redis: RedisServer, kubeconfig: Path
@@ -103,7 +110,7 @@ def test_a_rendered_server_starts_answers_its_probes_and_ends_with_0(
         ready = 503 if any(argument.startswith("--shards=") for argument in container["args"]) else 200
         for probe, expected in (("startupProbe", 200), ("livenessProbe", 200), ("readinessProbe", ready)):
             path = container[probe].get("httpGet", {"path": "/readyz"})["path"]
-            assert status(port, path) == expected, probe
+            eventually(f"{probe}: {expected}", functools.partial(answers, port, path, expected))
         it.tell()
         assert it.ended() == 0
 

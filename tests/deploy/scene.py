@@ -45,10 +45,9 @@ class Scene:
         assert ended.code == 0, ended.err
         return ended.out
 
-    def dispatch(self, *flags: str, lease: str = "30s") -> Server:
-        """A dispatcher; a flag says what it calls."""
-        server, _ = self._scraped("dispatcher.cli", "run", *flags, url=self.store.url(self.queue, lease=lease))
-        return server
+    def dispatch(self, *flags: str, lease: str = "30s") -> tuple[Server, int]:
+        """A dispatcher, and its HTTP port; a flag says what it calls."""
+        return self._scraped("dispatcher.cli", "run", *flags, url=self.store.url(self.queue, lease=lease))
 
     def fire_schedules(self) -> tuple[Server, int]:
         """A process that fires the queue's schedules, and its port."""

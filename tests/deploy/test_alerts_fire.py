@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,7 +20,7 @@ import pytest
 import yaml
 
 from charts.alerts import rules
-from charts.pictures import answers, panels, picture
+from charts.pictures import Series, answers, panels, picture
 from tests.chart.rendered import CHART, Object
 from tests.deploy.prometheus import Prometheus
 from tests.deploy.scene import Scene
@@ -88,7 +89,7 @@ def callbacks_fail_and_are_tried_again(scene: Scene) -> None:
 
 
 def a_dispatcher_is_killed(scene: Scene) -> None:
-    first = scene.dispatch(calling("hang"), lease="2s")
+    first, _ = scene.dispatch(calling("hang"), lease="2s")
     scene.command("enqueue", "a")
     eventually("a start", lambda: json.loads(scene.command("stats", "--json"))["in_progress"] == 1)
     scene.dispatch(calling("hang"), lease="2s")
@@ -154,11 +155,12 @@ def the_store_of_a_relay_ends(scene: Scene) -> None:
 
 
 def all_is_well(scene: Scene) -> None:
-    """No alert is about this: keys complete, one after another, so that there are rates to show."""
-    scene.dispatch(calling("complete"))
+    """No alert is about this: keys complete, one after another, and triggers come, so that there are rates to show."""
+    _, port = scene.dispatch(calling("complete"))
     completed = f'sum(workqueue_outcomes_total{{queue_name="{scene.queue}",outcome="completed"}})'
     for number in range(1, 4):
         scene.command("enqueue", f"key-{number}")
+        urlopen(f"http://127.0.0.1:{port}/", timeout=20).close()
         eventually("its end", functools.partial(scene.prometheus.query, f"{completed} == {number}"))
 
 
@@ -220,16 +222,21 @@ def test_an_alert_fires_for_what_it_is_about(
     eventually(f"{alert} of {named}", lambda: (alert, named) in prometheus.fired())
 
 
+def long_enough(lines: list[Series]) -> list[Series]:
+    """The lines of a panel, or none if one would see too little of them."""
+    return lines if any(len(line.points) >= 10 for line in lines) else []
+
+
 @pytest.mark.parametrize("panel", list(panels(DASHBOARD)), ids=lambda panel: str(panel["title"]))
 def test_a_panel_of_the_dashboard_shows_something(
     panel: Object, prometheus: Prometheus, scenes: dict[Callable[[Scene], None], Scene]
 ) -> None:
-    lines = eventually("an answer", lambda: answers(panel, prometheus.history))
+    lines = eventually("answers of ten seconds", lambda: long_enough(answers(panel, prometheus.history)))
 
     drawn = picture(panel["title"], panel["fieldConfig"]["defaults"]["unit"], lines)
     assert 0 < drawn.count("<polyline") <= len(lines)
     if folder := os.environ.get("PICTURES"):
-        name = panel["title"].lower().replace(" ", "-").replace(",", "")
+        name = re.sub(r"\W+", "-", panel["title"].lower())
         (Path(folder) / f"{name}.svg").write_text(drawn, encoding="utf-8")
 
 
