@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -84,17 +85,42 @@ class RoundFlags:
             raise InvalidSettingError("--once and --no-loop: give one of them")
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadFlags:
+    """What is for developers alone."""
+
+    reload: Annotated[
+        bool, Flag("while developing: drain and start again when the callback's package changes", spell_out=True)
+    ] = False
+
+
 @app.command("serve")
 @with_flags
-def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags) -> None:
+def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags, develop: ReloadFlags) -> int:
     """Run receiver, loop and trigger in one process.
 
     Keys come in over gRPC; GET or POST / starts a round; /healthz, /readyz and /metrics are beside it. SIGTERM and
     SIGINT drain, a second one cancels.
     """
     configure_logging(logs.log_level, logs.log_format)
+    if develop.reload:
+        return _reloaded(work)
     process = work.process(memory=True)
     run_server(process.serve(listen.front(ports.http_port), ports.grpc_port))
+    return 0
+
+
+def _reloaded(work: Work) -> int:
+    """Run the same command line without --reload as a process of its own, again and again; returns its exit code."""
+    from dispatcher.reload import Reloader, sources_of
+
+    folder = sources_of(work.target.callback)
+    if work.queue.url(memory=True).startswith("memory:"):
+        raise InvalidSettingError(
+            "--reload would lose a queue of memory:// at each change: give --queue sqlite:///FILE"
+        )
+    arguments = [each for each in sys.argv[1:] if each != "--reload"]
+    return Reloader([sys.executable, "-m", "dispatcher.cli", *arguments], folder, os.environ).run()
 
 
 @app.command("run")
