@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.grpc import on_loop
-from tests.support.processes import REPOSITORY, started
+from tests.support.processes import REPOSITORY, ran, started
 from tests.support.programs import serving
 from workqueue.signals import until_signalled
 
@@ -129,3 +129,39 @@ def test_a_signal_ends_a_server_whose_store_cannot_be_reached(number: signal.Sig
         it.tell(number)
 
         assert it.ended() == 0
+
+
+LAST = """
+import os, signal, sys
+from workqueue.signals import {names}
+exit_on_signals(0)
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+{then}
+last = Last()
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("then", ["", "exit_at_once_on_signals(3)"], ids=["without", "with"])
+def test_a_signal_in_the_last_moment_does_not_change_the_exit_code(then: str) -> None:
+    """The object is deleted when the interpreter has given signals back to the kernel."""
+    program = LAST.format(names="exit_at_once_on_signals, exit_on_signals", then=then)
+
+    assert ran([sys.executable, "-c", program]).code == 3
+
+
+HELD_UP = """
+import os, signal, threading
+from workqueue.signals import exit_at_once_on_signals
+exit_at_once_on_signals(4)
+def hold_up():
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+threading.Thread(target=hold_up).start()
+"""
+
+
+def test_once_all_is_done_a_signal_ends_what_still_holds_the_process_up() -> None:
+    assert ran([sys.executable, "-c", HELD_UP]).code == 4

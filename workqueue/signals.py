@@ -6,14 +6,16 @@ innermost decides. Nothing slow is imported here at the top, so that a program c
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["Drains", "exit_on_signals", "until_signalled"]
+__all__ = ["Drains", "exit_at_once_on_signals", "exit_on_signals", "until_signalled"]
 
 _Act = Callable[[], object]
 
@@ -113,8 +115,20 @@ def exit_on_signals(code: int | None = None) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number if code is None else code)
 
+    _handle(end)
+    # Last of all, as it is registered first: an interpreter that ends gives signals back to the kernel, which would
+    # end the process by the signal, whatever its exit code was to be.
+    atexit.register(_handle, signal.SIG_IGN)
+
+
+def exit_at_once_on_signals(code: int) -> None:
+    """From now on end the process at a signal with `code`: all is done, and at most some thread is left to end."""
+    _handle(lambda number, frame: os._exit(code))
+
+
+def _handle(handler: Any) -> None:
     for number in _heeded():
-        signal.signal(number, end)
+        signal.signal(number, handler)
 
 
 def _heeded() -> list[signal.Signals]:

@@ -32,7 +32,7 @@ from workqueue.errors import (
 from workqueue.programs.completion import completes, make_ready
 from workqueue.programs.logs import configure_logging
 from workqueue.programs.printing import OutputError, complaints, forget_output
-from workqueue.signals import until_signalled
+from workqueue.signals import exit_at_once_on_signals, until_signalled
 
 __all__ = [
     "EXIT_CODES",
@@ -65,7 +65,9 @@ def program(app: typer.Typer, name: str) -> None:
     if completes(name):
         make_ready()
     code = exit_code(app, name, sys.argv[1:])
-    sys.exit(max(code, _flushed(name)))
+    code = max(code, _flushed(name))
+    exit_at_once_on_signals(code)
+    sys.exit(code)
 
 
 def _flushed(name: str) -> int:
