@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
 
 from dispatcher.decision import UNREACHED, Decision, Failure
 from dispatcher.error_events import ErrorEvents, error_event
@@ -17,6 +19,8 @@ from workqueue.safe_text import shown_duration
 __all__ = ["Reports"]
 
 log = logging.getLogger(__name__)
+
+_OURS = tuple(str(Path(__file__).parents[1] / package) for package in ("dispatcher", "workqueue"))
 
 _LEVELS: dict[SettleOutcome, int] = {
     "completed": logging.DEBUG,
@@ -58,7 +62,8 @@ class Reports:
     def explain(self, key: str, result: object) -> None:
         """Show where a callback raised what it did not mean to raise; an error of ours says all in its text."""
         if isinstance(result, BaseException) and not isinstance(result, WorkQueueError):
-            log.info("where key %r failed:", key, exc_info=result, extra=self._extra(key))
+            where = (type(result), result, _from_the_callback(result.__traceback__))
+            log.info("where key %r failed:", key, exc_info=where, extra=self._extra(key))
 
     def outage_began(self, error: TargetUnavailableError) -> None:
         """The target is down: starts are held from now on."""
@@ -83,3 +88,11 @@ class Reports:
 
     def _extra(self, key: str) -> dict[str, str]:
         return {"key": key, "queue": self._queue}
+
+
+def _from_the_callback(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames of ours that it begins with: they say nothing to the author of a callback."""
+    own = traceback
+    while own is not None and own.tb_frame.f_code.co_filename.startswith(_OURS):
+        own = own.tb_next
+    return own or traceback

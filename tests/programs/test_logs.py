@@ -7,12 +7,14 @@ import logging
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import python
 from tests.support.programs import Server, serving, workqueue
 from tests.support.tls import Authority
 from workqueue.programs.logs import JSONFormatter, TextFormatter
@@ -46,6 +48,40 @@ def test_every_line_of_a_traceback_is_indented_and_harmless() -> None:
     assert first == "it failed: see below"
     assert all(line.startswith("  | ") and line.isprintable() for line in rest)
     assert any("ValueError: no luck" in line for line in rest)
+
+
+def test_colours_are_ours_alone_and_those_of_an_error_text_are_escaped() -> None:
+    first, *_, last = TextFormatter("%(message)s", colour=True).format(record(FORGED, raised(FORGED))).split("\n")
+
+    for line in (first, last):
+        assert line.startswith("\x1b[31m")
+        assert line.endswith("\x1b[0m")
+        assert line.count("\x1b") == 2
+
+
+@pytest.mark.parametrize(("level", "begins"), [("INFO", "it"), ("WARNING", "\x1b[33mit"), ("CRITICAL", "\x1b[31mit")])
+def test_a_decision_is_plain_a_warning_yellow_an_error_red(level: str, begins: str) -> None:
+    logged = record("no")
+    logged.levelno = logging.getLevelNamesMapping()[level]
+
+    assert TextFormatter("%(message)s", colour=True).format(logged).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("env", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)], ids=["", "no", "dumb"]
+)
+def test_errors_are_in_colour_on_a_terminal_that_has_colours(
+    tmp_path: Path, env: dict[str, str], is_coloured: bool
+) -> None:
+    url = f"sqlite:///{tmp_path}/q.db"
+    workqueue("enqueue", "a", "--queue", url)
+    once = [sys.executable, "-m", "dispatcher.cli", "run", "--once", "--queue", url]
+    failing = [*once, "--callback", "tests.support.reconcilers:fail"]
+
+    ended = python("tests/support/terminal.py", "[]", *failing, env={"TERM": "xterm", "NO_COLOR": None, **env}).json
+
+    assert "ValueError: no good: a" in ended["output"]
+    assert ("\x1b[33m" in ended["output"]) == is_coloured
 
 
 @pytest.mark.parametrize("text", [FORGED, "\ud800", "\u2028"], ids=["forged", "surrogate", "separator"])
