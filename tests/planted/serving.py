@@ -217,7 +217,7 @@ GUARDS = [
         "an issuer's keys are fetched over http",
         OIDC + "settings_that_would_trust_anybody_are_refused",
         "workqueue.access.issuer_keys:check_issuer_url",
-        "(parts.scheme, is_loopback(parts.hostname)) in _TRUSTED",
+        "(parts.scheme, is_loopback(host)) in _TRUSTED",
         'parts.scheme in ("http", "https")',
         issuer="http://issuer.example",
         audience="https://me",

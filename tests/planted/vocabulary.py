@@ -298,7 +298,7 @@ SHOWN = [
         "a password with an @ in it is printed",
         "tests.test_safe_text:test_a_url_is_shown_without_its_password_however_it_is_spelled",
         "workqueue.safe_text:shown_url",
-        "_end_of_userinfo(rest, local=scheme.lower() in _LOCAL)",
+        "_end_of_userinfo(rest, authority, local=local)",
         "rest.find('@') + 1 and rest.find('@')",
         "redis://app:p@ss@h/0",
         "redis://app:***@h/0",
