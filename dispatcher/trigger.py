@@ -43,7 +43,9 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def handler(
     queue: WorkQueue, *, callback: Callback, errors: ErrorEvents | None = None, **settings: Unpack[SettingsArgs]
 ) -> Starlette:
-    """An ASGI app: GET or POST / runs a round; `/healthz`, `/readyz`, `/status` and `/metrics` beside it. It mounts.
+    """An ASGI app that mounts in any other: GET or POST / runs a round.
+
+    `/healthz`, `/readyz`, `/status` and `/metrics` are beside it.
 
     `/` answers 200 once the round has ended, or at once if the call was shed; 503 with the reason if the store or the
     target is down, 500 with the error's text if the round failed otherwise; `/?wait=false` answers 202 at once.
