@@ -83,7 +83,7 @@ def _bounds(lines: Sequence[Series]) -> tuple[float, float, float]:
 
 
 def _round_above(value: float) -> float:
-    """The least number of two digits that reads well, as the half of it does, and is not below `value`."""
+    """The least number that is not below `value` and whose half has two digits at most, for the axis."""
     power: float = 10.0 ** math.floor(math.log10(value))
     return next((it * power for it in _ROUND if it * power >= value), 10 * power)
 

@@ -29,7 +29,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def next_release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tag of an image with the release after this one, whose Redis layout is another."""
+    """The tag of an image with the release after this one: this code, with the next number of the Redis layout."""
     folder = tmp_path_factory.mktemp("next")
     for name in PACKAGES:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

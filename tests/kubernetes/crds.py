@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -30,15 +31,19 @@ def definitions() -> list[Object]:
     """The CustomResourceDefinition of each kind of another project that the chart or the docs use.
 
     Raises:
-        subprocess.CalledProcessError: Go cannot download them; its output says why.
+        RuntimeError: there is no Go, or it cannot download them; its output says why.
     """
     return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in _paths()]
 
 
 def _paths() -> list[Path]:
-    command = ["go", "mod", "download", "-json"]
-    downloaded = subprocess.run(command, cwd=_MODULE, check=True, stdout=subprocess.PIPE, text=True).stdout
-    modules = json.loads("[" + downloaded.replace("}\n{", "},{") + "]")  # Go writes one object after another
+    go = shutil.which("go")
+    if go is None:
+        raise RuntimeError("other projects publish their definitions in Go modules: Go has to be on the PATH")
+    done = subprocess.run([go, "mod", "download", "-json"], cwd=_MODULE, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"go mod download ended with {done.returncode}: {done.stdout}")
+    modules = json.loads("[" + done.stdout.replace("}\n{", "},{") + "]")  # Go writes one object after another
     return [Path(module["Dir"], name) for module in modules for name in _FILES[module["Path"]]]
 
 
