@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dispatcher.blocked import LoopWatch
 from dispatcher.callback import LeasedAttempt
@@ -21,11 +21,11 @@ from dispatcher.running import AttemptTask, CallbackRun
 from dispatcher.settle import Settling
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
-from workqueue.attempt import as_one
 from workqueue.clock import duration_us, wait_first
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKeys, RequeueAfter
+from workqueue.raised import as_one
 from workqueue.telemetry.tracing import NO_TRACER, attempt_tracer
 
 __all__ = ["Attempts"]
@@ -184,7 +184,7 @@ class Attempts:
         with traced as span:
             result = await self._call(run)
             outcome = await self._settle(run, result)
-            failed = isinstance(result, BaseException) and not isinstance(result, RequeueAfter | QueueKeys)
+            failed = issubclass(kind := type(result), BaseException) and not issubclass(kind, RequeueAfter | QueueKeys)
             span.ended(outcome, result if failed else None)
             result = None  # an error's traceback holds this frame
         return None
@@ -206,13 +206,13 @@ class Attempts:
             if run.is_cancelled_by_others:
                 return await self._settle_apart(run, result)
             return await self._settling.settle(run, result)
-        except asyncio.CancelledError:  # the event loop is being torn down: better recovered than kept for ever
-            run.owned.abandon()
-            raise
         except Exception:  # a bug of ours or of a backend: its key must not stay leased for ever
             log.exception("settling key %r failed", run.owned.key, extra=self._extra(run.owned))
             run.owned.abandon()
             return "unsettled"
+        except BaseException:  # the event loop is being torn down: better recovered than kept for ever
+            run.owned.abandon()
+            raise
         finally:
             self._end(run, result)
 
@@ -230,10 +230,10 @@ class Attempts:
         if run.stage == "runaway":
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
-        if isinstance(result, KeyboardInterrupt):
+        if issubclass(type(result), KeyboardInterrupt):  # isinstance asks the object, and raises what that raises
             message = "the callback of key %r raised KeyboardInterrupt: this dispatcher ends"
             log.error(message, owned.key, extra=self._extra(owned))
-            self.fatal = result
+            self.fatal = cast("KeyboardInterrupt", result)
             self._on_fatal()
         if self._change is not None:
             self.poke()

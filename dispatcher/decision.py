@@ -15,9 +15,11 @@ from typing import Literal
 from dispatcher.running import End
 from dispatcher.settings import DispatcherSettings
 from workqueue.backoff import Backoff, backoff_for
-from workqueue.errors import ExpiredError, InfrastructureError, NonRetriableError, RetryAfterError
+from workqueue.errors import ExpiredError, InvalidOptionsError, NonRetriableError
 from workqueue.metrics import SettleOutcome
+from workqueue.options import check_duration
 from workqueue.outcomes import QueueKey, QueueKeys, RequeueAfter
+from workqueue.raised import is_infrastructure, reason_of, retry_delay_of
 from workqueue.safe_text import cut, describe
 
 __all__ = [
@@ -159,33 +161,32 @@ def _asked_for(result: object) -> Decision | None:
     if result is None:
         return COMPLETE
     if isinstance(result, RequeueAfter):
-        return Decision("requeued", delay=result.next_delay(), floor=result.floor)
+        return Decision("requeued", delay=_checked(result.next_delay()), floor=result.floor)
     if isinstance(result, QueueKeys):
         return Decision("completed", keys=result.keys)
     return None
 
 
+def _checked(delay: object) -> timedelta:
+    """What an outcome asks for, if a store takes it: a class of a user's own need not have checked it."""
+    check_duration("a delay", delay)
+    assert isinstance(delay, timedelta)
+    if delay <= timedelta(0):
+        raise InvalidOptionsError(f"a delay is more than zero, not {delay}")
+    return delay
+
+
 def _failed(error: BaseException, attempts: int, max_retry: int, backoff: Backoff | None) -> Decision:
-    text, infrastructure = cut(describe(error), MAX_ERROR_BYTES), _is_infrastructure(error)
+    text, infrastructure = cut(describe(error), MAX_ERROR_BYTES), is_infrastructure(error)
     if isinstance(error, ExpiredError):
         return Decision("expired", failure=Failure(text, "expired"))
     if 0 < max_retry <= attempts:
         return Decision("dead-lettered", failure=Failure(text, "dead-lettered", infrastructure=infrastructure))
     if isinstance(error, NonRetriableError):
-        return Decision("dropped", failure=Failure(text, "dropped", cut(str(error.reason) or text, MAX_ERROR_BYTES)))
+        return Decision("dropped", failure=Failure(text, "dropped", cut(reason_of(error), MAX_ERROR_BYTES)))
     failure = Failure(text, "requeued", infrastructure=infrastructure)
-    delay = error.delay if isinstance(error, RetryAfterError) else backoff_for(attempts, backoff)
+    delay = retry_delay_of(error) or backoff_for(attempts, backoff)
     return Decision("retried", delay=delay, failure=failure)
-
-
-def _is_infrastructure(error: BaseException) -> bool:
-    if isinstance(error, InfrastructureError):
-        return True
-    code = getattr(error, "code", None)  # a failed gRPC call of the callback's own; grpc itself need not be imported
-    try:
-        return callable(code) and getattr(code(), "name", "") == "UNAVAILABLE"
-    except Exception:  # noqa: BLE001 - some other library's idea of a code
-        return False
 
 
 def _nonsense(result: object) -> str:

@@ -17,10 +17,10 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from workqueue.clock import duration_us
-from workqueue.errors import InfrastructureError, WorkQueueError
+from workqueue.errors import TargetUnavailableError, Trouble, WorkQueueError
 
 __all__ = [
     "IN_A_ROW",
@@ -34,9 +34,6 @@ __all__ = [
     "outage_of",
 ]
 
-Trouble = Literal["unsent", "broken", "refused"]
-"""How a call failed: it was never made, the connection broke during it, or somebody said that the target is down."""
-
 IN_A_ROW = 5
 """After this number of failed calls without an answer between them starts are held."""
 
@@ -45,23 +42,6 @@ _FIRST_PROBE_US = duration_us(timedelta(seconds=1))
 _LAST_PROBE_US = duration_us(timedelta(seconds=60))
 _TAKEN_US = duration_us(timedelta(seconds=15))  # longer than any connection takes to be had or refused
 _REMEMBERED = 10_000  # released keys; one that another dispatcher takes never comes back here to be forgotten
-
-
-class TargetUnavailableError(InfrastructureError):
-    """What is to be called for each key cannot be reached; raise it from a callback of your own for the like.
-
-    Args:
-        cause: the underlying error.
-        trouble: `unsent`: the call was never made. `broken`: the connection was up and broke during the call, so that
-            the key itself may be what broke it. `refused`: somebody answered that the target is unavailable, and it may
-            have been a proxy before it.
-    """
-
-    trouble: Trouble = "unsent"  # of a subclass whose __init__ does not call this one
-
-    def __init__(self, cause: BaseException | str, trouble: Trouble = "unsent") -> None:
-        super().__init__(cause)
-        self.trouble = trouble
 
 
 class TargetSilentError(WorkQueueError):
@@ -216,7 +196,7 @@ class Outage:
         before = self._released.pop(key, _NEVER)
         is_excused = self._is_excused(before, error, sent, last=last)
         if not is_excused and error.trouble != "broken":  # the target is there: it is the key
-            self._put_off(key, now_us)
+            self.put_off(key, now_us)
             return Verdict(is_released=False)
         self.in_doubt = True
         self._remember(key, _Released(self.answers, before.broke or error.trouble == "broken"))
@@ -226,6 +206,13 @@ class Outage:
         """A call ended without an answer: if it was the probe, another one may start."""
         if key == self._probe:
             self._probe = ""
+
+    def put_off(self, key: str, now_us: int) -> None:
+        """Wait longer for the next probe, if this was one. Else it was under way when the target went down."""
+        if key == self._probe:
+            self._probe = ""
+            self._delay_us = min(self._delay_us * 2, _LAST_PROBE_US)
+            self._probe_us = now_us + self._delay_us
 
     def answered(self, key: str, now_us: int) -> Ended | None:
         """A call for `key` was answered; returns what to report if that ends an outage."""
@@ -265,7 +252,7 @@ class Outage:
         self._in_a_row += 1
         self._calls += 1
         if self._since_us is not None:
-            self._put_off(key, now_us)
+            self.put_off(key, now_us)
             return False
         self._calls = self._in_a_row
         if self._in_a_row < IN_A_ROW:
@@ -275,13 +262,6 @@ class Outage:
         self._delay_us = _FIRST_PROBE_US
         self._probe_us = now_us + self._delay_us
         return True
-
-    def _put_off(self, key: str, now_us: int) -> None:
-        """Wait longer for the next probe, if this was one. Else it was under way when the target went down."""
-        if key == self._probe:
-            self._probe = ""
-            self._delay_us = min(self._delay_us * 2, _LAST_PROBE_US)
-            self._probe_us = now_us + self._delay_us
 
     def _probe_soon(self, now_us: int) -> None:
         """At once, but not more than once a second."""

@@ -87,7 +87,7 @@ class DispatcherSettings:
             return None
         try:
             chosen = self.backoff(attempts)
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("the backoff hook raised for attempts=%d; the default backoff is used", attempts)
             return None
         return chosen if isinstance(chosen, timedelta) else None

@@ -21,7 +21,7 @@ from workqueue.lease import DEFAULT_LEASE
 from workqueue.metrics import SettleOutcome
 from workqueue.options import Options
 from workqueue.outcomes import QueueKey
-from workqueue.safe_text import describe
+from workqueue.safe_text import describe, leaves_of
 from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["Settling"]
@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_NO_ANSWER = (TargetUnavailableError, TargetSilentError)
 _BUG_PATIENCE_US = DEFAULT_LEASE.duration_us  # for what is no error of ours: a bug would hold its key for ever
 
 
@@ -59,22 +60,35 @@ class Settling:
 
     async def settle(self, run: CallbackRun, result: object) -> SettleOutcome:
         """End the attempt whose callback returned or raised `result`; raises nothing but cancellation."""
-        owned, end = run.owned, run.end(result)
-        if self._is_unreached(run, end, result):
-            decision = UNREACHED
-        elif result is None and end == "answered":  # nearly always
-            decision = COMPLETE
-        else:
-            decision = decide(end, result, owned.attempts, run.settings)
+        try:
+            decision = self._decision(run, result)
+        except Exception as error:  # noqa: BLE001 - what was raised runs a user's own code when it is looked at
+            failed = RuntimeError(f"what the callback raised cannot be read: {describe(error)}")
+            decision = self._decision(run, failed)
         if decision.keys:
             decision = await self._store_keys(run, decision)
         outcome = await self._apply(run, decision)
-        now_us = self._clock.wall_us()
+        try:
+            self._report(run, decision, outcome, result)
+        except Exception as error:  # noqa: BLE001 - the key is settled, whoever cannot hear of it
+            extra = {"key": run.owned.key, "queue": self._metrics.name}
+            log.error("the end of key %r could not be reported: %s", run.owned.key, describe(error), extra=extra)
+        return outcome
+
+    def _decision(self, run: CallbackRun, result: object) -> Decision:
+        end = run.end(result)
+        if self._is_unreached(run, end, result):
+            return UNREACHED
+        if result is None and end == "answered":  # nearly always
+            return COMPLETE
+        return decide(end, result, run.owned.attempts, run.settings)
+
+    def _report(self, run: CallbackRun, decision: Decision, outcome: SettleOutcome, result: object) -> None:
+        owned, now_us = run.owned, self._clock.wall_us()
         self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
         self._reports.settled(owned, decision, outcome, now_us)
         if decision.failure is not None:
             self._reports.explain(owned.key, result)
-        return outcome
 
     async def release(self, owned: OwnedInProgressKey) -> None:
         """Hand a key back that was started but not called."""
@@ -101,6 +115,8 @@ class Settling:
             outage.unanswered(run.owned.key)
         elif isinstance(result, TargetUnavailableError):
             return self._is_released_for(run, result)
+        elif isinstance(result, BaseExceptionGroup) and any(isinstance(leaf, _NO_ANSWER) for leaf in leaves_of(result)):
+            outage.put_off(run.owned.key, self._clock.steady_us())  # one call of several failed, which says nothing
         else:
             outage.answers += 1
             if outage.in_doubt:

@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeGuard, TypeVar
 
-from workqueue.errors import InfrastructureError, InvalidSettingError, NonRetriableError
+from workqueue.errors import InvalidSettingError
 from workqueue.lease import Lost
 from workqueue.outcomes import Outcome
-from workqueue.safe_text import describe, leaves_of
 
 __all__ = [
     "AsyncCallback",
@@ -24,7 +23,6 @@ __all__ = [
     "Callback",
     "StillRunsError",
     "as_async",
-    "as_one",
     "call",
     "check_callback",
     "in_thread",
@@ -128,25 +126,6 @@ def _yields(function: object) -> bool:
 async def call(callback: Callback, key: str, attempt: Attempt) -> Any:
     """Call `callback` and return whatever it returns; a plain function is called as `in_thread` does."""
     return await as_async(callback)(key, attempt)
-
-
-def as_one(error: BaseException) -> BaseException:
-    """What a callback raised as one error, where it ran in an `asyncio.TaskGroup` or the like.
-
-    A group of one is the error in it, an outcome included. A group in which nothing can succeed is final, and one that
-    fails only for what lies outside the key is infrastructure. Any other group is what it is: one failure, tried again.
-    """
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = leaves_of(error)
-    if len(leaves) == 1:
-        return leaves[0]
-    final = [leaf for leaf in leaves if isinstance(leaf, NonRetriableError)]
-    if len(final) == len(leaves):
-        return NonRetriableError("; ".join(leaf.reason for leaf in final), describe(error))
-    if all(isinstance(leaf, InfrastructureError) for leaf in leaves):
-        return InfrastructureError(describe(error))
-    return error
 
 
 def as_async(callback: Callback) -> AsyncCallback:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from workqueue.safe_text import describe
 
@@ -34,9 +34,14 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "StoreUnusableError",
+    "TargetUnavailableError",
+    "Trouble",
     "UnsupportedError",
     "WorkQueueError",
 ]
+
+Trouble = Literal["unsent", "broken", "refused"]
+"""How a call failed: it was never made, the connection broke during it, or somebody said that the target is down."""
 
 
 class WorkQueueError(Exception):
@@ -157,6 +162,23 @@ class InfrastructureError(WorkQueueError):
             self.__cause__ = cause
 
 
+class TargetUnavailableError(InfrastructureError):
+    """What is to be called for each key cannot be reached; raise it from a callback of your own for the like.
+
+    Args:
+        cause: the underlying error.
+        trouble: `unsent`: the call was never made. `broken`: the connection was up and broke during the call, so that
+            the key itself may be what broke it. `refused`: somebody answered that the target is unavailable, and it may
+            have been a proxy before it.
+    """
+
+    trouble: Trouble = "unsent"  # of a subclass whose __init__ does not call this one
+
+    def __init__(self, cause: BaseException | str, trouble: Trouble = "unsent") -> None:
+        super().__init__(cause)
+        self.trouble = trouble
+
+
 class RetryAfterError(WorkQueueError):
     """The attempt failed, and whoever it failed for says when to try again.
 
@@ -165,9 +187,17 @@ class RetryAfterError(WorkQueueError):
     Args:
         delay: more than zero.
         cause: the underlying error, or its text.
+
+    Raises:
+        InvalidOptionsError: `delay` is not positive, or no timedelta.
     """
 
+    delay: timedelta | None = None  # of a subclass whose __init__ does not call this one: the backoff stands
+
     def __init__(self, delay: timedelta, cause: BaseException | str) -> None:
+        if not isinstance(delay, timedelta) or delay <= timedelta(0):
+            text = "a delay is a timedelta of more than zero, such as timedelta(seconds=5)"
+            raise InvalidOptionsError(f"{text}, not {delay!r}")
         super().__init__(_text_of(cause))
         self.delay = delay
         if isinstance(cause, BaseException):

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from urllib.parse import unquote
 
-__all__ = ["cut", "describe", "leaves_of", "shown_duration", "shown_setting", "shown_url", "visible"]
+__all__ = ["cut", "describe", "leaves_of", "said", "shown_duration", "shown_setting", "shown_url", "visible"]
 
 # Control characters, lone surrogates, and what reorders or hides its neighbours: zero-width, bidirectional, tags.
 _HARMFUL = re.compile(
@@ -110,10 +110,15 @@ def _shown_part(part: str) -> str:
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The errors in a group, and in the groups in it; of any other error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
-    return [error]
+    """The errors in a group, and in the groups in it, however deep; of any other error itself."""
+    leaves, waiting = [], [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(reversed(each.exceptions))
+        else:
+            leaves.append(each)
+    return leaves
 
 
 def describe(error: BaseException) -> str:
@@ -125,9 +130,17 @@ def describe(error: BaseException) -> str:
         return "; ".join(map(describe, leaves_of(error)))
     try:
         text = _status_of(error) or f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - a broken __str__ must not keep an error from being reported
+    except BaseException:  # noqa: BLE001 - a broken __str__, even one that exits, must not keep it from being reported
         return type(error).__name__
     return text.removesuffix(": ")
+
+
+def said(error: BaseException) -> str:
+    """The text of an error, without its class; of one whose text cannot be had its class."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - as in `describe`
+        return type(error).__name__
 
 
 def _status_of(error: BaseException) -> str:

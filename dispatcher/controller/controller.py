@@ -22,12 +22,13 @@ from dispatcher.controller.probes import ControllerProbes
 from dispatcher.error_events import ErrorEvents
 from dispatcher.loop import Dispatcher, run_until_signalled
 from dispatcher.settings import DispatcherSettings
-from workqueue.attempt import as_one, check_callback
+from workqueue.attempt import check_callback
 from workqueue.backends import open_queue
 from workqueue.errors import InfrastructureError, InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.leader import Elector
 from workqueue.outcomes import Outcome, RequeueAfter
+from workqueue.raised import as_one
 from workqueue.signals import until_signalled
 from workqueue.sources.kubernetes import API, ConflictError, KubernetesSource, UnreachableError, Watch
 from workqueue.sources.kubernetes.election import KubernetesLease

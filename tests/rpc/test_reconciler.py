@@ -44,6 +44,43 @@ def raising(error: BaseException) -> object:
     return callback
 
 
+class Unreadable(NonRetriableError):
+    """A final error whose text and reason cannot be had."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self)
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        raise ValueError
+
+
+def deep(levels: int) -> Exception:
+    error: Exception = ValueError("the real reason")
+    for _ in range(levels):
+        error = ExceptionGroup("deeper", [error])
+    return error
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (Unreadable(), "Unreadable"),
+        (ExceptionGroup("two", [Unreadable(), Unreadable()]), "Unreadable; Unreadable"),
+        (deep(2000), "ValueError: the real reason"),
+    ],
+    ids=["unreadable", "two of them", "deep"],
+)
+async def test_an_error_whose_own_code_breaks_is_an_answer(raised: Exception, text: str) -> None:
+    error = await error_of(raising(raised))
+
+    assert (error.code(), error.details()) == (grpc.StatusCode.UNKNOWN, text)
+    assert (non_retriable(error) is not None) == ("Unreadable" in text)
+
+
 @pytest.mark.parametrize(
     ("outcome", "response"),
     [

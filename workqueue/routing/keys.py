@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async, as_one, check_callback
+from workqueue.attempt import AsyncCallback, Attempt, Callback, as_async, check_callback
 from workqueue.backoff import Backoff
 from workqueue.clock import Clock, SystemClock, from_us
 from workqueue.errors import ExpiredError, InvalidOptionsError, NonRetriableError
 from workqueue.outcomes import QueueKeys, RequeueAfter
+from workqueue.raised import as_one
 from workqueue.routing.errors import NoRouteError
 from workqueue.routing.key_limits import NO_LIMITS, Limits, limits_of
 from workqueue.routing.policies import retry_policy

@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 
 from workqueue.access.security import ServerSecurity
-from workqueue.attempt import Callback, as_one, call, check_callback
+from workqueue.attempt import Callback, call, check_callback
 from workqueue.errors import InfrastructureError, NonRetriableError
 from workqueue.lease import Lost
 from workqueue.options import check_duration
 from workqueue.outcomes import QueueKeys, RequeueAfter
+from workqueue.raised import as_one
 from workqueue.rpc.drain import Drain, DrainTimes
 from workqueue.rpc.grpc_limits import RECONCILER_LIMITS
 from workqueue.rpc.pb import workqueue_pb2 as pb
@@ -102,7 +103,10 @@ def _log(key: str, error: BaseException) -> None:
     """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
     meant = isinstance(error, NonRetriableError | InfrastructureError)
     text = cut(describe(error), MAX_TEXT_BYTES)
-    log.warning("key %r failed: %s", key, text, extra={"key": key}, exc_info=None if meant else error)
+    try:
+        log.warning("key %r failed: %s", key, text, extra={"key": key}, exc_info=None if meant else error)
+    except RecursionError:  # its traceback is too deep to be shown
+        log.warning("key %r failed: %s", key, text, extra={"key": key})
 
 
 class RemoteAttempt:

@@ -35,8 +35,9 @@ from workqueue.errors import (
     UnsupportedError,
     WorkQueueError,
 )
+from workqueue.raised import reason_of
 from workqueue.rpc.pb import workqueue_pb2 as pb
-from workqueue.safe_text import cut, describe
+from workqueue.safe_text import cut, describe, said
 
 __all__ = [
     "DETAILS_TRAILER",
@@ -79,11 +80,11 @@ def of_attempt(error: BaseException) -> Refusal:
     """
     match error:
         case NonRetriableError():
-            text = str(error)
-            return _detailed(grpc.StatusCode.UNKNOWN, text, pb.NoRetryDetails(message=_cut(str(error.reason) or text)))
+            reason = pb.NoRetryDetails(message=_cut(reason_of(error)))
+            return _detailed(grpc.StatusCode.UNKNOWN, said(error), reason)
         case InfrastructureError():
             info = ErrorInfo(reason="INFRASTRUCTURE", domain=pb.DESCRIPTOR.package)
-            return _detailed(grpc.StatusCode.UNAVAILABLE, str(error), info)
+            return _detailed(grpc.StatusCode.UNAVAILABLE, said(error), info)
         case grpc.aio.AioRpcError() if error.code() is grpc.StatusCode.UNAVAILABLE:
             return of_attempt(InfrastructureError(describe(error)))
         case _:

@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from workqueue.attempt import as_one, in_thread
+from workqueue.attempt import in_thread
+from workqueue.raised import as_one
 from workqueue.routing.errors import DecodeError, InvalidPayloadError, UnusableHandlerError
 from workqueue.routing.messages.message import Context
 
