@@ -22,6 +22,7 @@ from dispatcher.settle import Settling
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
 from workqueue.clock import duration_us, wait_first
+from workqueue.exits import exits_contained
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKeys, RequeueAfter
@@ -68,14 +69,17 @@ class Attempts:
         self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
         self._loop_watch = LoopWatch(self._runs, setup.clock, setup.metrics.name)
         self._change: asyncio.Future[None] | None = None
+        self._contained = exits_contained()
 
     async def __aenter__(self) -> Self:
         owner = asyncio.current_task()
         assert owner is not None
         self._owner = owner
+        self._contained.__enter__()  # before the first attempt: its task inherits this one's context
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._contained.__exit__(None, None, None)
         self._loop_watch.stop()
         await self._run_times.stop()
 

@@ -44,6 +44,23 @@ def raising(error: BaseException) -> object:
     return callback
 
 
+async def test_a_task_of_a_callback_that_exits_ends_neither_the_server_nor_the_other_calls() -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    async def callback(key: str, attempt: Attempt) -> None:
+        if key == "bad":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leave())
+
+    async with serve(callback, port=0) as server, stub_of(server) as stub:
+        error = await refused(stub.Process(pb.ProcessRequest(key="bad")))
+        answer = await stub.Process(pb.ProcessRequest(key="good"))
+
+    assert error.details() == "ExitedError: a task of the callback called sys.exit(3)"
+    assert answer == pb.ProcessResponse()
+
+
 class Unreadable(NonRetriableError):
     """A final error whose text and reason cannot be had."""
 

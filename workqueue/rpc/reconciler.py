@@ -13,6 +13,7 @@ import grpc
 from workqueue.access.security import ServerSecurity
 from workqueue.attempt import Callback, call, check_callback
 from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.exits import exits_contained
 from workqueue.lease import Lost
 from workqueue.options import check_duration
 from workqueue.outcomes import QueueKeys, RequeueAfter
@@ -86,7 +87,8 @@ class Reconciler(WorkqueueServiceServicer):
 
     async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:
-            return response_of(await call(self._callback, attempt.key, attempt))
+            with exits_contained():
+                return response_of(await call(self._callback, attempt.key, attempt))
         except asyncio.CancelledError as cancelled:
             if attempt.lost.is_set():
                 raise
