@@ -42,7 +42,7 @@ class Attempts:
 
     Args:
         setup: what to call and how.
-        patient: whether a settle that the store fails or refuses is tried again, as long as the lease lives.
+        lasting: whether these are a loop's, which waits for the store as long as leases live; a round ends some time.
         on_fatal: called when `fatal` is set.
     """
 
@@ -50,7 +50,7 @@ class Attempts:
         self,
         setup: Setup,
         *,
-        patient: bool = False,
+        lasting: bool = False,
         on_fatal: Callable[[], None] | None = None,
     ) -> None:
         self.fatal: BaseException | None = None
@@ -63,7 +63,7 @@ class Attempts:
         self._max_run_us = duration_us(setup.settings.max_run_time)
         self._tracer = attempt_tracer(setup.metrics.name)
         self._outage = setup.outage
-        self._settling = Settling(setup, patient=patient)
+        self._settling = Settling(setup, lasting=lasting)
         self._runs: dict[OwnedInProgressKey, CallbackRun] = {}
         shortest = setup.settings.max_run_time if setup.limits is None else _LIMITED
         self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
@@ -104,7 +104,7 @@ class Attempts:
         self._settling.look_at_probe(now_us)
         await self._outage.ask(now_us)
 
-    async def begin(self, started: Sequence[OwnedInProgressKey]) -> None:
+    def begin(self, started: Sequence[OwnedInProgressKey]) -> None:
         """Call the callback for each key, or while the target is down for one of them; the others are handed back."""
         if not self._outage.is_on():
             self._start(started)
@@ -114,7 +114,7 @@ class Attempts:
         if probe is not None:
             self._outage.begins(probe, now_us)
             self._start([owned for owned in started if owned.key == probe])
-        await self.release([owned for owned in started if owned.key != probe])
+        self.release([owned for owned in started if owned.key != probe])
 
     def _start(self, started: Iterable[OwnedInProgressKey]) -> None:
         loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
@@ -138,9 +138,14 @@ class Attempts:
         self._run_times.start()
         self._loop_watch.start()
 
-    async def release(self, started: Iterable[OwnedInProgressKey]) -> None:
-        """Hand back keys that were started but are not to be called."""
-        await asyncio.gather(*[self._settling.release(owned) for owned in started])
+    def release(self, started: Iterable[OwnedInProgressKey]) -> None:
+        """Hand back keys that were started but are not to be called, each in an attempt that waits for the store."""
+        loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
+        for owned in started:
+            run = self._runs[owned] = CallbackRun(owned, self._clock, self._setup.settings, now_us + self._max_run_us)
+            run.owner = self._owner
+            run.stop("it is not to be called")
+            run.begin(AttemptTask(self._hand_back(run), loop=loop))
 
     def stop(self) -> None:
         """Cancel every callback; keys whose callbacks end by that are released."""
@@ -178,6 +183,15 @@ class Attempts:
     async def _attempt(self, run: CallbackRun) -> None:
         # No local: from Python 3.13 on a failed call's error holds this frame, by its traceback's frames.
         await self._settle(run, await self._call(run))
+
+    async def _hand_back(self, run: CallbackRun) -> None:
+        try:
+            await self._settling.release(run)
+        except BaseException:  # the event loop is being torn down: better recovered than kept for ever
+            run.owned.abandon()
+            raise
+        finally:
+            self._end(run, None)
 
     async def _traced_attempt(self, run: CallbackRun) -> None:
         try:

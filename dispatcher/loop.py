@@ -63,7 +63,7 @@ class Dispatcher:
         self.metrics = self.setup.metrics
         self.health = Health(self.setup)
         self._outage = self.setup.outage
-        self._attempts = Attempts(self.setup, patient=True, on_fatal=self._wake)
+        self._attempts = Attempts(self.setup, lasting=True, on_fatal=self._wake)
         self._napping: asyncio.Timeout | None = None
         self._dispatching: asyncio.Task[None] | None = None
         self._ending = False
@@ -168,9 +168,9 @@ class Dispatcher:
 
     async def _begin(self, leased: Leased) -> None:
         if self._over:  # since the lease step was under way
-            await self._attempts.release(leased.started)
+            self._attempts.release(leased.started)
         elif leased.started:
-            await self._attempts.begin(leased.started)
+            self._attempts.begin(leased.started)
             await asyncio.sleep(0)  # they begin before this looks for more
         self._note_errors([*leased.errors, *self._attempts.take_errors()])
 

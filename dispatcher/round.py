@@ -108,7 +108,7 @@ class Round:
             room = self._setup.outage.starts(self._setup.settings.concurrency, self._setup.clock.steady_us())
             was_held = self._setup.outage.is_on()
             leased = await lease_keys(self._setup, room)
-            await self._begin(leased.started)
+            self._begin(leased.started)
             while self._attempts and not self._stopping:
                 await self._attempts.change()
             if self._stopping:
@@ -118,11 +118,11 @@ class Round:
                 return errors
             # The probe was answered: this round is for the others too.
 
-    async def _begin(self, started: Sequence[OwnedInProgressKey]) -> None:
+    def _begin(self, started: Sequence[OwnedInProgressKey]) -> None:
         if self._stopping:
-            await self._attempts.release(started)
+            self._attempts.release(started)
         else:
-            await self._attempts.begin(started)
+            self._attempts.begin(started)
 
     def _unreached(self) -> TargetUnavailableError | None:
         """What to raise if keys were not called because the target is down; None if all were."""

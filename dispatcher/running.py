@@ -41,9 +41,13 @@ Stage = Literal["to call", "calling", "ending", "settling", "runaway", "unsettle
 """
 
 Why = Literal[
-    "it exceeded max_run_time", "the deadline of its key has passed", "its lease was lost", "the dispatcher is stopping"
+    "it exceeded max_run_time",
+    "the deadline of its key has passed",
+    "its lease was lost",
+    "the dispatcher is stopping",
+    "it is not to be called",
 ]
-"""Why the dispatcher asked a callback to end."""
+"""Why the dispatcher asked a callback to end, or not to begin."""
 
 End = Literal["answered", "timed out", "expired", "cancelled", "cut short", "lost", "left"]
 """How a run came to its end. Only what `answered` is judged by what the callback returned or raised.

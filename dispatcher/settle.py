@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from dispatcher.decision import COMPLETE, LEAVE, LOST, UNREACHED, Decision, decide
+from dispatcher.decision import COMPLETE, LEAVE, LOST, RELEASE, UNREACHED, Decision, decide
 from dispatcher.outage import TargetSilentError, TargetUnavailableError
 from dispatcher.report import Reports
 from dispatcher.running import CallbackRun, End
@@ -33,6 +32,7 @@ _T = TypeVar("_T")
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _NO_ANSWER = (TargetUnavailableError, TargetSilentError)
+_FOR_EVER_US = 2**63
 _BUG_PATIENCE_US = DEFAULT_LEASE.duration_us  # for what is no error of ours: a bug would hold its key for ever
 
 
@@ -41,10 +41,11 @@ class Settling:
 
     Args:
         setup: the queue, the rules, where to report.
-        patient: try again for as long as the lease lives, whatever the store says.
+        lasting: try again for as long as the lease lives, whatever the store says. Else for as long as it would live if
+            it were not renewed: a round is waited for.
     """
 
-    def __init__(self, setup: Setup, *, patient: bool) -> None:
+    def __init__(self, setup: Setup, *, lasting: bool) -> None:
         self.errors: list[Exception] = []
         """What went wrong in the store, for the round to raise or the loop to note; who reads it clears it."""
 
@@ -56,7 +57,8 @@ class Settling:
         self._metrics = setup.metrics
         self._clock = setup.clock
         self._outage = setup.outage
-        self._patient = patient
+        lease_us = setup.renewer.times.duration_us if setup.renewer else DEFAULT_LEASE.duration_us
+        self._patience_us = _FOR_EVER_US if lasting else lease_us
 
     async def settle(self, run: CallbackRun, result: object) -> SettleOutcome:
         """End the attempt whose callback returned or raised `result`; raises nothing but cancellation."""
@@ -90,17 +92,9 @@ class Settling:
         if decision.failure is not None:
             self._reports.explain(owned.key, result)
 
-    async def release(self, owned: OwnedInProgressKey) -> None:
-        """Hand a key back that was started but not called."""
-        try:
-            applied = await owned.release()
-        except asyncio.CancelledError:
-            owned.abandon()
-            raise
-        except Exception as error:  # noqa: BLE001 - as in _apply
-            self._give_up(owned, error)
-        else:
-            self._metrics.outcomes["released" if applied else "lost"] += 1
+    async def release(self, run: CallbackRun) -> None:
+        """Hand a key back that was started but not called; raises nothing but cancellation."""
+        self._metrics.outcomes[await self._apply(run, RELEASE)] += 1
 
     def look_at_probe(self, now_us: int) -> None:
         """End the outage if the target has taken its probe."""
@@ -170,8 +164,8 @@ class Settling:
     async def _again(self, run: CallbackRun, error: Exception, step: Callable[[], Awaitable[_T]]) -> _T:
         """Take a step that failed with `error` again, for as long as there is patience; raises its last error."""
         extra = {"key": run.owned.key, "queue": self._metrics.name}
-        pause, until_us = _FIRST_PAUSE_SECONDS, self._clock.steady_us() + _BUG_PATIENCE_US
-        while self._is_patient(run, error, until_us):
+        pause, began_us = _FIRST_PAUSE_SECONDS, self._clock.steady_us()
+        while self._is_patient(run, error, began_us):
             log.warning("settling key %r failed, trying again: %s", run.owned.key, describe(error), extra=extra)
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -181,13 +175,14 @@ class Settling:
                 error = failed
         raise error
 
-    def _is_patient(self, run: CallbackRun, error: Exception, until_us: int) -> bool:
+    def _is_patient(self, run: CallbackRun, error: Exception, began_us: int) -> bool:
         """Whether to try again: a store that refuses a user for a moment is no better than one that is down."""
-        if not self._patient or run.owned.lost.is_set() or run.is_left:
+        if run.owned.lost.is_set() or run.is_left:
             return False
-        if isinstance(error, WorkQueueError):  # else the call is wrong, or the queue is closed
-            return isinstance(error, StoreError)
-        return self._clock.steady_us() < until_us
+        if isinstance(error, WorkQueueError) and not isinstance(error, StoreError):
+            return False  # the call is wrong, or the queue is closed
+        patience_us = self._patience_us if isinstance(error, StoreError) else _BUG_PATIENCE_US
+        return self._clock.steady_us() - began_us < patience_us
 
     def _give_up(self, owned: OwnedInProgressKey, error: Exception) -> SettleOutcome:
         """The store failed: leave the key to its lease, so that somebody finds it."""

@@ -17,7 +17,7 @@ from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from tests.dispatcher.test_loop import Gate
 from tests.dispatcher.test_trigger import asking
-from tests.support.dispatching import Ledger, clock_of, flaky, memory, nothing, settle_down, until
+from tests.support.dispatching import Ledger, clock_of, flaky, memory, nothing, pass_time, settle_down, until
 from tests.support.oidc import Issuer
 from workqueue.access.oidc import OIDCTokens
 from workqueue.sources.pubsub import MAX_NOTE_BYTES, read_note
@@ -108,10 +108,13 @@ async def test_notes_that_come_together_share_a_round() -> None:
 async def test_a_note_whose_round_failed_is_delivered_again_and_has_another() -> None:
     queue = flaky()
     await queue.queue("a")
-    queue.fail("complete")
+    queue.fail("complete", times=1000)
 
     async with asking(dispatcher.handler(queue, callback=nothing, trigger_period=timedelta(0))) as session:
-        first = await pushed(session, note(number="7"))
+        failing = asyncio.ensure_future(pushed(session, note(number="7")))
+        await until(lambda: queue.asked("complete") > 0)
+        await pass_time(queue, 20 * SECOND)
+        first = await failing
         again = await pushed(session, note(number="7"))
 
     assert ((first[0], first[1]), again) == ((503, "StoreUnavailableError"), (200, "ok"))

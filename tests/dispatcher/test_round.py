@@ -20,6 +20,7 @@ from tests.support.dispatching import (
     memory,
     nothing,
     opened,
+    pass_time,
     states,
 )
 from workqueue import (
@@ -38,6 +39,7 @@ from workqueue.errors import InvalidSettingError
 from workqueue.optional import LeaseRequest
 from workqueue.testing import FakeClock
 
+A_LEASE = timedelta(seconds=20)  # and a try more
 MINUTE = timedelta(minutes=1)
 
 
@@ -178,13 +180,15 @@ async def test_keys_asked_for_are_stored_before_the_asking_key_completes() -> No
 
 async def test_an_attempt_whose_keys_cannot_be_stored_has_failed() -> None:
     queue, errors = flaky(), Recorder()
-    queue.fail("queue_many")
+    queue.fail("queue_many", times=1000)
 
     async def reconcile(key: str, attempt: Attempt) -> QueueKeys:
         return QueueKeys(QueueKey("b"))
 
     await queue.queue("a")
-    await dispatcher.handle(queue, callback=reconcile, errors=errors)
+    round_ = dispatcher.handle_async(queue, callback=reconcile, errors=errors)
+    await pass_time(queue, A_LEASE)
+    await round_
 
     assert await states(queue, "a", "b") == {"a": "QUEUED", "b": "UNKNOWN"}
     assert errors.told == [("a", "requeued")]
@@ -297,10 +301,12 @@ async def test_a_store_error_on_one_key_does_not_stop_the_others() -> None:
     queue, ledger = flaky(), Ledger(steps=2)
     for key in ("a", "b", "c"):
         await queue.queue(key)
-    queue.fail("complete")
+    queue.fail("complete", key="a", times=1000)
 
+    round_ = dispatcher.handle_async(queue, callback=ledger)
+    await pass_time(queue, A_LEASE)
     with pytest.raises(ExceptionGroup) as raised:
-        await dispatcher.handle(queue, callback=ledger)
+        await round_
 
     assert raised.group_contains(StoreUnavailableError)
     assert ledger.ended == {"a": 1, "b": 1, "c": 1}
@@ -310,10 +316,13 @@ async def test_a_store_error_on_one_key_does_not_stop_the_others() -> None:
 async def test_a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_round() -> None:
     queue, ledger = flaky(), Ledger()
     await queue.queue("a")
-    queue.fail("complete")
+    queue.fail("complete", times=1000)
+    round_ = dispatcher.handle_async(queue, callback=ledger)
+    await pass_time(queue, A_LEASE)
     with pytest.raises(ExceptionGroup):
-        await dispatcher.handle(queue, callback=ledger)
+        await round_
 
+    queue.mend("complete")
     clock_of(queue).advance(queue.lease_times.duration)
     await dispatcher.handle(queue, callback=ledger)
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from dispatcher import Attempt, Dispatcher, DispatcherSettings
+from dispatcher import Attempt, Dispatcher, DispatcherSettings, TargetUnavailableError, handle_async
 from tests.support.dispatching import (
     Ledger,
     dead_letters,
@@ -15,10 +15,12 @@ from tests.support.dispatching import (
     pass_time,
     running,
     settle_down,
+    state,
     states,
 )
 from workqueue import InvalidOptionsError, QueueKey, QueueKeys
 from workqueue.errors import StoreUnusableError
+from workqueue.optional import Leased, LeaseRequest
 
 SECOND = timedelta(seconds=1)
 LAST_ATTEMPT = DispatcherSettings(max_retry=1)
@@ -62,6 +64,87 @@ async def test_keys_that_an_attempt_asks_for_wait_for_the_store_too() -> None:
         await pass_time(queue, 10 * SECOND)
 
     assert await states(queue, "a", "b") == {"a": "UNKNOWN", "b": "QUEUED"}
+
+
+async def test_keys_that_are_handed_back_wait_for_the_store() -> None:
+    queue, keys = flaky(), [f"k{number}" for number in range(10)]
+
+    async def unreachable(key: str, attempt: Attempt) -> None:
+        queue.mend("release")
+        for other in set(keys) - {key}:
+            queue.fail("release", StoreUnusableError(), key=other, times=4)
+        raise TargetUnavailableError("down", "refused")
+
+    for key in keys:
+        await queue.queue(key)
+
+    settings = DispatcherSettings(max_retry=1, concurrency=5)
+    async with running(Dispatcher(queue, unreachable, settings)) as dispatcher:
+        await pass_time(queue, timedelta(minutes=5))
+        health = dispatcher.health.why_dead()
+
+    assert (await queue.counts()).dead_lettered == 0
+    assert dispatcher.metrics.outcomes["unsettled"] == 0
+    assert health == ""
+
+
+async def test_keys_that_were_started_when_a_drain_began_wait_for_the_store() -> None:
+    queue = flaky()
+    queue.fail("release", StoreUnusableError(), times=4)
+    dispatcher = Dispatcher(queue, nothing, LAST_ATTEMPT)
+    lease = queue.lease
+
+    async def lease_and_drain(request: LeaseRequest) -> Leased:
+        leased = await lease(request)
+        dispatcher.begin_drain()
+        return leased
+
+    queue.lease = lease_and_drain  # type: ignore[method-assign]
+    await queue.queue("a")
+    async with running(dispatcher):
+        await pass_time(queue, 10 * SECOND)
+
+    assert (await state(queue, "a")).attempts == 0
+    assert await states(queue, "a") == {"a": "QUEUED"}
+
+
+async def test_a_round_waits_for_the_store_too() -> None:
+    queue, ledger = flaky(), Ledger()
+    await queue.queue("a")
+    queue.fail("complete", StoreUnusableError(), times=4)
+
+    round_ = handle_async(queue, callback=ledger, max_retry=1)
+    await pass_time(queue, 10 * SECOND)
+    await round_
+
+    assert ledger.called == {"a": 1}
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+async def test_a_round_ends_although_its_store_settles_nothing() -> None:
+    queue = flaky()
+    await queue.queue("a")
+    queue.fail("complete", StoreUnusableError(), times=1000)
+
+    round_ = handle_async(queue, callback=nothing)
+    await pass_time(queue, timedelta(minutes=1))
+    with pytest.raises(ExceptionGroup) as raised:
+        await round_
+
+    assert raised.group_contains(StoreUnusableError)
+
+
+async def test_a_round_that_is_cancelled_waits_three_seconds_for_the_store() -> None:
+    queue = flaky()
+    await queue.queue("a")
+    queue.fail("complete", StoreUnusableError(), times=1000)
+
+    round_ = handle_async(queue, callback=nothing)
+    await settle_down()
+    round_.cancel()
+    await pass_time(queue, 4 * SECOND)
+
+    assert round_.cancelled()
 
 
 async def test_a_bug_of_a_backend_does_not_hold_its_key_for_ever(caplog: pytest.LogCaptureFixture) -> None:

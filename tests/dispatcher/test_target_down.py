@@ -293,10 +293,12 @@ async def test_a_round_reports_the_store_and_the_target_when_both_fail() -> None
     queue, target = flaky(), Target()
     await queue.queue("a")
     await queue.queue("b")
-    queue.fail("release")
+    queue.fail("release", key="a", times=1000)
 
+    round_ = asyncio.ensure_future(by_handle(queue, target))
+    await pass_time(queue, 20 * SECOND)
     with pytest.raises(ExceptionGroup) as raised:
-        await by_handle(queue, target)
+        await round_
 
     assert raised.group_contains(TargetUnavailableError)
     assert len(raised.value.exceptions) == 2

@@ -111,12 +111,14 @@ async def test_rounds_may_overlap() -> None:
 async def test_a_round_whose_store_is_down_answers_503_with_the_errors_text() -> None:
     queue = flaky()
     await queue.queue("a")
-    queue.fail("complete")
+    queue.fail("complete", times=1000)
 
     async with asking(dispatcher.handler(queue, callback=nothing)) as session:
-        answer = await asked(session)
+        answer = asyncio.ensure_future(asked(session))
+        await until(lambda: queue.asked("complete") > 0)
+        await pass_time(queue, timedelta(seconds=20))
 
-    assert answer == (503, "StoreUnavailableError: complete failed on purpose")
+        assert await answer == (503, "StoreUnavailableError: complete failed on purpose")
 
 
 class UnusableQueue(MemoryQueue):

@@ -65,7 +65,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a round that is cancelled while it leases keys forgets them",
         CANCELLATION + "a_round_can_be_cancelled_at_every_await",
-        (Edit("dispatcher.round:Round._begin", "await self._attempts.release(started)", "return"),),
+        (Edit("dispatcher.round:Round._begin", "self._attempts.release(started)", "return"),),
     ),
     DispatchBug(
         "a target that is down uses up the attempts of the backlog",
@@ -116,12 +116,22 @@ DISPATCH_BUGS = [
     DispatchBug(
         "the loop gives up a settle at the first refusal of the store",
         LOOP + "a_settle_waits_for_a_store_that_is_down",
-        (Edit(SETTLE + "_is_patient", "if not self._patient or", "if True or"),),
+        (Edit(SETTLE + "_is_patient", "if run.owned.lost.is_set() or", "if True or"),),
     ),
     DispatchBug(
         "the loop waits for a store that is down, and not for one that refuses it",
         "tests.dispatcher.test_settle:test_a_settle_waits_for_a_store_that_refuses_it_for_a_moment",
-        (Edit(SETTLE + "_is_patient", "isinstance(error, StoreError)", "'Unavailable' in type(error).__name__"),),
+        (Edit(SETTLE + "_is_patient", "not isinstance(error, StoreError)", "'Unusable' in type(error).__name__"),),
+    ),
+    DispatchBug(
+        "a round gives up a settle at the first refusal of the store",
+        "tests.dispatcher.test_settle:test_a_round_waits_for_the_store_too",
+        (Edit(SETTLE + "__init__", "_FOR_EVER_US if lasting else lease_us", "_FOR_EVER_US if lasting else 0"),),
+    ),
+    DispatchBug(
+        "a round waits for a store that settles nothing for as long as it renews leases",
+        "tests.dispatcher.test_settle:test_a_round_ends_although_its_store_settles_nothing",
+        (Edit(SETTLE + "__init__", "_FOR_EVER_US if lasting else lease_us", "_FOR_EVER_US"),),
     ),
     DispatchBug(
         "a callback may run for ever",

@@ -264,8 +264,8 @@ IN_SETTLES = [
         "a settle gives up while its lease is still kept",
         SETTLES + "a_settle_waits_as_long_as_its_lease_is_kept",
         SETTLE + "_is_patient",
-        "return isinstance(error, StoreError)",
-        "return self._clock.steady_us() < until_us",
+        "if isinstance(error, StoreError) else",
+        "if False else",
     ),
     bug(
         "keys that an attempt asks for are stored at the first try or not at all",
