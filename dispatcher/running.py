@@ -196,8 +196,13 @@ class CallbackRun:
 
     @property
     def is_cancelled_by_others(self) -> bool:
-        """Whether somebody else cancelled the task: the callback itself, or the end of the event loop."""
-        return self.task.cancelling() > self._cancels
+        """Whether somebody else cancelled the task: the callback itself, or the end of the event loop.
+
+        Or whether a cancellation, of whomever, is still to be delivered. Before Python 3.13 `uncancel` takes none
+        back, it only counts one less; the first await of the settle would get it.
+        """
+        task: Any = self.task
+        return task.cancelling() > self._cancels or task._must_cancel
 
     @property
     def is_torn_down(self) -> bool:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
+
 import dispatcher
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.support.dispatching import (
@@ -30,6 +32,12 @@ def cancel_me(message: str | None = None) -> Callable[[], object]:
     task = asyncio.current_task()
     assert task is not None
     return lambda: task.cancel(message)
+
+
+def uncancel_me() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
 
 
 class OwnDeadline:
@@ -94,6 +102,57 @@ async def test_what_a_callback_answers_counts_although_it_was_cancelled() -> Non
     await dispatcher.handle(queue, callback=reconcile)
 
     assert (await state(queue, "a")).not_before is not None
+
+
+async def test_a_cancellation_that_a_callback_takes_back_cuts_no_settle_short() -> None:
+    queue = opened(SlowQueue(clock=FakeClock()))
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        cancel_me()()
+        uncancel_me()
+
+    await queue.queue("a")
+    await dispatcher.handle(queue, callback=reconcile)
+
+    assert (await state(queue, "a")).status.name == "UNKNOWN"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_callback_that_takes_our_cancellation_back_is_released_all_the_same(times: int) -> None:
+    queue = opened(SlowQueue(clock=FakeClock()))
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            for _ in range(times):
+                uncancel_me()
+                cancel_me()()  # to be delivered at the next await, which is not in here
+            raise
+
+    await queue.queue("a")
+    async with running(Dispatcher(queue, reconcile, DispatcherSettings(max_retry=1))):
+        await settle_down()
+
+    assert ((await state(queue, "a")).status.name, (await state(queue, "a")).attempts) == ("QUEUED", 0)
+
+
+async def test_a_callback_may_tidy_up_within_a_timeout_when_it_is_cancelled() -> None:
+    queue = opened(SlowQueue(clock=FakeClock()))
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            uncancel_me()
+            async with asyncio.timeout(0.001):
+                await asyncio.Event().wait()
+
+    await queue.queue("a")
+    async with running(Dispatcher(queue, reconcile, DispatcherSettings(max_retry=1))):
+        await settle_down()
+
+    assert ((await state(queue, "a")).status.name, (await state(queue, "a")).attempts) == ("QUEUED", 0)
 
 
 async def test_a_deadline_that_a_callback_forgot_cuts_no_settle_short() -> None:

@@ -44,6 +44,20 @@ def raising(error: BaseException) -> object:
     return callback
 
 
+@pytest.mark.parametrize("takes_it_back", [False, True])
+async def test_a_callback_that_cancels_itself_as_its_last_act_has_answered(takes_it_back: bool) -> None:
+    async def callback(key: str, attempt: Attempt) -> RequeueAfter:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        if takes_it_back:
+            task.uncancel()
+        return RequeueAfter(MINUTE)
+
+    async with asyncio.timeout(10):
+        assert await answer_of(callback) == pb.ProcessResponse(requeue_after_seconds=60)
+
+
 async def test_a_task_of_a_callback_that_exits_ends_neither_the_server_nor_the_other_calls() -> None:
     async def leave() -> None:
         raise SystemExit(3)

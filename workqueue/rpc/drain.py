@@ -57,7 +57,7 @@ class Drain(Generic[_T]):
         self._times = times
         self._requeue = requeue
         self._rand = rand
-        self._running: dict[asyncio.Future[_T], asyncio.Task[_T]] = {}
+        self._running: dict[asyncio.Future[_T], asyncio.Task[None]] = {}
         self._draining = False
 
     async def run(self, attempt: Coroutine[Any, Any, _T], abandoned: Callable[[], None]) -> _T:
@@ -70,8 +70,9 @@ class Drain(Generic[_T]):
             attempt.close()
             return self._come_back()
         answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(attempt)
+        task = asyncio.create_task(_run(attempt, answer))
         task.add_done_callback(lambda ended: _pass_on(ended, answer))
+        task.add_done_callback(lambda _: attempt.close())  # cancelled before its first step, it has not begun
         self._running[answer] = task
         try:
             return await answer
@@ -100,12 +101,19 @@ class Drain(Generic[_T]):
         return self._requeue(RequeueAfter(self._times.delay + self._times.jitter * self._rand()))
 
 
-def _pass_on(ended: asyncio.Task[_T], answer: asyncio.Future[_T]) -> None:
+async def _run(attempt: Coroutine[Any, Any, _T], answer: asyncio.Future[_T]) -> None:
+    """Answer from within the task: one that a callback cancelled as its last act counts as cancelled all the same."""
+    given = await attempt
+    if not answer.done():
+        answer.set_result(given)
+
+
+def _pass_on(ended: asyncio.Task[None], answer: asyncio.Future[_T]) -> None:
+    """Without an answer of its own, the attempt was cancelled or has failed."""
+    error = None if ended.cancelled() else ended.exception()
     if answer.done():
         return
-    if ended.cancelled():
-        answer.cancel()
-    elif (error := ended.exception()) is not None:
+    if error is not None:
         answer.set_exception(error)
     else:
-        answer.set_result(ended.result())
+        answer.cancel()
