@@ -174,6 +174,8 @@ class Outage:
         """
         if self._since_us is None or self._probe or self._connection is None or self._is_disconnected:
             return
+        if self.error is not None and self.error.behind:  # it serves, or it would not have said so
+            return
         if now_us - self._asked_us < _FIRST_PROBE_US:
             return
         self._asked_us = now_us
@@ -277,7 +279,7 @@ class Outage:
 
     @property
     def _is_disconnected(self) -> bool:
-        return self.error is not None and self.error.trouble != "refused"
+        return self.error is not None and self.error.trouble != "refused" and not self.error.behind
 
 
 def outage_of(callback: object, *, lasting: bool = True) -> Outage:

@@ -174,6 +174,9 @@ class TargetUnavailableError(InfrastructureError):
 
     trouble: Trouble = "unsent"  # of a subclass whose __init__ does not call this one
 
+    behind = False
+    """Whether a reconciler answered this, of what it needs itself: then the connection to it says nothing."""
+
     def __init__(self, cause: BaseException | str, trouble: Trouble = "unsent") -> None:
         super().__init__(cause)
         self.trouble = trouble

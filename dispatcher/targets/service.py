@@ -21,7 +21,7 @@ from workqueue.outcomes import Outcome
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
-from workqueue.rpc.statuses import from_reconciler, non_retriable
+from workqueue.rpc.statuses import from_reconciler, marked
 from workqueue.rpc.wire import outcome_of
 from workqueue.safe_text import describe
 
@@ -141,9 +141,9 @@ async def _connect(channel: grpc.aio.Channel) -> bool:
 
 def _failure(error: grpc.aio.AioRpcError) -> Exception | None:
     """What an answered call means; None: it may not have been answered."""
-    final = non_retriable(error)
-    if final is not None:
-        return final
+    raised = marked(error)
+    if raised is not None:
+        return raised
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TargetSilentError(describe(error))
     if error.code() is not grpc.StatusCode.UNAVAILABLE:

@@ -23,7 +23,7 @@ from workqueue import (
 from workqueue.attempt import Attempt
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.reconciler import serve
-from workqueue.rpc.statuses import DETAILS_TRAILER, from_reconciler, non_retriable
+from workqueue.rpc.statuses import DETAILS_TRAILER, from_reconciler, marked
 
 MINUTE = timedelta(minutes=1)
 
@@ -109,7 +109,7 @@ async def test_an_error_whose_own_code_breaks_is_an_answer(raised: Exception, te
     error = await error_of(raising(raised))
 
     assert (error.code(), error.details()) == (grpc.StatusCode.UNKNOWN, text)
-    assert (non_retriable(error) is not None) == ("Unreadable" in text)
+    assert (marked(error) is not None) == ("Unreadable" in text)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ async def test_an_error_fails_the_attempt_and_may_be_retried(
     seen = await error_of(raising(error))
 
     assert (seen.code(), seen.details()) == (code, text)
-    assert non_retriable(seen) is None
+    assert marked(seen) is None
     assert from_reconciler(seen) is (code is grpc.StatusCode.UNAVAILABLE)
 
 
@@ -225,7 +225,8 @@ async def test_a_final_error_says_so_in_its_details() -> None:
     assert (error.code(), error.details()) == (grpc.StatusCode.UNKNOWN, "no such bucket")
     assert (status.code, status.message) == (2, "no such bucket")
     assert status.details[0].type_url == "type.googleapis.com/chainguard.workqueue.NoRetryDetails"
-    final = non_retriable(error)
+    final = marked(error)
+    assert isinstance(final, NonRetriableError)
     assert final is not None
     assert final.reason == "no such bucket"
 
@@ -235,7 +236,8 @@ async def test_a_final_error_says_so_in_its_details() -> None:
 async def test_an_error_of_any_length_arrives_cut(letter: str) -> None:
     error = await error_of(raising(NonRetriableError(letter * 100_000)))
 
-    final = non_retriable(error)
+    final = marked(error)
+    assert isinstance(final, NonRetriableError)
     assert final is not None
     assert 1018 < len(final.reason.encode()) <= 1024
     assert final.reason.startswith(letter * 200)

@@ -12,7 +12,7 @@ import grpc
 
 from workqueue.access.security import ServerSecurity
 from workqueue.attempt import Callback, call, check_callback
-from workqueue.errors import InfrastructureError, NonRetriableError
+from workqueue.errors import InfrastructureError, NonRetriableError, RetryAfterError
 from workqueue.exits import exits_contained
 from workqueue.lease import Lost
 from workqueue.options import check_duration
@@ -103,7 +103,7 @@ class Reconciler(WorkqueueServiceServicer):
 
 def _log(key: str, error: BaseException) -> None:
     """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
-    meant = isinstance(error, NonRetriableError | InfrastructureError)
+    meant = isinstance(error, NonRetriableError | InfrastructureError | RetryAfterError)
     text = cut(describe(error), MAX_TEXT_BYTES)
     try:
         log.warning("key %r failed: %s", key, text, extra={"key": key}, exc_info=None if meant else error)

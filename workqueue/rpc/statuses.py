@@ -2,11 +2,12 @@
 
 | who fails | sends | the caller | makes of it |
 |---|---|---|---|
-| a reconciler | `of_attempt` | a dispatcher | `non_retriable`, `from_reconciler` |
+| a reconciler | `of_attempt` | a dispatcher | `marked`, `from_reconciler` |
 | a receiver | `of_enqueue` | a producer | `error_of` |
 | a shard | `of_shard` | a producer, through the hyperqueue | `error_of` |
 
-An error is final when its status carries NoRetryDetails, whatever its code: Go sends UNKNOWN.
+An error is final when its status carries NoRetryDetails, whatever its code: Go sends UNKNOWN. What Go has no word for
+travels beside it: RetryInfo, and ErrorInfo of our domain.
 """
 
 from __future__ import annotations
@@ -14,29 +15,35 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from workqueue.errors import (
+    ExpiredError,
     InfrastructureError,
     InvalidKeyError,
     InvalidOptionsError,
     KeyNotFoundError,
     NonRetriableError,
     QueueClosedError,
+    RetryAfterError,
     StoreError,
     StoreUnavailableError,
     StoreUnusableError,
+    TargetUnavailableError,
+    Trouble,
     UnsupportedError,
     WorkQueueError,
 )
-from workqueue.raised import reason_of
+from workqueue.raised import reason_of, retry_delay_of
 from workqueue.rpc.pb import workqueue_pb2 as pb
+from workqueue.rpc.wire import MAX_DELAY_SECONDS
 from workqueue.safe_text import cut, describe, said
 
 __all__ = [
@@ -46,7 +53,7 @@ __all__ = [
     "Trailer",
     "error_of",
     "from_reconciler",
-    "non_retriable",
+    "marked",
     "of_attempt",
     "of_enqueue",
     "of_shard",
@@ -59,6 +66,11 @@ MAX_TEXT_BYTES = 1024
 """How much of an error's text is sent: a peer may allow 8 KiB of trailers in all, and the text is in them twice."""
 
 Trailer = tuple[str, str | bytes]
+
+# What our own ErrorInfo says, which peers in Go pass over.
+_DOMAIN: str = pb.DESCRIPTOR.package
+_EXPIRED, _INFRASTRUCTURE, _TARGET = "EXPIRED", "INFRASTRUCTURE", "TARGET_UNAVAILABLE"
+_LONGEST_DELAY = timedelta(seconds=MAX_DELAY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +88,38 @@ class Refusal:
 def of_attempt(error: BaseException) -> Refusal:
     """What a reconciler sends for a callback that raised `error`.
 
-    An UNAVAILABLE of ours carries ErrorInfo, by which `from_reconciler` knows it from a connection that failed.
+    An UNAVAILABLE of ours carries ErrorInfo, by which `from_reconciler` knows it from a connection that failed. What
+    `marked` makes of the status has the same effect as `error` has in process.
     """
     match error:
         case NonRetriableError():
             reason = pb.NoRetryDetails(message=_cut(reason_of(error)))
-            return _detailed(grpc.StatusCode.UNKNOWN, said(error), reason)
+            expired = [_mark(_EXPIRED)] if isinstance(error, ExpiredError) else []
+            return _detailed(grpc.StatusCode.UNKNOWN, said(error), reason, *expired)
+        case TargetUnavailableError():
+            return _detailed(grpc.StatusCode.UNAVAILABLE, said(error), _mark(_TARGET, trouble=str(error.trouble)))
         case InfrastructureError():
-            info = ErrorInfo(reason="INFRASTRUCTURE", domain=pb.DESCRIPTOR.package)
-            return _detailed(grpc.StatusCode.UNAVAILABLE, said(error), info)
+            return _detailed(grpc.StatusCode.UNAVAILABLE, said(error), _mark(_INFRASTRUCTURE))
+        case RetryAfterError() if (delay := retry_delay_of(error)) is not None:
+            info = RetryInfo()
+            info.retry_delay.FromTimedelta(min(delay, _LONGEST_DELAY))
+            return _detailed(grpc.StatusCode.UNKNOWN, said(error), info)
         case grpc.aio.AioRpcError() if error.code() is grpc.StatusCode.UNAVAILABLE:
             return of_attempt(InfrastructureError(describe(error)))
         case _:
             return Refusal(grpc.StatusCode.UNKNOWN, _cut(describe(error)))
 
 
-def _detailed(code: grpc.StatusCode, text: str, detail: Message) -> Refusal:
-    packed = Any()
-    packed.Pack(detail)
+def _mark(reason: str, **metadata: str) -> ErrorInfo:
+    return ErrorInfo(reason=reason, domain=_DOMAIN, metadata=metadata)
+
+
+def _detailed(code: grpc.StatusCode, text: str, *details: Message) -> Refusal:
+    packed = [Any() for _ in details]
+    for each, detail in zip(packed, details, strict=True):
+        each.Pack(detail)
     short = _cut(text)
-    status = Status(code=code.value[0], message=short, details=[packed])
+    status = Status(code=code.value[0], message=short, details=packed)
     return Refusal(code, short, ((DETAILS_TRAILER, status.SerializeToString()),))
 
 
@@ -172,26 +196,47 @@ def error_of(receiver: str, error: grpc.aio.AioRpcError) -> WorkQueueError:
 # Received by a dispatcher
 
 
-def non_retriable(error: grpc.aio.AioRpcError) -> NonRetriableError | None:
-    """The final error that a reconciler answered with; None where it is not final.
+def marked(error: grpc.aio.AioRpcError) -> WorkQueueError | None:
+    """The error that a reconciler raised, where its status says more than that the attempt failed; else None.
 
     The presence of NoRetryDetails counts, not their text. A status that cannot be read is as good as none: trying again
     is safe.
     """
     for name, value in _trailers(error):
         if name == DETAILS_TRAILER and isinstance(value, bytes):
-            reason = _reason_in(value)
-            return None if reason is None else NonRetriableError(reason, error.details() or "")
+            with contextlib.suppress(DecodeError, ValueError, OverflowError):
+                return _marked(Status.FromString(value), error)
     return None
 
 
-def _reason_in(encoded_status: bytes) -> str | None:
-    details = pb.NoRetryDetails()
-    with contextlib.suppress(DecodeError):
-        for packed in Status.FromString(encoded_status).details:
-            if packed.Unpack(details):
-                return details.message
+def _marked(status: Status, error: grpc.aio.AioRpcError) -> WorkQueueError | None:
+    text, final, mark, retry = error.details() or "", pb.NoRetryDetails(), ErrorInfo(), RetryInfo()
+    ours = _unpacked(status, mark) and mark.domain == _DOMAIN
+    if _unpacked(status, final):
+        kind = ExpiredError if ours and mark.reason == _EXPIRED else NonRetriableError
+        return kind(final.message, text)
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return _target_of(mark, text) if ours and mark.reason == _TARGET else None
+    if _unpacked(status, retry) and (delay := retry.retry_delay.ToTimedelta()) > timedelta(0):
+        return RetryAfterError(delay, text)
     return None
+
+
+def _unpacked(status: Status, detail: Message) -> bool:
+    """Whether `status` has a detail of this type; then `detail` is filled with it."""
+    for packed in status.details:
+        with contextlib.suppress(DecodeError):
+            if packed.Unpack(detail):
+                return True
+    return False
+
+
+def _target_of(mark: ErrorInfo, text: str) -> TargetUnavailableError:
+    trouble = mark.metadata["trouble"]
+    known: dict[str, Trouble] = {"broken": "broken", "refused": "refused"}
+    unavailable = TargetUnavailableError(text, known.get(trouble, "unsent"))
+    unavailable.behind = True
+    return unavailable
 
 
 def from_reconciler(error: grpc.aio.AioRpcError) -> bool:

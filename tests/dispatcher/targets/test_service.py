@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from google.protobuf.any_pb2 import Any as Any_
 from google.rpc.status_pb2 import Status
 
 import dispatcher
-from dispatcher import Dispatcher, DispatcherSettings, service_callback
-from tests.support.dispatching import Recorder, dead_letters, memory, opened, state, states, until
+from dispatcher import Dispatcher, DispatcherSettings, TargetUnavailableError, service_callback
+from dispatcher.callback import Callback
+from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, opened, running, state, states, until
 from tests.support.grpc import nonsense
 from tests.support.processes import spawned
 from tests.support.targets import aborting, done, queued_keys, reconciler
@@ -23,7 +25,8 @@ from workqueue import InfrastructureError, NonRetriableError, Options, QueueKey,
 from workqueue import RequeueNotBefore as NotBefore
 from workqueue.attempt import Attempt
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.errors import InvalidSettingError
+from workqueue.clock import from_us
+from workqueue.errors import ExpiredError, InvalidSettingError, RetryAfterError
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.reconciler import serve
 
@@ -276,3 +279,66 @@ async def test_a_channel_of_ones_own_stays_open() -> None:
 def test_an_address_that_cannot_work_is_refused(target: str) -> None:
     with pytest.raises(InvalidSettingError):
         service_callback(target)
+
+
+ERRORS = {
+    "any error": ValueError("bad"),
+    "final": NonRetriableError("no such bucket", "404"),
+    "expired": ExpiredError("too late"),
+    "infrastructure": InfrastructureError("dns"),
+    "later": RetryAfterError(7 * MINUTE, "busy"),
+    "target down": TargetUnavailableError("the database is down"),
+    "target broken": TargetUnavailableError("the database broke", "broken"),
+    "target refused": TargetUnavailableError("a proxy says no", "refused"),
+    "requeue": RequeueAfter(MINUTE),
+    "keys": QueueKeys(QueueKey("b", delay=MINUTE)),
+    "group": ExceptionGroup("two", [RetryAfterError(7 * MINUTE, "a"), RetryAfterError(MINUTE, "b")]),
+}
+
+
+async def effect_of(callback: Callback, max_retry: int) -> object:
+    """What became of a key, and what was reported."""
+    queue, events = memory(), Recorder()
+    await queue.queue("a")
+    settings = DispatcherSettings(max_retry=max_retry, backoff=lambda attempts: timedelta(seconds=9))
+    async with running(Dispatcher(queue, callback, settings, errors=events)) as dispatching:
+        await until(lambda: sum(dispatching.metrics.outcomes.values()) > 0)
+    waiting = await state(queue, "a")
+    delay = waiting.not_before and waiting.not_before - from_us(queue.clock.wall_us())
+    failures = [(event.failure.action, event.failure.infrastructure, event.failure.reason) for event in events.events]
+    return waiting.status, waiting.attempts, delay, failures, await states(queue, "b")
+
+
+@pytest.mark.parametrize("max_retry", [0, 1])
+@pytest.mark.parametrize("raised", ERRORS.values(), ids=ERRORS)
+async def test_an_error_behind_a_target_has_the_effect_of_one_in_process(raised: Exception, max_retry: int) -> None:
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        raise raised
+
+    async with serve(reconcile, port=0) as server, service_callback(f"grpc://127.0.0.1:{server.port}") as target:
+        behind = await effect_of(target, max_retry)
+
+    assert behind == await effect_of(reconcile, max_retry)
+
+
+async def test_what_is_down_behind_a_reconciler_dead_letters_no_backlog() -> None:
+    queue = memory()
+    for number in range(20):
+        await queue.queue(f"k{number}")
+
+    async def reconcile(key: str, attempt: Attempt) -> None:
+        raise TargetUnavailableError("the database is down", "refused")
+
+    async with (
+        serve(reconcile, port=0) as server,
+        service_callback(f"grpc://127.0.0.1:{server.port}") as target,
+        running(Dispatcher(queue, target, DispatcherSettings(max_retry=1))) as dispatching,
+    ):
+        for _ in range(8):
+            enough = dispatching.metrics.outcomes["released"] + 1
+            clock_of(queue).advance(MINUTE)
+            await until(partial(lambda enough: dispatching.metrics.outcomes["released"] >= enough, enough))
+        remark = dispatching.health.remark()
+
+    assert await dead_letters(queue) == {}
+    assert "starts are held" in remark
