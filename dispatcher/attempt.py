@@ -75,7 +75,7 @@ class Attempts:
         owner = asyncio.current_task()
         assert owner is not None
         self._owner = owner
-        self._contained.__enter__()  # before the first attempt: its task inherits this one's context
+        self._contained.__enter__()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -71,6 +71,11 @@ class AttemptTask(asyncio.Task[None]):
 
     run: CallbackRun | None
 
+    @property
+    def is_calling(self) -> bool:
+        """Whether the callback runs, for `exits_contained`."""
+        return self.run is not None and self.run.is_calling
+
     def cancel(self, msg: object = None) -> bool:
         if self.run is None or self.run.is_calling:
             return super().cancel(msg)
@@ -202,7 +207,7 @@ class CallbackRun:
         back, it only counts one less; the first await of the settle would get it.
         """
         task: Any = self.task
-        return task.cancelling() > self._cancels or task._must_cancel
+        return bool(task.cancelling() > self._cancels or task._must_cancel)
 
     @property
     def is_torn_down(self) -> bool:

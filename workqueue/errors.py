@@ -195,7 +195,7 @@ class RetryAfterError(WorkQueueError):
         InvalidOptionsError: `delay` is not positive, or no timedelta.
     """
 
-    delay: timedelta | None = None  # of a subclass whose __init__ does not call this one: the backoff stands
+    delay = timedelta(0)  # of a subclass whose __init__ does not call this one: the backoff stands
 
     def __init__(self, delay: timedelta, cause: BaseException | str) -> None:
         if not isinstance(delay, timedelta) or delay <= timedelta(0):

@@ -10,14 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["ExitedError", "exits_contained"]
-
-_Factory = Callable[..., asyncio.Future[Any]]
-
-_is_contained: ContextVar[bool] = ContextVar("_is_contained", default=False)
+__all__ = ["CallingTask", "ExitedError", "exits_contained"]
 
 
 class ExitedError(Exception):
@@ -27,19 +22,24 @@ class ExitedError(Exception):
         super().__init__(f"a task of the callback called sys.exit({raised.code!r})")
 
 
+class CallingTask(asyncio.Task[None]):
+    """A task that calls a callback. `exits_contained` looks at `is_calling` of any task that has it."""
+
+    is_calling = True
+
+
 @contextlib.contextmanager
 def exits_contained() -> Iterator[None]:
-    """Turn a SystemExit in a task that this task makes, or they make, into an `ExitedError`, which its awaiter gets.
+    """Turn a SystemExit in a task that a callback makes, or its tasks, into an `ExitedError`, which its awaiter gets.
 
     The running event loop gets a task factory, which hands on to the one that it had. The last to leave takes it away.
     """
     loop = asyncio.get_running_loop()
-    factory = loop.get_task_factory()
-    if not isinstance(factory, _Containing):
-        factory = _Containing(factory)
-        loop.set_task_factory(factory)
+    before: Any = loop.get_task_factory()
+    factory = before if isinstance(before, _Containing) else _Containing(before)
     factory.users += 1
-    _is_contained.set(True)  # for good: this task's context ends with it
+    if factory is not before:
+        loop.set_task_factory(factory)
     try:
         yield
     finally:
@@ -54,18 +54,22 @@ class _Containing:
     def __init__(self, before: Any) -> None:
         self.before = before
         self.users = 0
-        self._make: _Factory = before or _task
+        self._make: Callable[..., asyncio.Future[Any]] = before or _task
 
     def __call__(
         self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any
     ) -> asyncio.Future[Any]:
-        if _is_contained.get() and isinstance(coro, Coroutine):
+        if _is_in_callback(asyncio.current_task(loop)) and isinstance(coro, Coroutine):
             coro = _Contained(coro)
         return self._make(loop, coro, **kwargs)
 
 
 def _task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Future[Any]:
     return asyncio.Task(coro, loop=loop, **kwargs)
+
+
+def _is_in_callback(task: asyncio.Task[Any] | None) -> bool:
+    return task is not None and (getattr(task, "is_calling", False) or isinstance(task.get_coro(), _Contained))
 
 
 class _Contained(Coroutine[Any, Any, Any]):
@@ -92,6 +96,8 @@ class _Contained(Coroutine[Any, Any, Any]):
             return self._within.throw(*error)
         except SystemExit as raised:
             raise ExitedError(raised) from raised
+        finally:
+            del error  # its traceback holds this frame
 
     def close(self) -> None:
         self._within.close()

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -102,9 +103,9 @@ async def test_a_task_that_is_cancelled_before_it_begins_leaves_nothing_behind()
 async def test_the_loop_has_its_own_task_factory_back_after_the_last_round() -> None:
     loop, queue, made = asyncio.get_running_loop(), memory(), []
 
-    def factory(loop: asyncio.AbstractEventLoop, coro: object, **kwargs: object) -> asyncio.Task[None]:
+    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         made.append(coro)
-        return asyncio.Task(coro, loop=loop, **kwargs)  # type: ignore[arg-type]
+        return asyncio.Task(coro, loop=loop, **kwargs)
 
     loop.set_task_factory(factory)
     await queue.queue("a")

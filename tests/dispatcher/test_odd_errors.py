@@ -25,9 +25,10 @@ class BrokenReason(NonRetriableError):
     def __init__(self) -> None:
         Exception.__init__(self, "broken reason")
 
-    @property
-    def reason(self) -> str:  # type: ignore[override]
-        raise ValueError
+    def __getattribute__(self, name: str) -> object:
+        if name == "reason":
+            raise ValueError
+        return super().__getattribute__(name)
 
 
 class Unprintable(NonRetriableError):
@@ -36,8 +37,8 @@ class Unprintable(NonRetriableError):
 
 
 class Classless(Exception):
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
         raise ValueError("ask somebody else")
 
 

@@ -44,7 +44,11 @@ DISPATCH_BUGS = [
                 "    if decision.keys:\n        decision = await",
                 "    if False:\n        decision =",
             ),
-            Edit(SETTLE + "settle", "    now_us =", "    await self._store_keys(owned, decision)\n    now_us ="),
+            Edit(
+                SETTLE + "settle",
+                "    try:\n        self._report",
+                "    await self._store_keys(run, decision)\n    try:\n        self._report",
+            ),
         ),
     ),
     DispatchBug(
@@ -214,7 +218,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "what a callback raises in a task group is not seen",
         "tests.dispatcher.test_groups:test_what_a_callback_asks_for_in_a_group_is_done",
-        (Edit("workqueue.attempt:as_one", "if len(leaves) == 1:", "if False:"),),
+        (Edit("workqueue.raised:_agreed", "if len(leaves) == 1:", "if False:"),),
     ),
     DispatchBug(
         "a redirect of the broker counts as sent",

@@ -84,9 +84,10 @@ class Unreadable(NonRetriableError):
     def __str__(self) -> str:
         raise SystemExit(3)
 
-    @property
-    def reason(self) -> str:  # type: ignore[override]
-        raise ValueError
+    def __getattribute__(self, name: str) -> object:
+        if name == "reason":
+            raise ValueError
+        return super().__getattribute__(name)
 
 
 def deep(levels: int) -> Exception:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
+from workqueue.exits import CallingTask
 from workqueue.outcomes import RequeueAfter
 from workqueue.safe_text import shown_duration
 
@@ -70,7 +71,7 @@ class Drain(Generic[_T]):
             attempt.close()
             return self._come_back()
         answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(_run(attempt, answer))
+        task = CallingTask(_run(attempt, answer), loop=asyncio.get_running_loop())
         task.add_done_callback(lambda ended: _pass_on(ended, answer))
         task.add_done_callback(lambda _: attempt.close())  # cancelled before its first step, it has not begun
         self._running[answer] = task
