@@ -22,6 +22,7 @@ from dispatcher.settle import Settling
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
 from workqueue.clock import duration_us, wait_first
+from workqueue.errors import StoreError
 from workqueue.exits import exits_contained
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
@@ -103,6 +104,9 @@ class Attempts:
         now_us = self._clock.steady_us()
         self._settling.look_at_probe(now_us)
         await self._outage.ask(now_us)
+        if self._outage.wants_others():
+            with contextlib.suppress(StoreError):  # the next lease step says so
+                self._outage.others_wait((await self._setup.queue.counts()).queued, now_us)
 
     def begin(self, started: Sequence[OwnedInProgressKey]) -> None:
         """Call the callback for each key, or while the target is down for one of them; the others are handed back."""

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = DispatcherSettings()
 _FIRST_PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 1.0  # how soon a key that has not failed is seen while the target seems down
 
 
 class Dispatcher:
@@ -192,10 +193,11 @@ class Dispatcher:
         if probe_us is None:
             await self._attempts.change(poll_seconds)
             return
+        looks = self._outage.wants_others()
         reconnected = asyncio.ensure_future(self._outage.connected())
         reconnected.add_done_callback(lambda _: self._attempts.poke())
         try:
-            await self._attempts.change(min(poll_seconds, probe_us / 1e6))
+            await self._attempts.change(min(poll_seconds, probe_us / 1e6, _LOOK_SECONDS if looks else poll_seconds))
         finally:
             reconnected.cancel()
             await asyncio.wait((reconnected,))

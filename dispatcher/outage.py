@@ -8,7 +8,13 @@ target that is down is distinguished from a key that cannot be called, or that b
 - a call that broke off may have been what broke the target. Its key is pardoned once, until it is answered, and not in
   its last attempt. From then on its attempts count, as those of a key do whose process dies.
 
-Whatever else ends without an answer says nothing. All of this is plain state: somebody else calls, waits and logs.
+Whatever else ends without an answer says nothing. Any answer ends the outage at once, whichever call it is for.
+
+A call that was refused, or not made for a place of its key's own, says little of the keys that have not failed yet.
+They must not be held for long: one of them probes each second, until `_CONVINCED` keys have failed. Then it is the
+target.
+
+All of this is plain state: somebody else calls, waits and logs.
 """
 
 from __future__ import annotations
@@ -38,6 +44,7 @@ IN_A_ROW = 5
 """After this number of failed calls without an answer between them starts are held."""
 
 _CANDIDATES = 5
+_CONVINCED = 20  # failed keys, without an answer to any other: a target that is down for hours is not asked each second
 _FIRST_PROBE_US = duration_us(timedelta(seconds=1))
 _LAST_PROBE_US = duration_us(timedelta(seconds=60))
 _TAKEN_US = duration_us(timedelta(seconds=15))  # longer than any connection takes to be had or refused
@@ -96,9 +103,10 @@ class Outage:
     Args:
         connection: whether a call could be sent now, where that is known.
         lasting: whether this outlives one round. If not, no key is pardoned: it would be in each round, for ever.
+        is_one: whether a call that cannot be made for one key can be made for none.
     """
 
-    def __init__(self, connection: Connection | None = None, *, lasting: bool = True) -> None:
+    def __init__(self, connection: Connection | None = None, *, lasting: bool = True, is_one: bool = True) -> None:
         self.answers = 0
         """How many calls were answered, however. Who makes a call remembers this from before it."""
 
@@ -110,6 +118,7 @@ class Outage:
 
         self._connection = connection
         self._lasting = lasting
+        self._is_one = is_one
         self._in_a_row = 0
         self._released: dict[str, _Released] = {}
         self._since_us: int | None = None
@@ -120,6 +129,8 @@ class Outage:
         self._probe_us = 0
         self._asked_us = 0
         self._is_serving = False
+        self._in_vain = 0
+        self._put_off_us: int | None = None
 
     def is_on(self) -> bool:
         """Whether starts are held."""
@@ -135,6 +146,8 @@ class Outage:
             return room
         if not self._is_due(now_us):
             return 0
+        if self._may_be_its_keys:
+            return min(room, _CANDIDATES + min(len(self._released), _CONVINCED))  # those that failed may be the first
         is_any_as_good = self.error is not None and self.error.trouble == "unsent"
         return min(room, 1 if is_any_as_good else _CANDIDATES)
 
@@ -156,9 +169,26 @@ class Outage:
             self._probe_soon(now_us)  # a connection after there was none is news
         return max(self._probe_us - now_us, 0)
 
+    def wants_others(self) -> bool:
+        """Whether a key that has not failed yet should probe now, though no probe is due."""
+        if self._since_us is None or self._probe:
+            return False
+        return self._may_be_its_keys and len(self._released) < _CONVINCED
+
+    def others_wait(self, eligible: int, now_us: int) -> None:
+        """Let one of `eligible` keys probe, if more of them wait than have failed. Call it while `wants_others`."""
+        if eligible > max(len(self._released), self._in_vain):
+            self._in_vain = eligible  # those that failed may be all that can be started
+            due_us = self._probe_us
+            self._probe_soon(now_us)
+            if self._probe_us < due_us and self._put_off_us is None:
+                self._put_off_us = due_us
+
     def begins(self, key: str, now_us: int) -> None:
         """While starts are held, a call for `key` begins: the probe."""
         self._probe, self._probed_us = key, now_us
+        if key not in self._released:
+            self._in_vain = 0
 
     async def connected(self) -> None:
         """Return once the target can be connected to again; never, where that is not known or was never the trouble."""
@@ -211,8 +241,12 @@ class Outage:
 
     def put_off(self, key: str, now_us: int) -> None:
         """Wait longer for the next probe, if this was one. Else it was under way when the target went down."""
-        if key == self._probe:
-            self._probe = ""
+        if key != self._probe:
+            return
+        self._probe = ""
+        if self._put_off_us is not None:  # an early one, beside the others
+            self._probe_us, self._put_off_us = self._put_off_us, None
+        else:
             self._delay_us = min(self._delay_us * 2, _LAST_PROBE_US)
             self._probe_us = now_us + self._delay_us
 
@@ -240,7 +274,7 @@ class Outage:
 
     def _end(self, now_us: int) -> Ended:
         ended = Ended(self.seconds(now_us), self._calls)
-        self._since_us, self._probe = None, ""
+        self._since_us, self._probe, self._in_vain, self._put_off_us = None, "", 0, None
         return ended
 
     def _is_excused(self, before: _Released, error: TargetUnavailableError, sent: int, *, last: bool) -> bool:
@@ -278,6 +312,14 @@ class Outage:
         return self.probe_in_us(now_us) == 0
 
     @property
+    def _may_be_its_keys(self) -> bool:
+        """Whether the keys that failed may be the trouble: others, at the same target, may have none."""
+        error = self.error
+        if error is None or error.trouble == "broken":
+            return False
+        return error.behind or error.trouble == "refused" or not self._is_one
+
+    @property
     def _is_disconnected(self) -> bool:
         return self.error is not None and self.error.trouble != "refused" and not self.error.behind
 
@@ -285,4 +327,4 @@ class Outage:
 def outage_of(callback: object, *, lasting: bool = True) -> Outage:
     """The outage of what `callback` calls: its own, shared by all rounds of the process, or else a new one."""
     own = getattr(callback, "outage", None)
-    return own if isinstance(own, Outage) else Outage(lasting=lasting)
+    return own if isinstance(own, Outage) else Outage(lasting=lasting, is_one=False)

@@ -30,6 +30,7 @@ from tests.support.dispatching import (
 )
 from workqueue import InfrastructureError, WorkQueue
 from workqueue.backends.memory.backend import MemoryQueue
+from workqueue.errors import Trouble
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -65,6 +66,59 @@ async def test_a_target_that_is_down_for_an_hour_uses_up_no_attempts() -> None:
 
     assert (counts.queued, counts.max_attempts, counts.dead_lettered, errors.told) == (20, 0, 0, [])
     assert target.called.total() < 10 + 6 + 60 + 2
+
+
+class Refusing:
+    """A reconciler that cannot be called for some keys, for ever, and is for all others."""
+
+    def __init__(self, trouble: Trouble, *keys: str) -> None:
+        self.trouble = trouble
+        self.keys = keys
+        self.called: Counter[str] = Counter()
+
+    async def __call__(self, key: str, attempt: Attempt) -> None:
+        self.called[key] += 1
+        if key in self.keys:
+            raise TargetUnavailableError("not for this one", self.trouble)
+
+
+@pytest.mark.parametrize("trouble", ["unsent", "refused"])
+async def test_a_key_that_comes_while_starts_are_held_for_others_is_called_within_seconds(trouble: Trouble) -> None:
+    queue = await backlog(6)
+    target = Refusing(trouble, *(f"k{number}" for number in range(6)))
+
+    async with running(Dispatcher(queue, target, DispatcherSettings(concurrency=20, max_retry=1))) as dispatching:
+        await pass_time(queue, 5 * MINUTE)
+        await queue.queue("new")
+        await pass_time(queue, 3 * SECOND)
+
+    assert target.called["new"] == 1
+    assert dispatching.metrics.outcomes["completed"] == 1
+
+
+async def test_the_keys_that_hold_the_others_are_given_up_once_those_are_answered() -> None:
+    queue = await backlog(6)
+    target = Refusing("refused", *(f"k{number}" for number in range(6)))
+    settings = DispatcherSettings(concurrency=20, max_retry=3, backoff=lambda attempts: SECOND)
+
+    async with running(Dispatcher(queue, target, settings)):
+        for number in range(30):
+            await queue.queue(f"new{number}")
+            await pass_time(queue, 2 * SECOND)
+        counts = await queue.counts()
+
+    assert (counts.dead_lettered, sum(target.called[f"new{number}"] for number in range(30))) == (6, 30)
+
+
+async def test_a_target_that_refuses_every_key_is_called_with_each_of_a_few_and_then_left_alone() -> None:
+    queue, target = await backlog(100), Refusing("refused", *(f"k{number}" for number in range(100)))
+
+    async with running(Dispatcher(queue, target, DispatcherSettings(concurrency=10, max_retry=1))):
+        await pass_time(queue, 60 * MINUTE, step=10 * SECOND)
+        counts = await queue.counts()
+
+    assert (counts.queued, counts.max_attempts) == (100, 0)
+    assert target.called.total() < 10 + 20 + 6 + 60 + 2
 
 
 async def test_a_key_that_alone_cannot_be_called_fails_instead_of_starting_over_and_over() -> None:
