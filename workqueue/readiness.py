@@ -12,13 +12,14 @@ from workqueue.errors import KeyNotFoundError, WorkQueueError
 from workqueue.interface import KeyState
 from workqueue.safe_text import describe
 
-__all__ = ["Readiness", "any_of", "of_store"]
+__all__ = ["NO_KEY", "Readiness", "any_of", "of_store"]
 
 log = logging.getLogger(__name__)
 
 _LASTS_US = 5_000_000
 _PATIENCE_SECONDS = 3.0
-_NO_KEY = "readiness-probe"
+NO_KEY = "readiness-probe"
+"""What is looked up in a store to see whether it answers; nobody has such a key."""
 
 
 class Readiness:
@@ -66,7 +67,7 @@ def of_store(queue: _Store, clock: Clock | None = None) -> Readiness:
     async def ask() -> str:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                await queue.get(_NO_KEY)
+                await queue.get(NO_KEY)
         except KeyNotFoundError:
             return ""
         except TimeoutError:
@@ -79,10 +80,18 @@ def of_store(queue: _Store, clock: Clock | None = None) -> Readiness:
 
 
 def any_of(parts: Sequence[Readiness]) -> Callable[[], Awaitable[str]]:
-    """Why none of `parts` works; '' if one does, since the others fail only what is theirs."""
+    """Why none of `parts` works; '' as soon as one is known to, since the others fail only what is theirs."""
+    asking: set[asyncio.Task[str]] = set()
 
     async def why_unready() -> str:
-        found = await asyncio.gather(*(part.why_unready() for part in parts))
-        return "" if "" in found else found[0]
+        found = ""
+        tries = [asyncio.create_task(part.why_unready()) for part in parts]
+        for each in tries:  # one that takes its time is not waited for, and answers for itself later
+            asking.add(each)
+            each.add_done_callback(asking.discard)
+        for answer in asyncio.as_completed(tries):
+            if not (found := await answer):
+                break
+        return found
 
     return why_unready

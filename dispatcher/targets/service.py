@@ -20,8 +20,8 @@ from workqueue.errors import InfrastructureError, InvalidOptionsError, WorkQueue
 from workqueue.outcomes import Outcome
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
-from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.statuses import from_reconciler, marked
+from workqueue.rpc.stub import reading, stub_on
 from workqueue.rpc.wire import outcome_of
 from workqueue.safe_text import describe
 
@@ -113,11 +113,11 @@ class ServiceCallback:
         """Whether the reconciler's health service says so; those that have none are taken not to be."""
         _, channel = self._opened()
         try:
-            health: Any = HealthStub(channel)  # its stubs lack the methods
+            health: Any = HealthStub(reading(channel))  # its stubs lack the methods
             answer = await health.Check(HealthCheckRequest(), timeout=_HEALTH_SECONDS)
         except grpc.aio.AioRpcError:
             return False
-        return bool(answer.status == HealthCheckResponse.SERVING)
+        return answer is not None and bool(answer.status == HealthCheckResponse.SERVING)
 
     def _opened(self) -> tuple[Any, grpc.aio.Channel]:
         """The method to call and its channel, which is opened at the first call, in the event loop that uses it."""
@@ -125,7 +125,7 @@ class ServiceCallback:
             self._channel = open_channel(self._address, self._security)
         assert self._channel is not None
         if self._process is None:
-            self._process = WorkqueueServiceStub(self._channel).Process
+            self._process = stub_on(self._channel).Process
         return self._process, self._channel
 
 

@@ -161,10 +161,12 @@ async def test_a_shard_that_does_not_accept_the_router_is_the_routers_trouble() 
             await client.queue("k")
 
 
-async def test_a_shard_whose_answer_cannot_be_read_is_named() -> None:
+async def test_a_shard_whose_answer_cannot_be_read_is_named(caplog: pytest.LogCaptureFixture) -> None:
     async with nonsense() as shard, route([shard], port=0) as router, client_of(router) as client:
         with pytest.raises(StoreUnusableError, match=r"shard grpc://.*: its answer cannot be read"):
             await client.queue("k")
+
+    assert "Traceback" not in caplog.text
 
 
 @on_loop

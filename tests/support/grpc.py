@@ -113,7 +113,8 @@ async def nonsense() -> AsyncIterator[str]:
     method = grpc.unary_unary_rpc_method_handler(answer)
     server = grpc.aio.server()
     handler = grpc.method_handlers_generic_handler(SERVICE, {"Process": method, "GetKeyState": method})
-    server.add_generic_rpc_handlers((handler,))
+    health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method})
+    server.add_generic_rpc_handlers((handler, health))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -20,8 +20,8 @@ from workqueue.key import validate_key
 from workqueue.options import Options, check_type, checked_items
 from workqueue.rpc.channel import Address, Probe, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
-from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceStub
 from workqueue.rpc.statuses import error_of
+from workqueue.rpc.stub import stub_on
 from workqueue.rpc.wire import key_state_of, refuse_floor, request_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(self.address, self._security)
-        self._stub = WorkqueueServiceStub(self._channel)
+        self._stub = stub_on(self._channel)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -6,7 +6,6 @@ of the keys when a shard is added or removed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,13 +18,15 @@ import grpc
 from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.errors import InvalidSettingError
-from workqueue.readiness import Readiness
+from workqueue.readiness import NO_KEY, Readiness, any_of
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
-from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer, WorkqueueServiceStub
+from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.receiver import take_over_trace
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import of_shard
+from workqueue.rpc.stub import stub_on
+from workqueue.safe_text import describe
 
 if TYPE_CHECKING:
     from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceAsyncStub
@@ -41,6 +42,7 @@ _T = TypeVar("_T")
 _Answer = TypeVar("_Answer", covariant=True)
 _TIMEOUT_SECONDS = 30.0
 _PATIENCE_SECONDS = 3.0
+_WORKS = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED})  # the latter: it has no GetKeyState
 _IN_TIME = 0.9  # of the time that the caller has left, so that it learns which shard it was
 
 
@@ -111,17 +113,18 @@ async def route(
     async with AsyncExitStack() as stack:
         secured = [shard_security(shard) if shard_security else ClientSecurity() for shard in shards]
         opened = [await _open(stack, *each) for each in zip(addresses, secured, strict=True)]
-        ready = Readiness(partial(_none_reached, [shard.channel for shard in opened]), "no shard can be reached")
-        yield await stack.enter_async_context(GrpcServer(Router(opened, choose), listen, why_unready=ready.why_unready))
+        ready = any_of([Readiness(partial(_trouble, shard), "no shard works; the log says why") for shard in opened])
+        yield await stack.enter_async_context(GrpcServer(Router(opened, choose), listen, why_unready=ready))
 
 
-async def _none_reached(channels: Sequence[grpc.aio.Channel]) -> str:
-    """Why no call can be passed on; '' if there is a connection to any of the shards."""
-    tries = [asyncio.ensure_future(channel.channel_ready()) for channel in channels]
-    done, waiting = await asyncio.wait(tries, timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    for each in waiting:
-        each.cancel()
-    return "" if done else f"none of {len(tries)} shards can be reached within {_PATIENCE_SECONDS:g} s"
+async def _trouble(shard: Shard) -> str:
+    """Why a shard cannot take keys, its store included; '' if it can. A key is looked up that need not be there."""
+    try:
+        request = pb.GetKeyStateRequest(key=NO_KEY)
+        answer = await shard.stub.GetKeyState(request, timeout=_PATIENCE_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        return "" if error.code() in _WORKS else f"shard {shard.name}: {describe(error)}"
+    return "" if answer is not None else f"shard {shard.name}: its answer cannot be read"
 
 
 def _hash_of(name: str) -> Callable[[Sequence[str]], Choose]:
@@ -140,7 +143,7 @@ def _distinct(addresses: Sequence[Address]) -> Sequence[Address]:
 
 async def _open(stack: AsyncExitStack, address: Address, security: ClientSecurity) -> Shard:
     channel = await stack.enter_async_context(open_channel(address, security))
-    return Shard(str(address), channel, WorkqueueServiceStub(channel))
+    return Shard(str(address), channel, stub_on(channel))
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,13 +163,16 @@ async def test_a_final_error_of_a_go_reconciler_is_final_however_long_and_keeps_
     assert failure.error.startswith("NonRetriableError: boomboom")
 
 
-async def test_an_answer_that_cannot_be_read_fails_the_attempt_and_says_so() -> None:
+async def test_an_answer_that_cannot_be_read_fails_the_attempt_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     queue = memory()
     await queue.queue("a")
     async with nonsense() as address, service_callback(address) as callback:
         await dispatcher.handle(queue, callback=callback, max_retry=1)
 
+        assert not await callback.is_serving()
+
     assert await dead_letters(queue) == {"a": "TargetError: this is no reconciler: its answer cannot be read"}
+    assert "Traceback" not in caplog.text
 
 
 async def test_an_answer_that_asks_for_an_impossible_key_fails_the_attempt() -> None:
@@ -288,7 +291,6 @@ ERRORS = {
     "infrastructure": InfrastructureError("dns"),
     "later": RetryAfterError(7 * MINUTE, "busy"),
     "target down": TargetUnavailableError("the database is down"),
-    "target broken": TargetUnavailableError("the database broke", "broken"),
     "target refused": TargetUnavailableError("a proxy says no", "refused"),
     "requeue": RequeueAfter(MINUTE),
     "keys": QueueKeys(QueueKey("b", delay=MINUTE)),
