@@ -14,9 +14,11 @@ import asyncio
 import base64
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -41,6 +43,8 @@ class KubernetesServer:
         store: the data.
         faults: what is to go wrong; append `Fault`s.
         token: when set, requests without it are answered 401.
+        authority: the file of its authority's certificate, for the kubeconfig.
+        tls: when set, it speaks HTTPS from the next `start` on.
         forbidden: (verb, resource) pairs that are answered 403.
         expired_in_stream: answer a watch from too old a revision with an ERROR event, as kube-apiserver does, instead
             of the status 410 that some proxies and aggregated servers send.
@@ -52,6 +56,8 @@ class KubernetesServer:
         self.plan = Plan()
         self.resources = list(resources)
         self.token = ""
+        self.authority: Path | None = None
+        self.tls: ssl.SSLContext | None = None
         self.forbidden: set[tuple[str, str]] = set()
         self.expired_in_stream = True
         self._port = 0
@@ -81,9 +87,10 @@ class KubernetesServer:
         """Listen, on the same port as before."""
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.05)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=1024, reuse_address=True).start()
+        options: Any = {"backlog": 1024, "reuse_address": True, "ssl_context": self.tls}
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, **options).start()
         self._port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         """Hang up on everybody and refuse connections; the data stay."""
@@ -109,11 +116,12 @@ class KubernetesServer:
     def kubeconfig(self) -> str:
         """A kubeconfig file for this server, as JSON, which is YAML."""
         user = {"token": self.token} if self.token else {}
+        cluster = {"server": self.url} | ({"certificate-authority": str(self.authority)} if self.authority else {})
         return json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+                "clusters": [{"name": "fake", "cluster": cluster}],
                 "users": [{"name": "fake", "user": user}],
                 "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
                 "current-context": "fake",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from workqueue.errors import InvalidSettingError
 from workqueue.extras import require
+from workqueue.sources.kubernetes.connections import Connections
 from workqueue.sources.kubernetes.errors import NotFoundError, UnreachableError, error_of
 from workqueue.sources.kubernetes.kinds import Kind, Resource
 
@@ -43,6 +44,7 @@ class API:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._connections = Connections(client)
         self._host = str(client.configuration.host)
         self._resources: dict[Kind, Resource] = {}
 
@@ -70,6 +72,7 @@ class API:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await self._connections.close()
         await self._client.close()
 
     async def resource(self, kind: Kind) -> Resource:
@@ -171,19 +174,20 @@ class API:
             headers["Content-Type"] = content_type
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"])
-            response: ClientResponse = await self._client.rest_client.request(
-                method,
-                self._host + path,
-                query_params=dict(query),
-                headers=headers,
-                body=body,
-                _preload_content=False,
-                _request_timeout=ClientTimeout(connect=_CONNECT_SECONDS, sock_read=silence),
-            )
-            async with response:
-                if response.status >= 300:
-                    raise error_of(response.status, await _refusal(response), _retry_after(response))
-                yield response
+            async with self._connections.current() as connection:
+                response: ClientResponse = await connection.request(
+                    method,
+                    self._host + path,
+                    query_params=dict(query),
+                    headers=headers,
+                    body=body,
+                    _preload_content=False,
+                    _request_timeout=ClientTimeout(connect=_CONNECT_SECONDS, sock_read=silence),
+                )
+                async with response:
+                    if response.status >= 300:
+                        raise error_of(response.status, await _refusal(response), _retry_after(response))
+                    yield response
         except (ClientError, OSError) as error:  # a TimeoutError is an OSError
             raise UnreachableError(f"{method} {path}: {str(error) or type(error).__name__}") from error
 
