@@ -28,6 +28,7 @@ async def handle(
 ) -> None:
     """Run one round: start eligible keys within the limits, call `callback` for each, settle each, wait for all.
 
+    A settle that the store fails is tried again, for as long as the lease is kept, and for the length of one at most.
     Cancelling it cancels the callbacks; their keys are released, and settles under way are finished, before it returns.
 
     Args:
