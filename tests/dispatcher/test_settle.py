@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -115,8 +116,9 @@ async def test_a_round_waits_for_the_store_too() -> None:
 
     round_ = handle_async(queue, callback=ledger, max_retry=1)
     await pass_time(queue, 10 * SECOND)
-    await round_
+    errors = await asyncio.gather(round_, return_exceptions=True)
 
+    assert errors == [None]
     assert ledger.called == {"a": 1}
     assert await states(queue, "a") == {"a": "UNKNOWN"}
 

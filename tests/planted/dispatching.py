@@ -218,7 +218,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "what a callback raises in a task group is not seen",
         "tests.dispatcher.test_groups:test_what_a_callback_asks_for_in_a_group_is_done",
-        (Edit("workqueue.raised:_agreed", "if len(leaves) == 1:", "if False:"),),
+        (Edit("workqueue.raised:as_one", "return _agreed(leaves_of(error)) or error", "return error"),),
     ),
     DispatchBug(
         "a redirect of the broker counts as sent",

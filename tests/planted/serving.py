@@ -383,7 +383,7 @@ WIRE = [
         STATUSES + "any_other_error_may_be_retried",
         "workqueue.rpc.statuses:_unpacked",
         "if packed.Unpack(detail):",
-        "if packed.Unpack(details) or True:",
+        "if packed.Unpack(detail) or True:",
         trailers=(("grpc-status-details-bin", b"\x08\x02\x1a\x02\x0a\x00"),),
     ),
     bug(
