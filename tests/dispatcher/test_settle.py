@@ -116,7 +116,7 @@ async def test_a_round_waits_for_the_store_too() -> None:
 
     round_ = handle_async(queue, callback=ledger, max_retry=1)
     await pass_time(queue, 10 * SECOND)
-    errors = await asyncio.gather(round_, return_exceptions=True)
+    errors = list(await asyncio.gather(round_, return_exceptions=True))
 
     assert errors == [None]
     assert ledger.called == {"a": 1}
