@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # No client may look for the ambient credentials of a cloud machine, and nothing may leave loopback.
 OFFLINE := GCE_METADATA_HOST=127.0.0.1:9 NO_GCE_CHECK=true
+# Where nothing may be written beside the sources, the tests and what they start would be compiled again each time.
+OFFLINE += $(if $(PYTHONDONTWRITEBYTECODE),PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.pytest_cache/compiled)
 # Debian splits ensurepip off into python3-venv; the system's pip, if there is one, can stand in.
 WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } \
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ EXPORTING = [path for path in MODULES if path not in REGISTERING]
 HEAVY = ["aiohttp", "gcloud", "grpc", "jwt", "kubernetes_asyncio", "msgspec", "redis", "starlette", "typer", "uvicorn"]
 
 
+@cache
 def syntax(path: Path) -> ast.Module:
     return ast.parse((REPOSITORY / path).read_text(encoding="utf-8"), filename=str(path))
 

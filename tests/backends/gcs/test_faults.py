@@ -17,6 +17,7 @@ from tests.fakes.gcs.faults import Fault
 from tests.fakes.gcs.server import GcsServer
 from tests.support.dispatching import until
 from tests.support.gcs import (
+    FEW,
     bucket_queue,
     emulator,
     names,
@@ -58,7 +59,7 @@ async def listed(queue: GCSQueue, clock: FakeClock) -> Any:
 
 async def running(queue: GCSQueue, clock: FakeClock) -> Any:
     await queue.queue("a", Options(payload=b"p", priority=3))
-    return (await start_all(queue))[0]
+    return (await start_all(queue, FEW, FEW))[0]
 
 
 async def running_with_twin(queue: GCSQueue, clock: FakeClock) -> Any:
@@ -125,8 +126,7 @@ TRANSITIONS = {
 TROUBLE: dict[str, dict[str, Any]] = {
     "refused before it is processed": {"drop": "before"},
     "processed and the answer lost": {"drop": "after"},
-    "throttled": {"status": 429},
-    "busy": {"status": 503},
+    "busy": {"status": 503},  # and any other status that is worth another try: they take the same way
     "unavailable from there on": {"status": 503, "times": None},
     "lost from there on": {"drop": "after", "times": None},
 }
@@ -198,6 +198,18 @@ def test_no_request_that_fails_loses_a_key(
         await check_the_key(server, clock, exact, transition.must_run and (reported or not transition.if_reported))
 
     at_each_request(fail, transition, exact)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+async def test_a_status_that_may_pass_is_tried_again(server: GcsServer, status: int) -> None:
+    server.reset()
+    server.store.remove("wq")
+
+    async with bucket_queue(server, FakeClock()) as queue:
+        fault = server.faults.add(Fault(status=status))
+        await queue.queue("a")
+
+    assert (fault.seen, unfinished(server)) == (2, ["queued/a"])
 
 
 @pytest.mark.parametrize("exact", [False, True], ids=["", "exact"])
