@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -29,6 +30,7 @@ from workqueue.backends.sqlite.leasing import LeaseStep, Start
 from workqueue.backends.sqlite.looking import queue_named
 from workqueue.backends.sqlite.opening import Opened, open_queue_file
 from workqueue.backends.sqlite.parameters import printable
+from workqueue.backends.sqlite.queue_row import RowGoneError, put_row_back
 from workqueue.backends.sqlite.reads import Reads, View
 from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
 from workqueue.backends.sqlite.waiting import Waiting
@@ -56,6 +58,8 @@ from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, rele
 from workqueue.throttle import Configuration
 
 __all__ = ["QueueFile", "SqliteQueue", "open_url"]
+
+log = logging.getLogger(__name__)
 
 _DEFAULT = Options()
 _KEYS_A_STEP = 500  # of a large `queue_many`
@@ -229,7 +233,18 @@ class SqliteQueue:
 
     async def _look(self, question: Callable[[View], _T]) -> _T:
         self._home.check()
-        return await self._reads.look(question)
+        return await self._with_row(partial(self._reads.look, question))
+
+    async def _with_row(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """The answer of `call`; if it needs the queue's own row, which a hand deleted, that is put back before."""
+        try:
+            return await call()
+        except RowGoneError:
+            if self._file.read_only:
+                raise
+        log.warning("the row of queue %s in %s was deleted by hand and is put back", self.name, self._file.path)
+        await self._ask(lambda store: put_row_back(store.connection, store.queue, self.name))
+        return await call()
 
     # lease
 
@@ -237,7 +252,7 @@ class SqliteQueue:
         """Recover orphans and start keys, in one transaction (see `LeasingQueue.lease`)."""
         recovered: list[RecoveredOrphan] = []
         while True:  # only the last step starts keys, once everything that is due has its place
-            step = await self._starting(lambda store: leasing.lease(store, request))
+            step = await self._with_row(partial(self._starting, partial(leasing.lease, request=request)))
             recovered += step.recovered
             self.metrics.expired(len(step.recovered))
             if not step.more_due:
@@ -290,7 +305,8 @@ class SqliteQueue:
     async def configure(self, configuration: Configuration) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""
         check_type("configure", configuration, Configuration, "a Configuration")
-        await self._ask(lambda store: store.configure(configuration, self.clock.wall_us()))
+        now_us = self.clock.wall_us()
+        await self._with_row(lambda: self._ask(lambda store: store.configure(configuration, now_us)))
 
     async def configuration(self) -> Configuration:
         """The stored settings."""

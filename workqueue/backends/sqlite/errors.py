@@ -23,7 +23,10 @@ _MEANINGS: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_PERM: (StoreUnusableError, "this user may not write the file or its directory"),
     sqlite3.SQLITE_CANTOPEN: (StoreUnusableError, "the file cannot be opened or made; see that this user may do so"),
 }
-_UNKNOWN = (StoreUnusableError, "SQLite refused what this release asks of it")
+_UNKNOWN = (
+    StoreUnusableError,
+    "SQLite refused what this release asks of it; if a hand changed the tables, undo that or restore a backup",
+)
 
 
 def is_busy(error: Exception) -> bool:

@@ -16,9 +16,10 @@ from typing import TypeVar
 from workqueue.backends.sqlite.errors import is_busy, translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.holders import Connection, refuse_inherited
+from workqueue.backends.sqlite.queue_row import make_row, row_id
 from workqueue.backends.sqlite.replaced import Mark, refuse_lone_log, refuse_replaced
 from workqueue.backends.sqlite.same_file import SameFile
-from workqueue.backends.sqlite.schema import APPLICATION_ID, LAYOUT, LOG_MARK, READABLE, STATEMENTS
+from workqueue.backends.sqlite.schema import APPLICATION_ID, FIRST_MARK, LAYOUT, LOG_MARK, READABLE, STATEMENTS
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
 
 __all__ = [
@@ -96,7 +97,7 @@ def open_queue_file(file: QueueFile, boot: int) -> Opened:
         try:
             _patiently(lambda: _prepare(connection, file.path), file.patience)
             mark = Mark(connection, file.path, boot, filled_by)
-            queue = _patiently(lambda: _queue_id(connection, file.name, mark), file.patience)
+            queue = _patiently(lambda: _queue_id(connection, file, mark), file.patience)
             connection.execute("PRAGMA busy_timeout = 0")  # the writer waits by itself, to answer each call in its time
             _check_writable(connection)
             same_file = SameFile(file, connection.file_id)
@@ -198,12 +199,14 @@ def _complete(connection: Connection) -> None:
             if not _has(connection, "began_us"):
                 connection.execute("ALTER TABLE in_progress ADD COLUMN began_us INTEGER NOT NULL DEFAULT 0")
             if not _has(connection, "log_mark"):
-                for statement in LOG_MARK:
-                    connection.execute(statement)
+                connection.execute(LOG_MARK)
+            connection.execute(FIRST_MARK)
 
 
 def _is_complete(connection: Connection) -> bool:
-    return _has(connection, "began_us") and _has(connection, "log_mark")
+    if not (_has(connection, "began_us") and _has(connection, "log_mark")):
+        return False
+    return bool(connection.execute("SELECT count(*) FROM log_mark").fetchone()[0])  # a hand may have deleted it
 
 
 def _has(connection: Connection, name: str) -> bool:
@@ -251,14 +254,12 @@ def sync_directory(path: str) -> None:
         )
 
 
-def _queue_id(connection: Connection, name: str, mark: Mark) -> int:
-    found = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
-    if found is None:  # looked up first, so that an existing queue can be opened while the file is locked
+def _queue_id(connection: Connection, file: QueueFile, mark: Mark) -> int:
+    while (found := row_id(connection, file.name)) is None:  # asked first: an existing one opens while it is locked
         with _transaction(connection):
-            connection.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", (name,))
+            make_row(connection, file.name, file.path)
             mark.set()
-        found = connection.execute("SELECT id FROM queues WHERE name = ?", (name,)).fetchone()
-    return int(found[0])
+    return found
 
 
 def _check_writable(connection: Connection) -> None:

@@ -118,6 +118,8 @@ class Outlook:
 
 
 _NEVER_US = 10**18
+_KEPT_COUNTS = ("ready", "delayed", "twins", "dead_letters")
+_MOST_KEYS = 2**53
 
 
 class View:
@@ -223,13 +225,14 @@ class View:
         """The gauges, and whether more keys came due than were counted, which are `most_due` at most."""
         now_us = self._clock.wall_us()
         row = rows.one_row(self._connection, _COUNT, {"queue": self._queue, "now_us": now_us, "most_due": most_due})
+        ready, delayed, twins, letters = (rows.whole(row[name], 0, _MOST_KEYS) for name in _KEPT_COUNTS)
         since = [us for us in (row["oldest_us"], row["oldest_due_us"]) if isinstance(us, int)]
         counts = Counts(
-            queued=row["ready"] + row["due"],
-            not_before=row["delayed"] - row["due"],
-            twins=row["twins"],
+            queued=ready + row["due"],
+            not_before=max(delayed - row["due"], 0),
+            twins=twins,
             in_progress=row["running"],
-            dead_lettered=row["dead_letters"],
+            dead_lettered=letters,
             oldest_queued_seconds=max(now_us - min(since), 0) / 1e6 if since else 0.0,
             max_attempts=max(rows.attempts(row["queued_attempts"]), rows.attempts(row["running_attempts"])),
             in_progress_by_owner={owner or "": keys for owner, keys in json.loads(row["owners"])},

@@ -31,7 +31,7 @@ _SECOND_NS = 10**9
 _EMPTY = "UPDATE log_mark SET file_mtime_ns = NULL, writer = ?"
 # An empty mark is filled by whoever emptied it: a checkpoint of another process may be under way.
 _SET = f"UPDATE log_mark SET file_mtime_ns = ?, boot = ? WHERE file_mtime_ns IS NOT NULL OR writer IN (?, {ANYBODY})"
-_READ = "SELECT file_mtime_ns, boot, writer FROM log_mark"
+_READ = "SELECT CAST(file_mtime_ns AS INTEGER), CAST(boot AS INTEGER), CAST(writer AS INTEGER) FROM log_mark"
 
 
 class Mark:
@@ -133,13 +133,14 @@ def refuse_lone_log(file: QueueFile) -> None:
 
 
 def _read(file: QueueFile) -> _Read | None:
-    """The mark, as the file and the log have it together; None = it has none, as a file that is no queue."""
+    """The mark, as the file and the log have it together; None = it has none that can be read, as a file of another."""
     patience = file.patience.total_seconds()
     try:
         with closing(Connection(file.path, "mode=ro", timeout=patience)) as connection:
-            return _Read(*connection.execute(_READ).fetchone())
+            found = connection.execute(_READ).fetchone()
     except sqlite3.DatabaseError:
         return None
+    return _Read(*found) if found is not None else None
 
 
 def _has_log(file: QueueFile) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workqueue.backends.sqlite.parameters import as_json
+from workqueue.backends.sqlite.queue_row import RowGoneError
 from workqueue.clock import LATEST_US
 from workqueue.options import MAX_PRIORITY, NO_META
 from workqueue.rules import DeadLetter, Entry
@@ -118,8 +119,14 @@ SELECT id, CAST(payload AS BLOB) FROM queued WHERE id IN (SELECT value FROM json
 
 
 def one_row(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | Mapping[str, Any]) -> sqlite3.Row:
-    """The single row that `sql` returns, by the names of its columns."""
-    row: sqlite3.Row = connection.execute(sql, parameters).fetchone()
+    """The single row that `sql` returns, by the names of its columns.
+
+    Raises:
+        RowGoneError: there is none, and it is that of the queue.
+    """
+    row: sqlite3.Row | None = connection.execute(sql, parameters).fetchone()
+    if row is None:
+        raise RowGoneError
     return row
 
 

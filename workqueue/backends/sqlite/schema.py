@@ -11,7 +11,18 @@ and N-1 always work one file together, and an older one refuses what it does not
 
 from __future__ import annotations
 
-__all__ = ["ANYBODY", "APPLICATION_ID", "DELAYED", "LAYOUT", "LOG_MARK", "READABLE", "READY", "STATEMENTS", "TWIN"]
+__all__ = [
+    "ANYBODY",
+    "APPLICATION_ID",
+    "DELAYED",
+    "FIRST_MARK",
+    "LAYOUT",
+    "LOG_MARK",
+    "READABLE",
+    "READY",
+    "STATEMENTS",
+    "TWIN",
+]
 
 LAYOUT = 1
 READABLE = (1,)
@@ -61,10 +72,12 @@ CREATE TABLE dead (
 ANYBODY = -2
 """The writer of a mark that whoever has the file open may fill; see `mark`."""
 
-_LOG_MARK = """
+LOG_MARK = """
 CREATE TABLE log_mark (
   id INTEGER PRIMARY KEY CHECK (id = 1), file_mtime_ns INTEGER, boot INTEGER NOT NULL, writer INTEGER NOT NULL)
 """
+FIRST_MARK = f"INSERT OR IGNORE INTO log_mark VALUES (1, NULL, 0, {ANYBODY})"
+"""With it, what makes the mark, which files of before the first release lack."""
 
 _INDEXES = (
     "CREATE UNIQUE INDEX queued_key ON queued (queue, key)",
@@ -113,8 +126,5 @@ CREATE TRIGGER dead_out AFTER DELETE ON dead BEGIN UPDATE OR ROLLBACK queues SET
 """,
 )
 
-LOG_MARK = (_LOG_MARK, f"INSERT INTO log_mark VALUES (1, NULL, 0, {ANYBODY})")
-"""What makes the mark, which files of before the first release lack."""
-
-STATEMENTS = (_QUEUES, _QUEUED, _IN_PROGRESS, _DEAD, *_INDEXES, *_TRIGGERS, *LOG_MARK)
+STATEMENTS = (_QUEUES, _QUEUED, _IN_PROGRESS, _DEAD, *_INDEXES, *_TRIGGERS, LOG_MARK, FIRST_MARK)
 """What makes them all."""

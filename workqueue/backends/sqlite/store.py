@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.parameters import as_json, dead_values, insert_many, queued_values
+from workqueue.backends.sqlite.queue_row import RowGoneError
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.clock import Clock
 from workqueue.options import Options
@@ -319,10 +320,16 @@ class Store:
     # settings
 
     def configure(self, wanted: Configuration, now_us: int) -> None:
-        """Replace the stored settings."""
+        """Replace the stored settings.
+
+        Raises:
+            RowGoneError: there is no row for them.
+        """
         rate = wanted.starts_per_second
         self.connection.execute(_REFILL, {"rate": rate, "now_us": now_us, "queue": self.queue})
-        self.connection.execute(_CONFIGURE, (wanted.concurrency, wanted.paused, rate, self.queue))
+        values = (wanted.concurrency, wanted.paused, rate, self.queue)
+        if not self.connection.execute(_CONFIGURE, values).rowcount:
+            raise RowGoneError
         self.changed |= Change.ROOM | Change.ELIGIBLE
 
 
