@@ -1,4 +1,4 @@
-"""A SQLite queue whose tables a hand changed: rows of `queues` that are gone, tables that are gone, counts of garbage."""
+"""A SQLite queue whose tables a hand changed: rows of `queues` or whole tables are gone, counts are garbage."""
 
 from __future__ import annotations
 
@@ -98,11 +98,14 @@ async def test_a_table_that_is_gone_is_refused_with_what_to_do(tmp_path: Path, t
         with shell(tmp_path / "q.db") as hand:
             hand.execute(f"DROP TABLE {table}")
 
+        async def used(use: Callable[[], Awaitable[object]]) -> None:
+            await use()
+            await queue.queue("b")
+            await queue.get("a")
+
         for use in (lambda: lease(queue), queue.counts, lambda: queue.find("a")):
             with pytest.raises(StoreUnusableError, match="restore a backup"):
-                await use()
-                await queue.queue("b")
-                await queue.get("a")
+                await used(use)
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,6 @@ class SqliteQueue:
         self.renewer.drop(owned.lease)
 
     def _settle(self, owned: Owned, settle: Settle) -> Coroutine[Any, Any, bool]:
-        self._home.check()
         return fenced(owned, self.renewer, partial(self._writer.submit, settle), lost=False)
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:

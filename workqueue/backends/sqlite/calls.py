@@ -56,15 +56,16 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str) -> None:
         self._loop = loop
         self._path = path
-        self._answers: list[_Answer] = []
+        self.answers: list[_Answer] = []
+        """What the next `send` takes along; `put` adds to it."""
 
     def put(self, waiting: asyncio.Future[Any], answer: Any = None, error: Exception | None = None) -> None:
         """Have the next `send` answer `waiting` with `answer`, or with `error` if there is one."""
-        self._answers.append((waiting, answer, error))
+        self.answers.append((waiting, answer, error))
 
     def send(self, then: Callable[[], None] | None = None) -> None:
         """Answer all of them on the event loop, then call `then` there."""
-        answers, self._answers = self._answers, []
+        answers, self.answers = self.answers, []
         try:
             self._loop.call_soon_threadsafe(_deliver, answers, then)
         except RuntimeError:  # the loop was closed without closing the queue; nobody waits any more
@@ -97,7 +98,7 @@ class LoopCall:
         return not self.waiting.cancelled()
 
     def answer(self, error: Exception | None) -> None:
-        self.outbox.put(self.waiting, self.step.answer, error)
+        self.outbox.answers.append((self.waiting, self.step.answer, error))  # `put`, without the call
 
 
 class ThreadCall:

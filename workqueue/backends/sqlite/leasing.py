@@ -67,13 +67,13 @@ UPDATE OR ROLLBACK queued SET place = {READY} WHERE id IN (
 """
 # In the order of the index, which is that of the promise: no sorting, and no row that cannot start is looked at.
 _NEXT = f"""
-SELECT json_group_array({rows.QUEUED}) FROM (
+SELECT json_group_array({rows.QUEUED_UNPINNED}) FROM (
   SELECT * FROM queued INDEXED BY queued_ready WHERE queue = ? AND place = {READY}
   ORDER BY priority DESC, queued_us, key LIMIT ?)
 """
 # One listed row, if it is unchanged and eligible; a key that came due need not have been promoted.
 _ONE = f"""
-SELECT json_group_array({rows.QUEUED}) FROM queued
+SELECT json_group_array({rows.QUEUED_UNPINNED}) FROM queued
 WHERE id = ? AND stamp = ? AND (place = {READY} OR place = {DELAYED} AND not_before_us <= ?)
 """
 # Takes a JSON object {row id: token}. The row moves as it stands, payload included, without passing through Python.
@@ -94,7 +94,7 @@ UPDATE in_progress SET boot = ?, expires_us = ? WHERE token IN (SELECT value FRO
 _OBSERVED = f"SELECT json_group_array({rows.RUNNING}) FROM in_progress WHERE token = ? AND expires_us = ?"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
     """A key that was started: the entry as it was queued, the token of its lease, and since when that lease runs."""
 

@@ -1,4 +1,4 @@
-"""Stage 2: the row of a queue in the table `queues`: finding it, making it, and putting it back after a hand deleted it.
+"""Stage 2: the row of a queue in the table `queues`: found, made, and put back after a hand deleted it.
 
 Keys know their queue by the id of its row. Without the row they are in the file, and nobody finds them: a queue of that
 name would get another id, and the next new queue their id, and their keys.

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from workqueue.backends.sqlite.parameters import as_json
 from workqueue.backends.sqlite.queue_row import RowGoneError
@@ -25,6 +26,7 @@ __all__ = [
     "DEAD",
     "QUEUED",
     "QUEUED_PAYLOADS",
+    "QUEUED_UNPINNED",
     "RUNNING",
     "DeadRow",
     "QueuedRow",
@@ -93,6 +95,8 @@ class DeadRow(NamedTuple):
     stamp: int
 
 
+_Row = TypeVar("_Row", QueuedRow, RunningRow, DeadRow)
+
 _TEXT = {"key", "meta", "owner", "error"}
 _AS_IT_IS = {"id", "token"}  # SQLite lets nothing but an integer into a primary key
 
@@ -108,9 +112,13 @@ def _array(names: Sequence[str]) -> str:
 
 
 QUEUED = _array(QueuedRow._fields)
+QUEUED_UNPINNED = QUEUED.replace(_column("stamp"), "0")
 RUNNING = _array(RunningRow._fields)
 DEAD = _array(DeadRow._fields)
-"""A row as a JSON array, whatever stands in it; the columns are the fields of its class, in their order."""
+"""A row as a JSON array, whatever stands in it; the columns are the fields of its class, in their order.
+
+`QUEUED_UNPINNED` is for a step, which needs no stamp: nobody else writes meanwhile. A stamp has 19 digits to be parsed.
+"""
 
 QUEUED_PAYLOADS = """
 SELECT id, CAST(payload AS BLOB) FROM queued WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
@@ -132,17 +140,22 @@ def one_row(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] 
 
 def queued_rows(text: str) -> list[QueuedRow]:
     """The rows in a JSON array of `QUEUED`."""
-    return list(map(QueuedRow._make, json.loads(text)))
+    return _named(QueuedRow, text)
 
 
 def running_rows(text: str) -> list[RunningRow]:
     """The rows in a JSON array of `RUNNING`."""
-    return list(map(RunningRow._make, json.loads(text)))
+    return _named(RunningRow, text)
 
 
 def dead_rows(text: str) -> list[DeadRow]:
     """The rows in a JSON array of `DEAD`."""
-    return list(map(DeadRow._make, json.loads(text)))
+    return _named(DeadRow, text)
+
+
+def _named(kind: type[_Row], text: str) -> list[_Row]:
+    """Rows of that kind, made as `_make` makes them, without its frame: a batch has a hundred."""
+    return list(map(partial(tuple.__new__, kind), json.loads(text)))
 
 
 def payloads(connection: sqlite3.Connection, sql: str, ids: Sequence[int]) -> dict[int, bytes]:
@@ -166,7 +179,8 @@ def entry_of(
 
 def queued_entry_of(row: QueuedRow, payload: bytes | None = None) -> Entry:
     """The entry of a queued row, with its not-before."""
-    return entry_of(row, payload, whole(row.not_before_us, 0, LATEST_US), bool(row.floor))
+    not_before_us = row.not_before_us
+    return entry_of(row, payload, whole(not_before_us, 0, LATEST_US) if not_before_us else 0, bool(row.floor))
 
 
 def letter_of(row: DeadRow, payload: bytes | None = None) -> DeadLetter:

@@ -41,7 +41,7 @@ _TOKENS = "token IN (SELECT value FROM json_each(CAST(? AS TEXT)))"
 # Reads both places at once; the rows cannot change before they are written back below.
 _FIND = f"""
 SELECT
-  (SELECT json_group_array({rows.QUEUED}) FROM queued WHERE queue = :queue AND {_KEYS}) AS queued,
+  (SELECT json_group_array({rows.QUEUED_UNPINNED}) FROM queued WHERE queue = :queue AND {_KEYS}) AS queued,
   (SELECT json_group_array(CAST(key AS TEXT)) FROM in_progress WHERE queue = :queue AND {_KEYS}) AS running
 """
 _QUEUED_COLUMNS = (

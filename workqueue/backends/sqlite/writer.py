@@ -98,7 +98,7 @@ class GroupCommit:
         home = self._home  # `check`, without the call
         if self._closing or get_ident() != home.thread or not home.is_running():
             raise self._refusal()
-        waiting: asyncio.Future[Any] = self._loop.create_future()
+        waiting: asyncio.Future[Any] = asyncio.Future(loop=self._loop)  # `create_future`, without the call
         self._calls.put(LoopCall(step, durable, waiting, self._outbox))
         return waiting
 
