@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dispatcher.decision import Failure
     from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
     from dispatcher.health import Health
+    from dispatcher.lifecycle import CloudEventLifecycle, LifecycleEvents, StateChange
     from dispatcher.loop import Dispatcher, run_until_signalled
     from dispatcher.outage import TargetUnavailableError
     from dispatcher.round import handle, handle_async
@@ -30,6 +31,7 @@ __all__ = [
     "Attempt",
     "Callback",
     "CloudEventErrors",
+    "CloudEventLifecycle",
     "Cluster",
     "CommandCallback",
     "Controller",
@@ -42,7 +44,9 @@ __all__ = [
     "HandlerFailedError",
     "Health",
     "HttpCallback",
+    "LifecycleEvents",
     "ServiceCallback",
+    "StateChange",
     "TargetError",
     "TargetUnavailableError",
     "Trigger",
@@ -59,6 +63,7 @@ _LAZY = {
     "Attempt": "dispatcher.callback",
     "Callback": "dispatcher.callback",
     "CloudEventErrors": "dispatcher.error_events",
+    "CloudEventLifecycle": "dispatcher.lifecycle",
     "Cluster": "dispatcher.controller.cluster",
     "CommandCallback": "dispatcher.targets.command",
     "Controller": "dispatcher.controller.controller",
@@ -71,7 +76,9 @@ _LAZY = {
     "HandlerFailedError": "dispatcher.targets.document",
     "Health": "dispatcher.health",
     "HttpCallback": "dispatcher.targets.post",
+    "LifecycleEvents": "dispatcher.lifecycle",
     "ServiceCallback": "dispatcher.targets.service",
+    "StateChange": "dispatcher.lifecycle",
     "TargetError": "dispatcher.targets.service",
     "TargetUnavailableError": "dispatcher.outage",
     "Trigger": "dispatcher.trigger",

@@ -125,7 +125,8 @@ class Attempts:
         deadline_us, began, sent = now_us + self._max_run_us, self._setup.metrics.began, self._outage.answers
         limits, settings = self._setup.limits, self._setup.settings
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
-        debug = log.isEnabledFor(logging.DEBUG)
+        debug, reports = log.isEnabledFor(logging.DEBUG), self._settling.reports
+        reported, wall_us = reports.wants_starts, self._clock.wall_us()
         for owned in started:
             if debug:
                 log.debug("key %r started, attempt %d", owned.key, owned.attempts, extra=self._extra(owned))
@@ -137,6 +138,8 @@ class Attempts:
             run.sent = sent
             run.owner = self._owner
             began(owned, now_us)
+            if reported:
+                reports.started(owned, wall_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
             run.begin(AttemptTask(attempt(run), loop=loop))
         self._run_times.start()

@@ -27,7 +27,7 @@ from workqueue.programs.imported import imported
 
 if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
     from dispatcher.callback import Callback
-    from dispatcher.error_events import CloudEventErrors
+    from dispatcher.error_events import ErrorEvents
     from dispatcher.schedules import Schedules
     from workqueue.access.security import ClientSecurity
 
@@ -163,7 +163,15 @@ class EventFlags:
         bool, Flag("send each event as one JSON document", ("WORKQUEUE_EVENTS_STRUCTURED",))
     ] = False
 
-    def sinks(self, secured: Callable[[str], ClientSecurity]) -> Callable[[str], CloudEventErrors]:
+    lifecycle_events: Annotated[
+        bool, Flag("also send an event for every change of a key's state", ("WORKQUEUE_LIFECYCLE_EVENTS",))
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.lifecycle_events and not self.events_url:
+            raise InvalidSettingError("--lifecycle-events: they go to the broker of --events-url; say which")
+
+    def sinks(self, secured: Callable[[str], ClientSecurity]) -> Callable[[str], ErrorEvents]:
         """What makes the sink of the queue of a name; without a URL it sends nothing.
 
         Args:
@@ -173,6 +181,7 @@ class EventFlags:
             InvalidSettingError: the URL is none, or a file is not what it should be.
         """
         from dispatcher.error_events import CloudEventErrors
+        from dispatcher.lifecycle import CloudEventLifecycle
         from dispatcher.posting import http_url
 
         if not self.events_url:
@@ -184,14 +193,15 @@ class EventFlags:
             proxy = _proxy_of(parts)
             http_url(proxy, "of a proxy") if proxy else None
 
-        def sink(queue_name: str) -> CloudEventErrors:
-            return CloudEventErrors(
+        def sink(queue_name: str) -> ErrorEvents:
+            errors = CloudEventErrors(
                 self.events_url,
                 self.name or queue_name,
                 structured=self.events_structured,
                 security=security,
                 proxy=proxy,
             )
+            return CloudEventLifecycle(errors) if self.lifecycle_events else errors
 
         return sink
 

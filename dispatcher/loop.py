@@ -12,8 +12,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 
 from dispatcher.attempt import Attempts
+from dispatcher.broker import FLUSH_TIMEOUT
 from dispatcher.callback import Callback
-from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents
+from dispatcher.error_events import ErrorEvents
 from dispatcher.health import Health
 from dispatcher.round import lease_keys
 from dispatcher.settings import DispatcherSettings

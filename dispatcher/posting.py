@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,12 @@ class Poster:
         return self._opened().post(
             self._url, data=message.body, headers=headers, allow_redirects=False, proxy=self._proxy, **options
         )
+
+    def another(self) -> Poster:
+        """One that posts to the same URL, over connections of its own."""
+        other = copy(self)
+        other._session = None
+        return other
 
     async def close(self) -> None:
         """Close the connections; posts under way break off. A later post opens new ones."""

@@ -1,4 +1,6 @@
-"""Stage 7: what an operator sees of attempts and orphans: a log line for each, and an error event for each failure."""
+"""Stage 7: what an operator sees of attempts and orphans: a log line for each, an error event for each failure, and
+lifecycle events for who asks.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from types import TracebackType
 
 from dispatcher.decision import UNREACHED, Decision, Failure
 from dispatcher.error_events import ErrorEvents, error_event
+from dispatcher.lifecycle import State, StateChange, asked_for, state_of
 from dispatcher.outage import IN_A_ROW, Ended, TargetUnavailableError
+from workqueue.clock import from_us
 from workqueue.errors import WorkQueueError
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
@@ -46,12 +50,30 @@ class Reports:
     def __init__(self, queue: str, errors: ErrorEvents | None) -> None:
         self._queue = queue
         self._errors = errors
+        self._lifecycle = asked_for(errors)
+
+    @property
+    def wants_starts(self) -> bool:
+        """Whether anybody asks to be sent what `started`."""
+        return self._lifecycle is not None
+
+    def started(self, owned: OwnedInProgressKey, now_us: int) -> None:
+        """The callback is about to be called for a key."""
+        if self._lifecycle is None:
+            return
+        try:
+            self._lifecycle.changed(StateChange(owned.key, "started", owned.attempts, from_us(now_us)))
+        except Exception:  # else a sink that raises would cost the keys that were started in the same step
+            log.exception("no lifecycle event could be sent for key %r", owned.key, extra=self._extra(owned.key))
 
     def settled(self, owned: OwnedInProgressKey, decision: Decision, outcome: SettleOutcome, now_us: int) -> None:
         """An attempt is over: `decision` was to be applied, `outcome` is what was."""
         failure = decision.failure
         if failure is not None and outcome == decision.outcome and self._errors is not None:
             self._errors.send(error_event(owned.key, owned.attempts, failure, now_us))
+        if self._lifecycle is not None and (state := state_of(outcome)) is not None:
+            error, delay = "" if failure is None else failure.error, decision.delay
+            self._lifecycle.changed(StateChange(owned.key, state, owned.attempts, from_us(now_us), error, delay))
         level = _LEVELS[outcome] if decision is not UNREACHED else logging.DEBUG
         if log.isEnabledFor(level):
             detail = f", again in {shown_duration(decision.delay)}" if decision.delay else ""
@@ -85,6 +107,10 @@ class Reports:
             if orphan.dead_lettered and self._errors is not None:
                 failure = Failure(orphan.error, "dead-lettered")
                 self._errors.send(error_event(orphan.key, orphan.attempts, failure, now_us))
+            if self._lifecycle is not None:
+                state: State = "dead-lettered" if orphan.dead_lettered else "recovered"
+                change = StateChange(orphan.key, state, orphan.attempts, from_us(now_us), orphan.error)
+                self._lifecycle.changed(change)
 
     def _extra(self, key: str) -> dict[str, str]:
         return {"key": key, "queue": self._queue}

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from dispatcher.attempt import Attempts
+from dispatcher.broker import FLUSH_TIMEOUT
 from dispatcher.callback import Callback
-from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvents
+from dispatcher.error_events import ErrorEvents
 from dispatcher.outage import TargetUnavailableError, outage_of
 from dispatcher.report import Reports
 from dispatcher.settings import DispatcherSettings, SettingsArgs

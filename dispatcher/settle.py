@@ -53,7 +53,9 @@ class Settling:
         """How many keys were released because the target could not be called for them."""
 
         self._queue = setup.queue
-        self._reports = Reports(setup.metrics.name, setup.errors)
+        self.reports = Reports(setup.metrics.name, setup.errors)
+        """Where ends are reported; starts are too, by who starts."""
+
         self._metrics = setup.metrics
         self._clock = setup.clock
         self._outage = setup.outage
@@ -88,9 +90,9 @@ class Settling:
     def _report(self, run: CallbackRun, decision: Decision, outcome: SettleOutcome, result: object) -> None:
         owned, now_us = run.owned, self._clock.wall_us()
         self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
-        self._reports.settled(owned, decision, outcome, now_us)
+        self.reports.settled(owned, decision, outcome, now_us)
         if decision.failure is not None:
-            self._reports.explain(owned.key, result)
+            self.reports.explain(owned.key, result)
 
     async def release(self, run: CallbackRun) -> None:
         """Hand a key back that was started but not called; raises nothing but cancellation."""
@@ -100,7 +102,7 @@ class Settling:
         """End the outage if the target has taken its probe."""
         ended = self._outage.taken(now_us)
         if ended is not None:
-            self._reports.outage_ended(ended)
+            self.reports.outage_ended(ended)
 
     def _is_unreached(self, run: CallbackRun, end: End, result: object) -> bool:
         """Note what this end says of the target; returns whether the key was not called because the target is down."""
@@ -116,7 +118,7 @@ class Settling:
             if outage.in_doubt:
                 ended = outage.answered(run.owned.key, self._clock.steady_us())
                 if ended is not None:
-                    self._reports.outage_ended(ended)
+                    self.reports.outage_ended(ended)
         return False
 
     def _is_released_for(self, run: CallbackRun, error: TargetUnavailableError) -> bool:
@@ -124,7 +126,7 @@ class Settling:
         last = 0 < run.settings.max_retry <= owned.attempts
         verdict = self._outage.failed(owned.key, error, run.sent, now_us, last=last)
         if verdict.began:
-            self._reports.outage_began(error)
+            self.reports.outage_began(error)
         self.unreached += verdict.is_released
         return verdict.is_released
 

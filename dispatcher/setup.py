@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dispatcher.callback import AsyncCallback, Callback
 from dispatcher.error_events import ErrorEvents
 from dispatcher.key_limits import KeyLimits, LimitingCallback
+from dispatcher.lifecycle import asked_for
 from dispatcher.outage import Outage, outage_of
 from dispatcher.settings import DispatcherSettings
 from workqueue.attempt import as_async, check_callback
@@ -72,6 +73,8 @@ class Setup:
         metrics = metrics or DispatchMetrics.of(full)
         if errors is not None:
             metrics.events = errors.results
+        if (lifecycle := asked_for(errors)) is not None:
+            metrics.changes = lifecycle.changes
         outage = outage or outage_of(callback)
         metrics.is_target_down = outage.is_on
         counted = metrics_of(full)

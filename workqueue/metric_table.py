@@ -213,6 +213,13 @@ METRICS: tuple[Metric, ...] = (
         ("result",),
     ),
     Metric(
+        "workqueue_lifecycle_events_total",
+        "counter",
+        "go",
+        "Lifecycle events by result: sent, failed (the broker did not take it) or dropped (too many were waiting).",
+        ("result",),
+    ),
+    Metric(
         "workqueue_runaway_callbacks",
         "gauge",
         "go",

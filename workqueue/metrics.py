@@ -221,9 +221,10 @@ class DispatchMetrics:
         name: the queue's.
         classes: the queue's, so that one priority has one label everywhere (see `of`).
 
-    `rounds`, `triggers` and `events` are counted by adding to them: `metrics.rounds["ok"] += 1`; `runaway_callbacks` is
-    a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends. Two are asked at each scrape:
-    `is_target_down`, whether starts are held because the target is down, and `limit`, the most keys in progress.
+    `rounds`, `triggers`, `events` and `changes` are counted by adding to them: `metrics.rounds["ok"] += 1`;
+    `runaway_callbacks` is a gauge: add 1 when a callback outlives its cancellation, subtract 1 when it ends. Two are
+    asked at each scrape: `is_target_down`, whether starts are held because the target is down, and `limit`, the most
+    keys in progress.
     """
 
     def __init__(self, name: str, classes: PriorityClasses | None = None) -> None:
@@ -232,6 +233,7 @@ class DispatchMetrics:
         self.rounds: dict[RoundResult, int] = _zeroes(get_args(RoundResult))
         self.triggers: dict[TriggerResult, int] = _zeroes(get_args(TriggerResult))
         self.events: dict[EventResult, int] = _zeroes(get_args(EventResult))
+        self.changes: dict[EventResult, int] = _zeroes(get_args(EventResult))
         self.runaway_callbacks = 0
         self.is_target_down: Callable[[], bool] = lambda: False
         self.limit: Callable[[], int] = lambda: 0

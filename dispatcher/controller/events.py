@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from dispatcher.broker import FLUSH_TIMEOUT
 from dispatcher.controller.cluster import Cluster
-from dispatcher.error_events import FLUSH_TIMEOUT, ErrorEvent, ErrorEvents
+from dispatcher.error_events import ErrorEvent, ErrorEvents
+from dispatcher.lifecycle import LifecycleEvents, asked_for
 from dispatcher.waiting import all_done
 from workqueue.metrics import EventResult
 from workqueue.sources.kubernetes import KubernetesError, Object
@@ -115,6 +117,11 @@ class AllErrors:
         """What became of events, added up."""
         names: tuple[EventResult, ...] = ("sent", "failed", "dropped")
         return {name: sum(place.results[name] for place in self._places) for name in names}
+
+    @property
+    def lifecycle(self) -> LifecycleEvents | None:
+        """The first place that asks for state changes."""
+        return next((found for place in self._places if (found := asked_for(place)) is not None), None)
 
     def send(self, event: ErrorEvent) -> None:
         """Take an event (see `ErrorEvents.send`)."""

@@ -43,7 +43,7 @@ class Sender:
 
     Args:
         allowed: what may be connected to.
-        security: whom to trust, and what certificate to show; it has no token.
+        security: whom to trust, and what certificate to show; renewed files are noticed. It has no token.
         look_up: finds the addresses of a name; may block.
     """
 
@@ -52,13 +52,12 @@ class Sender:
     ) -> None:
         self._allowed = allowed
         self._look_up = look_up
-        self._security = security
+        self._contexts = security.contexts() if security is not None else None
         self._session: ClientSession
 
     async def __aenter__(self) -> Self:
-        tls: SSLContext | bool = self._security.ssl_context() if self._security is not None else True
         connector = TCPConnector(  # the lanes limit how many calls there are
-            limit=0, ssl=tls, resolver=GuardedResolver(self._allowed, self._look_up), ttl_dns_cache=_ADDRESSES_SECONDS
+            limit=0, resolver=GuardedResolver(self._allowed, self._look_up), ttl_dns_cache=_ADDRESSES_SECONDS
         )
         self._session = ClientSession(
             connector=connector,
@@ -88,6 +87,7 @@ class Sender:
                 data=request.body or None,
                 allow_redirects=False,
                 timeout=_timeout(request),
+                ssl=self._tls(request),
             ) as response:
                 return await _answer(response)
         except (ClientConnectorError, ConnectionTimeoutError) as error:
@@ -96,6 +96,12 @@ class Sender:
             raise TargetUnavailableError(f"{request.target}: no answer within {request.timeout}", "broken") from error
         except (ClientError, OSError) as error:
             raise TargetUnavailableError(f"{request.target}: {describe(error)}", "broken") from error
+
+    def _tls(self, request: RelayedRequest) -> SSLContext | bool:
+        """How a connection of this request is secured. One that is kept open is used only with the same context."""
+        if self._contexts is None or request.target.scheme != "https":
+            return True
+        return self._contexts.current()
 
 
 def _url(request: RelayedRequest) -> URL:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from dispatcher import ErrorEvent, Failure
 from dispatcher.environment import EventFlags
+from dispatcher.lifecycle import StateChange, asked_for
 from tests.dispatcher.test_error_events import Sink, sink
 from tests.support.tls import Authority
 from workqueue.errors import InvalidSettingError
@@ -38,7 +39,7 @@ async def one_event_to(url: str, calls: CallFlags) -> int:
     """Send an event; returns how many were sent."""
     errors = EventFlags(events_url=url).sinks(calls.security)("my-wq")
     errors.send(ErrorEvent("a", 1, Failure("ValueError", "requeued"), datetime.now(UTC)))
-    await errors.flush()
+    await errors.flush(timedelta(seconds=10))
     return errors.results["sent"]
 
 
@@ -118,3 +119,21 @@ def test_a_proxy_that_is_none_is_refused_at_the_start(monkeypatch: pytest.Monkey
 
     with pytest.raises(InvalidSettingError, match="HTTP_PROXY"):
         EventFlags(events_url="http://broker.example/").sinks(CallFlags().security)
+
+
+async def test_state_changes_go_to_the_same_broker_and_are_shown_the_same(token: Path) -> None:
+    async with sink() as broker:
+        flags = EventFlags(events_url=broker.url, lifecycle_events=True)
+        errors = flags.sinks(CallFlags(token_file=token).security)("my-wq")
+        lifecycle = asked_for(errors)
+        assert lifecycle is not None
+        lifecycle.changed(StateChange("a", "started", 1, datetime.now(UTC)))
+        await errors.flush(timedelta(seconds=10))
+
+    assert shown_to(broker) == "Bearer open-sesame"
+    assert asked_for(EventFlags(events_url=broker.url).sinks(CallFlags().security)("my-wq")) is None
+
+
+def test_state_changes_without_a_broker_are_refused_at_the_start() -> None:
+    with pytest.raises(InvalidSettingError, match="--events-url"):
+        EventFlags(lifecycle_events=True)

@@ -223,7 +223,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a redirect of the broker counts as sent",
         "tests.dispatcher.test_error_events:test_a_redirect_is_not_followed_and_nothing_is_shown_to_whom_it_names",
-        (Edit("dispatcher.error_events:CloudEventErrors._post_once", "200 <= response.status < 300", "response.ok"),),
+        (Edit("dispatcher.broker:Broker._post_once", "200 <= response.status < 300", "response.ok"),),
     ),
     DispatchBug(
         "every trigger gets a round",

@@ -103,6 +103,7 @@ def attempt_samples(dispatchers: Sequence[DispatchMetrics], steady_us: int) -> I
     yield from _labelled("workqueue_outcomes_total", (dispatcher.outcomes for dispatcher in dispatchers))
     yield from _labelled("workqueue_rounds_total", (dispatcher.rounds for dispatcher in dispatchers))
     yield from _labelled("workqueue_error_events_total", (dispatcher.events for dispatcher in dispatchers))
+    yield from _labelled("workqueue_lifecycle_events_total", (dispatcher.changes for dispatcher in dispatchers))
     yield "workqueue_retries_total", (), sum(dispatcher.outcomes["retried"] for dispatcher in dispatchers)
     yield "workqueue_runaway_callbacks", (), sum(dispatcher.runaway_callbacks for dispatcher in dispatchers)
     yield "workqueue_concurrency_limit", (), max(dispatcher.limit() for dispatcher in dispatchers)

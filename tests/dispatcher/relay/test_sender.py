@@ -220,3 +220,23 @@ async def test_a_target_is_checked_against_the_authorities_that_are_trusted(tmp_
 
     assert said[0] == Answer(200)
     assert "CERTIFICATE_VERIFY_FAILED" in str(said[1])
+
+
+@pytest.mark.parametrize("renewed", ["certificate", "authority"])
+async def test_a_target_is_called_with_what_the_files_hold_now(renewed: str, tmp_path: Path) -> None:
+    known, unknown = Authority(tmp_path, "known"), Authority(tmp_path, "unknown")
+    pair, trusted = known.issue("127.0.0.1"), tmp_path / "trusted.pem"
+    mine = (unknown if renewed == "certificate" else known).issue("me@example.com", "mine")
+    trusted.write_bytes((unknown if renewed == "authority" else known).file.read_bytes())
+    tls, app = ServerTLS(pair.certificate, pair.key, known.file), PlainTextResponse("ok")
+    async with (
+        http_server(app, "127.0.0.1", 0, tls=tls) as port,
+        Sender(ANY_TARGET, ClientSecurity(trusted, mine.certificate, mine.key)) as sender,
+    ):
+        request = request_to("127.0.0.1", port, scheme="https")
+        before = await sent(sender, request)
+        known.issue("me@example.com", "mine")
+        trusted.write_bytes(known.file.read_bytes())
+
+        assert isinstance(before, str)
+        assert await sent(sender, request) == Answer(200)
