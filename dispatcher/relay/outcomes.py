@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from workqueue.clock import from_us
 from workqueue.errors import KeyNotFoundError
@@ -103,6 +103,8 @@ class Outcomes:
 def _read(payload: bytes) -> Outcome | None:
     """The outcome in a payload; None if another release wrote it, which is then as if it had never been."""
     try:
-        return Outcome(**json.loads(payload.partition(b"\n")[0]))
-    except (ValueError, TypeError):
+        outcome = Outcome(**json.loads(payload.partition(b"\n")[0]))
+    except (ValueError, TypeError, RecursionError):
         return None
+    wanted = (str, str, str, int, int, int, int, int, str)
+    return outcome if tuple(type(value) for value in astuple(outcome)) == wanted else None

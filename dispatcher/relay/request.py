@@ -77,7 +77,7 @@ class RelayedRequest:
             head = json.loads(line)
             if head["v"] != _VERSION:
                 raise UnreadableRequestError
-            return cls(
+            request = cls(
                 method=head["method"],
                 target=Target(*head["target"]),
                 path=head["path"],
@@ -87,8 +87,18 @@ class RelayedRequest:
                 received_us=head["received_us"],
                 repeatable=head["repeatable"],
             )
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise UnreadableRequestError from error
+        if not request._is_sound():
+            raise UnreadableRequestError
+        return request
+
+    def _is_sound(self) -> bool:
+        """Whether everything is of its type: JSON of somebody else's may hold anything anywhere."""
+        target = self.target
+        texts = [self.method, self.path, target.scheme, target.host, *(text for pair in self.headers for text in pair)]
+        is_number = type(self.received_us) is int and type(target.port) is int
+        return is_number and all(isinstance(text, str) for text in texts)
 
     @property
     def fingerprint(self) -> str:

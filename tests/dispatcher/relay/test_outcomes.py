@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
@@ -11,7 +13,10 @@ import pytest
 from dispatcher.relay.forgetting import Forgetting
 from dispatcher.relay.outcomes import Outcome, Outcomes
 from tests.support import backends
+from tests.support.odd_json import with_odd_values
+from workqueue import Options, open_queue
 from workqueue.backends.url import url_beside, url_with
+from workqueue.clock import from_us
 from workqueue.conformance import Target
 from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import with_fallbacks
@@ -24,6 +29,18 @@ STORES = [backends.memory, backends.sqlite, backends.redis, backends.gcs]
 def outcome(clock: FakeClock, status: int = 200) -> Outcome:
     now_us = clock.wall_us()
     return Outcome("http://b:80", "POST", "/x", status, 1, now_us, now_us, now_us + 86_400_000_000, "f")
+
+
+async def test_an_outcome_with_a_value_of_another_kind_is_none_and_ends_no_listing() -> None:
+    clock = FakeClock()
+    async with open_queue("memory://", clock=clock) as queue:
+        later = from_us(clock.wall_us()) + DAY
+        for number, odd in enumerate(with_odd_values(json.dumps(asdict(outcome(clock))).encode())):
+            await queue.queue(f"{number}", Options(not_before=later, payload=odd + b"\nrequest"))
+            await Outcomes(queue).read(f"{number}")
+        listed = await Outcomes(queue).listing(1000)
+
+    assert all(type(each.until_us) is int and type(each.path) is str for _, each in listed)
 
 
 @pytest.mark.parametrize("store", STORES, ids=lambda store: str(store.__name__))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dispatcher.relay.request import HEAD_BYTES, RelayedRequest, UnreadableRequestError, new_id, repeatable_id
 from dispatcher.relay.target import Target
+from tests.support.odd_json import with_odd_values
 from workqueue.key import validate_key
 
 B = Target("http", "b", 8080)
@@ -31,6 +32,19 @@ def test_a_stored_request_comes_back_as_it_was(path: str, headers: list[tuple[st
 def test_what_is_no_request_is_given_up_with_a_reason(payload: bytes) -> None:
     with pytest.raises(UnreadableRequestError):
         RelayedRequest.from_payload(payload)
+
+
+def test_a_stored_request_with_a_value_of_another_kind_is_read_or_given_up_and_raises_nothing_else() -> None:
+    head, _, body = REQUEST.to_payload().partition(b"\n")
+    read = 0
+    for odd in with_odd_values(head):
+        try:
+            request = RelayedRequest.from_payload(odd + b"\n" + body)
+        except UnreadableRequestError:
+            continue
+        read += 1
+        assert (request.shown, len(request.fingerprint), f"{request.target}") != ("", 0, "")
+    assert 0 < read < 60
 
 
 @pytest.mark.parametrize(("name", "value"), [("a", ""), ("a", "\xff" * 5), ("a", "\t" * 7), ("a", '"' * 7)])

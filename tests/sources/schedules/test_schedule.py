@@ -7,10 +7,11 @@ from itertools import islice
 
 import pytest
 
-from workqueue.clock import to_us
+from tests.support.odd_json import with_odd_values
+from workqueue.clock import LATEST_US, to_us
 from workqueue.errors import InvalidKeyError, InvalidOptionsError, InvalidSettingError, UnsupportedError
 from workqueue.sources.schedules import Schedule
-from workqueue.sources.schedules.schedule import Due, due
+from workqueue.sources.schedules.schedule import LAST_TICK, Due, due, last_tick_us
 
 NOON = to_us(datetime(2026, 6, 1, 12, tzinfo=UTC))
 MINUTE, HOUR, YEAR = 60_000_000, 3_600_000_000, 365 * 86400 * 1_000_000
@@ -155,3 +156,24 @@ def test_a_payload_that_is_no_definition_is_an_error_of_ours(payload: bytes) -> 
 def test_a_definition_of_a_later_release_is_left_alone() -> None:
     with pytest.raises(UnsupportedError, match="later release"):
         Schedule.from_payload("s", b'{"version": 2}')
+
+
+def test_a_definition_with_a_value_of_another_kind_is_read_or_refused_and_raises_nothing_else() -> None:
+    read = 0
+    for odd in with_odd_values(EVERY_MINUTE.to_payload()):
+        try:
+            schedule = Schedule.from_payload("s", odd)
+        except (InvalidSettingError, UnsupportedError):
+            continue
+        read += 1
+        decide(schedule, NOON + HOUR)
+        next(schedule.firings(NOON), None)
+    assert 0 < read < 60
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5", "1.5", "9" * 16, "9" * 30, "9" * 5000, "٣"])
+def test_a_last_tick_that_is_no_time_or_beyond_all_times_is_looked_at_once(text: str) -> None:
+    last_us = last_tick_us({LAST_TICK: text})
+
+    assert 0 <= last_us <= LATEST_US
+    assert decide(EVERY_MINUTE, NOON + MINUTE, max(last_us, NOON)).missed == 0

@@ -25,7 +25,7 @@ from workqueue.metrics import Histogram
 from workqueue.optional import SearchableQueue, offers
 from workqueue.options import Options
 from workqueue.outcomes import RequeueAfter
-from workqueue.sources.schedules.schedule import LAST_TICK, Due, Schedule, due
+from workqueue.sources.schedules.schedule import LAST_TICK, Due, Schedule, due, last_tick_us
 from workqueue.telemetry.samples import Sample
 
 __all__ = ["Firing", "ScheduleMetrics", "retry_soon"]
@@ -88,7 +88,7 @@ class Firing:
             return None
         if schedule.paused:
             return RequeueAfter(_IDLE)
-        last_us = max(schedule.since_us, _last_tick(attempt))
+        last_us = max(schedule.since_us, last_tick_us(attempt.meta))
         now_us = self._clock.wall_us()
         decided = due(schedule, schedule.ticks(), last_us, now_us, begun=attempt.attempts > 1)
         if decided.tick_us is not None and schedule.missed == "all" and await self._still_queued(schedule.key):
@@ -127,8 +127,3 @@ class Firing:
             return (await self._target.get(key)).status == KeyStatus.QUEUED
         except LookupError:
             return False
-
-
-def _last_tick(attempt: Attempt) -> int:
-    text = attempt.meta.get(LAST_TICK, "")
-    return int(text) if text.isdecimal() else 0

@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from workqueue.clock import duration_us, from_us
+from workqueue.clock import LATEST_US, duration_us, from_us
 from workqueue.errors import InvalidSettingError, UnsupportedError
 from workqueue.key import validate_key
-from workqueue.options import Options, no_meta
+from workqueue.options import Options, check_type, no_meta
 from workqueue.sources.schedules.ticks import Ticks, parse_ticks
 
-__all__ = ["LAST_TICK", "MISSED", "SCHEDULED_TIME", "Due", "Missed", "Schedule", "due"]
+__all__ = ["LAST_TICK", "MISSED", "SCHEDULED_TIME", "Due", "Missed", "Schedule", "due", "last_tick_us"]
 
 Missed = Literal["once", "skip", "all"]
 """What becomes of ticks that nobody fired in time: fired once for all of them, not at all, or one after the other."""
@@ -75,6 +75,9 @@ class Schedule:
     def __post_init__(self) -> None:
         validate_key(self.name)
         validate_key(self.key)
+        check_type("since_us", self.since_us, int, "microseconds since the epoch")
+        if not 0 <= self.since_us <= LATEST_US:
+            raise InvalidSettingError(f"since_us takes microseconds since the epoch up to {LATEST_US}")
         if self.meta:
             self.options(self.since_us)
         else:  # a tick is always as long as another, so that there is room for it
@@ -131,9 +134,15 @@ class Schedule:
             if version == _VERSION:
                 encoded, jitter = kept.pop("payload_base64"), timedelta(microseconds=kept.pop("jitter_us"))
                 return cls(name, payload=encoded and base64.b64decode(encoded), jitter=jitter, **kept)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidSettingError(f"schedule {name!r} has a definition that cannot be read: {error!r}") from error
         raise UnsupportedError(f"schedule {name!r} was written by a later release (version {version!r}): update this")
+
+
+def last_tick_us(meta: Mapping[str, str]) -> int:
+    """The last tick that the meta of a schedule says, in microseconds since the epoch; 0 = none, or no time."""
+    text = meta.get(LAST_TICK, "")
+    return min(int(text), LATEST_US) if text.isdecimal() and len(text) <= len(str(LATEST_US)) else 0
 
 
 @dataclass(frozen=True, slots=True)

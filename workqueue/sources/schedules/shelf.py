@@ -18,7 +18,7 @@ from workqueue.errors import KeyNotFoundError, WorkQueueError
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import KeyStatus
 from workqueue.options import Options
-from workqueue.sources.schedules.schedule import LAST_TICK, Schedule
+from workqueue.sources.schedules.schedule import Schedule, last_tick_us
 
 __all__ = ["Shelf", "Shelved", "schedules_url"]
 
@@ -154,7 +154,7 @@ class Shelf:
 def _shelved(name: str, payload: bytes | None, meta: Mapping[str, str]) -> Shelved | None:
     if payload is None:
         return None
-    last = int(meta[LAST_TICK]) if meta.get(LAST_TICK, "").isdecimal() else 0
+    last = last_tick_us(meta)
     try:
         schedule = Schedule.from_payload(name, payload)
     except WorkQueueError as error:

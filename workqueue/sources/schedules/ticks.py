@@ -19,7 +19,7 @@ from workqueue.extras import importing
 with importing("schedules", "a schedule"):
     from cronsim import CronSim, CronSimError
 
-from workqueue.clock import duration_us, from_us, to_us
+from workqueue.clock import LATEST_US, duration_us, from_us, to_us
 from workqueue.errors import InvalidSettingError
 
 __all__ = ["Cron", "Every", "Ticks", "parse_ticks", "parse_zone"]
@@ -94,6 +94,8 @@ class Cron:
         return tick_us
 
     def _find(self, us: int) -> int | None:
+        if us >= LATEST_US:  # no tick is told from a later one, and the search would go through 50 years
+            return None
         local = from_us(us).astimezone(self._zone)
         start = local if self._every_hour else local.replace(tzinfo=None, fold=0)
         for found in CronSim(self._line, start):
