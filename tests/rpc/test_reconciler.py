@@ -256,6 +256,20 @@ async def test_what_is_no_outcome_fails_the_attempt() -> None:
 
 
 @on_loop
+async def test_more_keys_than_an_answer_holds_fail_the_attempt_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    asked = QueueKeys(*(QueueKey(f"child-{number}", payload=b"x" * 200_000) for number in range(30)))
+
+    async def returns(key: str, attempt: Attempt) -> QueueKeys:
+        return asked
+
+    for callback in (returns, raising(asked)):
+        error = await error_of(callback)
+        assert error.code() is grpc.StatusCode.UNKNOWN
+        assert "30 keys does not fit into one answer of 4194304 bytes: ask for fewer" in (error.details() or "")
+    assert {record.name for record in caplog.records} == {"workqueue.rpc.reconciler"}
+
+
+@on_loop
 async def test_an_outage_that_the_callback_met_itself_is_told_as_one() -> None:
     async def callback(key: str, attempt: Attempt) -> None:
         async with serve(raising(ValueError()), port=0) as other:  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import grpc
 
 from workqueue.access.security import ServerSecurity
 from workqueue.attempt import Callback, call, check_callback
-from workqueue.errors import InfrastructureError, NonRetriableError, RetryAfterError
+from workqueue.errors import InfrastructureError, NonRetriableError, PayloadTooLargeError, RetryAfterError
 from workqueue.exits import exits_contained
 from workqueue.lease import Lost
 from workqueue.options import check_duration
@@ -88,7 +88,7 @@ class Reconciler(WorkqueueServiceServicer):
     async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:
             with exits_contained():
-                return response_of(await call(self._callback, attempt.key, attempt))
+                return _answer(attempt.key, await call(self._callback, attempt.key, attempt))
         except asyncio.CancelledError as cancelled:
             if attempt.lost.is_set():
                 raise
@@ -96,9 +96,18 @@ class Reconciler(WorkqueueServiceServicer):
         except BaseException as raised:  # noqa: BLE001 - SystemExit ends an attempt, not the server with all the others
             error = as_one(raised)
             if isinstance(error, RequeueAfter | QueueKeys):
-                return response_of(error)
+                return _answer(attempt.key, error)
             _log(attempt.key, error)
             return of_attempt(error)
+
+
+def _answer(key: str, outcome: object) -> pb.ProcessResponse | Refusal:
+    """What is sent for what a callback returned or raised on purpose."""
+    try:
+        return response_of(outcome)
+    except (TypeError, PayloadTooLargeError) as error:
+        _log(key, error)
+        return of_attempt(error)
 
 
 def _log(key: str, error: BaseException) -> None:

@@ -9,10 +9,11 @@ import math
 from datetime import datetime, timedelta
 
 from workqueue.clock import from_us
-from workqueue.errors import UnsupportedError
+from workqueue.errors import PayloadTooLargeError, UnsupportedError
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.options import NO_META, Options
 from workqueue.outcomes import Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
+from workqueue.rpc.grpc_limits import MAX_MESSAGE_BYTES
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rules import MAX_LAST_ERROR_BYTES
 from workqueue.safe_text import cut
@@ -98,6 +99,7 @@ def response_of(outcome: object) -> pb.ProcessResponse:
 
     Raises:
         TypeError: it is no outcome.
+        PayloadTooLargeError: it asks for more keys than one answer holds.
     """
     match outcome:
         case None:
@@ -106,7 +108,13 @@ def response_of(outcome: object) -> pb.ProcessResponse:
             seconds = max(whole_seconds(outcome.next_delay()), 1)
             return pb.ProcessResponse(requeue_after_seconds=seconds, requeue_floor=outcome.floor)
         case QueueKeys():
-            return pb.ProcessResponse(queue_keys=map(_queue_key_message, outcome.keys))
+            response = pb.ProcessResponse(queue_keys=map(_queue_key_message, outcome.keys))
+            if response.ByteSize() > MAX_MESSAGE_BYTES:  # gRPC would say so in its own log, and to nobody else
+                raise PayloadTooLargeError(
+                    f"QueueKeys of {len(outcome.keys)} keys does not fit into one answer of {MAX_MESSAGE_BYTES} bytes: "
+                    "ask for fewer, or enqueue them from the callback"
+                )
+            return response
         case _:
             raise TypeError(f"a callback returns None, RequeueAfter, RequeueNotBefore or QueueKeys, not {outcome!r}")
 
