@@ -84,7 +84,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "starts stay paused after the target is back",
         OUTAGES + "a_probe_that_is_answered_ends_the_outage_and_says_how_long_it_was",
-        (Edit(OUTAGE + "_end", "self._since_us, self._probe = None", "self._calls, self._probe = 0"),),
+        (Edit(OUTAGE + "_end", "self._since_us, self._probe,", "self._calls, self._probe,"),),
     ),
     DispatchBug(
         "a key that is out of attempts is dropped in silence when its error is final",

@@ -93,7 +93,7 @@ LIMITS = [
         "twins are counted as eligible",
         "counts: a key is counted where it is",
         memory(MEMORY + "counts", "- self._twins", ""),
-        sqlite(SQL_READS + "View.counts", 'queued=row["ready"] +', 'queued=row["ready"] + row["twins"] +'),
+        sqlite(SQL_READS + "View.counts", 'queued=ready + row["due"]', 'queued=ready + twins + row["due"]'),
         redis("counts", "ready + due, call", "ready + due + 1, call"),
         gcs(GCS + "counts", "queued=kept.startable", "queued=kept.startable + len(kept.twins)"),
     ),
