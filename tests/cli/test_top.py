@@ -59,9 +59,11 @@ def run(url: str, *args: str) -> Ended:
 
 
 def at_a_terminal(url: str, *steps: list[object]) -> Any:
-    """What becomes of `workqueue top` when somebody does `steps`."""
+    """What becomes of `workqueue top` when somebody does `steps`, whose shell exports another size."""
     command = [sys.executable, "-m", "workqueue.cli", "top", "--every", "100ms", "--queue", url]
-    ended = python("tests/support/terminal.py", json.dumps(steps), *command, env={"TERM": "xterm", "COLUMNS": None})
+    ended = python(
+        "tests/support/terminal.py", json.dumps(steps), *command, env={"TERM": "xterm", "COLUMNS": "90", "LINES": "24"}
+    )
     return ended.json
 
 

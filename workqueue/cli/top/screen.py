@@ -80,7 +80,9 @@ def screen(end: Callable[[], object], *, plain: bool) -> Iterator[Screen]:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    # A shell that exports its size would hold the picture to what it was when the shell looked.
+    unsized = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+    console = Console(highlight=False, _environ=unsized)
     with Live(console=console, screen=True, auto_refresh=False) as live, _quitting(end):
         terminal = _Terminal(live, console)
         with _resized(terminal.draw):
