@@ -74,7 +74,7 @@ class ErrorEvents(Protocol):
     """Where a dispatcher sends failures. `results` is counted by the sender; a dispatcher's metrics show it."""
 
     @property
-    def results(self) -> dict[EventResult, int]: ...
+    def results(self) -> Mapping[EventResult, int]: ...
 
     def send(self, event: ErrorEvent) -> None:
         """Take an event to be sent in the background; never waits and never raises."""

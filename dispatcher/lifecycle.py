@@ -130,7 +130,7 @@ class CloudEventLifecycle:
         return self
 
     @property
-    def results(self) -> dict[EventResult, int]:
+    def results(self) -> Mapping[EventResult, int]:
         """What became of error events."""
         return self._errors.results
 

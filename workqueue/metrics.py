@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, Literal, TypeVar, get_args
 
 from workqueue.clock import to_us
@@ -232,7 +232,7 @@ class DispatchMetrics:
         self.outcomes: dict[SettleOutcome, int] = _zeroes(get_args(SettleOutcome))
         self.rounds: dict[RoundResult, int] = _zeroes(get_args(RoundResult))
         self.triggers: dict[TriggerResult, int] = _zeroes(get_args(TriggerResult))
-        self.events: dict[EventResult, int] = _zeroes(get_args(EventResult))
+        self.events: Mapping[EventResult, int] = _zeroes(get_args(EventResult))
         self.changes: dict[EventResult, int] = _zeroes(get_args(EventResult))
         self.runaway_callbacks = 0
         self.is_target_down: Callable[[], bool] = lambda: False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args
 
 from dispatcher.broker import FLUSH_TIMEOUT
 from dispatcher.controller.cluster import Cluster
@@ -106,17 +106,28 @@ def _event(event: ErrorEvent, subject: Object, cluster: Cluster, instance: str) 
     }
 
 
+class _Sum(Mapping[EventResult, int]):
+    """What became of events, added up whenever somebody looks: a dispatcher's metrics keep it."""
+
+    def __init__(self, parts: Sequence[Mapping[EventResult, int]]) -> None:
+        self._parts = parts
+
+    def __getitem__(self, result: EventResult) -> int:
+        return sum(part[result] for part in self._parts)
+
+    def __iter__(self) -> Iterator[EventResult]:
+        return iter(get_args(EventResult))
+
+    def __len__(self) -> int:
+        return len(get_args(EventResult))
+
+
 class AllErrors:
     """Sends each failure to several places."""
 
     def __init__(self, places: Sequence[ErrorEvents]) -> None:
         self._places = places
-
-    @property
-    def results(self) -> dict[EventResult, int]:
-        """What became of events, added up."""
-        names: tuple[EventResult, ...] = ("sent", "failed", "dropped")
-        return {name: sum(place.results[name] for place in self._places) for name in names}
+        self.results = _Sum([place.results for place in places])
 
     @property
     def lifecycle(self) -> LifecycleEvents | None:

@@ -79,7 +79,7 @@ async def lived_through(clock: FakeClock) -> Exposition:
         metrics.settled("dead-lettered", started[1], clock.steady_us(), clock.wall_us())
         await queue.queue("d")
         clock.advance(timedelta(seconds=40))
-        metrics.events["sent"] += 1
+        metrics.events = {"sent": 1, "failed": 0, "dropped": 0}
         metrics.rounds["ok"] += 1
         metrics.triggers["shed"] += 2
         metrics.limit = lambda: queue.metrics.configuration.limit(20)

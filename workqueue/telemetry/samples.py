@@ -135,7 +135,7 @@ def _used(name: str, labels: tuple[str, ...], histograms: Sequence[Histogram]) -
         yield name, labels, histograms
 
 
-def _labelled(name: str, counters: Iterable[dict[_T, int]]) -> Iterator[Sample]:
+def _labelled(name: str, counters: Iterable[Mapping[_T, int]]) -> Iterator[Sample]:
     totals: defaultdict[_T, int] = defaultdict(int)
     for counter in counters:
         for label, count in counter.items():
