@@ -34,7 +34,9 @@ async def reconcile(cluster: Cluster, key: str, attempt: Attempt) -> None:
         return
     site = await cluster.add_finalizer(site, FINALIZER)
     (ROOT / key).mkdir(parents=True, exist_ok=True)
-    (ROOT / key / "index.html").write_text(site["spec"]["html"])
+    part = ROOT / key / "index.html.part"  # whoever reads the page sees the old one or the new one
+    part.write_text(site["spec"]["html"])
+    part.replace(ROOT / key / "index.html")
     name, page = site["metadata"]["name"], {"index.html": site["spec"]["html"]}
     await cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": page}, owner=site)
     await cluster.set_status(site, {"observedGeneration": site["metadata"]["generation"], "ready": True})

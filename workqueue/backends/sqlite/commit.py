@@ -56,9 +56,11 @@ class Commits:
 
     def close(self) -> None:
         """Close the connection."""
-        self._log.close(may_write=self._lost_log() is None)
-        with closed_without_writing_back(self._file) if self._log.is_cut_off else contextlib.nullcontext():
-            self._connection.close()
+        try:
+            self._log.close(may_write=self._lost_log() is None)
+        finally:
+            with closed_without_writing_back(self._file) if self._log.is_cut_off else contextlib.nullcontext():
+                self._connection.close()
 
     def commit(self, batch: Sequence[Call]) -> None:
         """Run `batch` in one transaction and answer it; if that fails, each call in a transaction of its own."""
