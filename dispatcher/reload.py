@@ -9,23 +9,20 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 from workqueue.errors import InvalidSettingError
+from workqueue.signals import signals_handed_to
 
 __all__ = ["Reloader", "sources_of"]
 
 log = logging.getLogger(__name__)
 
 _LOOK_EVERY_SECONDS = 0.3
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 _Stamps = Mapping[Path, tuple[int, int]]
 
 
@@ -72,7 +69,7 @@ class Reloader:
     def run(self) -> int:
         """Run until a signal, which is handed on; returns the exit code of the command."""
         log.info("watching %s", self._folder)
-        with _handed_on(self._hand_on):
+        with signals_handed_to(self._hand_on):
             seen = self._stamps()
             while True:
                 child = self._start()
@@ -107,24 +104,6 @@ class Reloader:
                 continue
             stamps[path] = (found.st_mtime_ns, found.st_size)
         return stamps
-
-
-@contextmanager
-def _handed_on(to: Callable[[int], None]) -> Iterator[None]:
-    """Within the block, call `to` with each signal that is to end this process."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        to(number)
-
-    before = {
-        number: signal.signal(number, handle)
-        for number in (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name))
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _changed(before: _Stamps, after: _Stamps) -> str:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Protocol
 
-__all__ = ["Drains", "exit_at_once_on_signals", "exit_on_signals", "until_signalled"]
+__all__ = ["Drains", "exit_at_once_on_signals", "exit_on_signals", "signals_handed_to", "until_signalled"]
 
 _Act = Callable[[], object]
 
@@ -126,9 +126,20 @@ def exit_at_once_on_signals(code: int) -> None:
     _handle(lambda number, frame: os._exit(code))
 
 
-def _handle(handler: Any) -> None:
-    for number in _heeded():
-        signal.signal(number, handler)
+@contextlib.contextmanager
+def signals_handed_to(act: Callable[[int], object]) -> Iterator[None]:
+    """Within the block, call `act` with each signal, wherever the process is; for one that hands them on to another."""
+    before = _handle(lambda number, frame: act(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _handle(handler: Any) -> dict[signal.Signals, Any]:
+    """Set the handler of every signal that ends us; returns those from before."""
+    return {number: signal.signal(number, handler) for number in _heeded()}
 
 
 def _heeded() -> list[signal.Signals]:
