@@ -56,16 +56,11 @@ async def _results(place: str) -> list[Result]:
 
 
 async def _run(target: Target) -> list[Result]:
-    """As `run_all`, and somebody at a terminal sees how far it has come."""
-    from workqueue.conformance import all_scenarios, run_scenario
+    """All scenarios; somebody at a terminal sees how far they have come."""
+    from workqueue.conformance import all_scenarios, run_all
 
-    scenarios = list(all_scenarios())
-    results: list[Result] = []
-    with progress("scenarios run", len(scenarios)) as advance:
-        for scenario in scenarios:
-            results.append(await run_scenario(target, scenario))
-            advance(1)
-    return results
+    with progress("scenarios run", len(all_scenarios())) as advance:
+        return await run_all(target, lambda ended: advance(1))
 
 
 def _target(place: str) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,9 +54,13 @@ def report(results: Iterable[Result]) -> dict[str, list[dict[str, str]]]:
     return {"scenarios": [asdict(result) for result in results]}
 
 
-async def run_all(target: Target) -> list[Result]:
-    """Run every scenario, one after the other."""
-    return [await run_scenario(target, each) for each in all_scenarios()]
+async def run_all(target: Target, ended: Callable[[Result], object] = lambda result: None) -> list[Result]:
+    """Run every scenario, one after the other; `ended` is called as each one ends."""
+    results: list[Result] = []
+    for each in all_scenarios():
+        results.append(await run_scenario(target, each))
+        ended(results[-1])
+    return results
 
 
 async def run_scenario(target: Target, scenario: Scenario, patience: float = PATIENCE_SECONDS) -> Result:
