@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from workqueue.programs.streams import is_terminal
 
 __all__ = ["Advance", "is_watched", "progress", "unseen"]
 
@@ -17,7 +18,7 @@ Advance = Callable[[int], None]
 
 def is_watched() -> bool:
     """Whether somebody sees stderr who would want to know."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return is_terminal(sys.stderr)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from workqueue.cli.top.picture import Line, View, picture
 from workqueue.programs import printing
+from workqueue.programs.streams import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +75,7 @@ def screen(end: Callable[[], object], *, plain: bool) -> Iterator[Screen]:
         end: called when somebody presses `q`.
         plain: show plain text on a terminal too.
     """
-    if plain or not _is_terminal():
+    if plain or not is_terminal(sys.stdout):
         yield _Plain()
         return
     from rich.console import Console
@@ -87,10 +88,6 @@ def screen(end: Callable[[], object], *, plain: bool) -> Iterator[Screen]:
         terminal = _Terminal(live, console)
         with _resized(terminal.draw):
             yield terminal
-
-
-def _is_terminal() -> bool:
-    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 def _text(lines: Sequence[Line]) -> Text:
