@@ -12,14 +12,15 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from dispatcher.decision import MAX_ERROR_BYTES
 from dispatcher.posting import Poster, retry_after
 from dispatcher.waiting import all_done
 from workqueue.clock import Clock, duration_us, from_us, within
 from workqueue.errors import StoreUnavailableError
 from workqueue.metrics import EventResult
-from workqueue.safe_text import describe, shown_duration
+from workqueue.safe_text import cut, describe, shown_duration
 
 if TYPE_CHECKING:
     from cloudevents.core.bindings.http import HTTPMessage
@@ -42,17 +43,20 @@ class Event(Protocol):
     """What is sent about a key."""
 
     @property
+    def id(self) -> str: ...
+    @property
     def key(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def occurred(self) -> datetime: ...
 
     @property
     def what(self) -> str:
-        """What happened to the key, in a word, for logs."""
+        """What happened to the key, in a word."""
 
-    def attributes(self, source: str) -> Mapping[str, Any]:
-        """The attributes of the CloudEvent, but `source` and `datacontenttype`."""
-
-    def data(self, source: str) -> Mapping[str, Any]:
-        """Its JSON data."""
+    def details(self) -> Mapping[str, object]:
+        """What its JSON data says beside what all events say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,15 @@ class Manner:
 
     Args:
         kind: what they are, for logs, such as "error event".
+        type: of the CloudEvents.
+        word: the name of the attribute, and of the field in the data, that says what happened.
         room: how many may wait beside the 100 that are on their way.
         lost: the level at which one that is lost is logged.
     """
 
     kind: str
+    type: str
+    word: str
     room: int
     lost: int
 
@@ -161,8 +169,25 @@ class Broker:
         from cloudevents.core.bindings.http import to_binary_event, to_structured_event
         from cloudevents.core.v1.event import CloudEvent
 
-        attributes = {**event.attributes(self._source), "source": self._source, "datacontenttype": "application/json"}
-        made = CloudEvent(attributes, dict(event.data(self._source)))
+        manner, key = self._manner, cut(event.key, MAX_ERROR_BYTES)
+        attributes = {
+            "id": event.id,
+            "type": manner.type,
+            "source": self._source,
+            "subject": key,
+            "time": event.occurred.astimezone(UTC),
+            "datacontenttype": "application/json",
+            manner.word: event.what,
+        }
+        data = {
+            "key": key,
+            "attempts": event.attempts,
+            manner.word: event.what,
+            "occurAt": cloud_event_time(event.occurred),
+            "reconcilerName": self._source,
+            **event.details(),
+        }
+        made = CloudEvent(attributes, data)
         return to_structured_event(made) if self._structured else to_binary_event(made)
 
     async def _post(self, message: HTTPMessage) -> None:

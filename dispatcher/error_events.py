@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import uuid4
 
-from dispatcher.broker import FLUSH_TIMEOUT, Broker, Manner, cloud_event_time
-from dispatcher.decision import MAX_ERROR_BYTES, Failure
+from dispatcher.broker import FLUSH_TIMEOUT, Broker, Manner
+from dispatcher.decision import Failure
 from dispatcher.posting import Poster
 from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock, SystemClock, from_us
@@ -18,13 +18,12 @@ from workqueue.errors import InvalidSettingError
 from workqueue.extras import require
 from workqueue.metrics import EventResult
 from workqueue.options import check_type
-from workqueue.safe_text import cut
 
 __all__ = ["EVENT_TYPE", "CloudEventErrors", "ErrorEvent", "ErrorEvents", "error_event"]
 
 EVENT_TYPE = "dev.chainguard.workqueue.error.v1"
 
-_MANNER = Manner("error event", room=1000, lost=logging.WARNING)
+_MANNER = Manner("error event", EVENT_TYPE, "action", room=1000, lost=logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +41,15 @@ class ErrorEvent:
         """What was done with the key."""
         return self.failure.action
 
-    def attributes(self, source: str) -> Mapping[str, Any]:
-        """The attributes of the CloudEvent."""
-        return {
-            "id": self.id,
-            "type": EVENT_TYPE,
-            "subject": cut(self.key, MAX_ERROR_BYTES),
-            "time": self.occurred.astimezone(UTC),
-            "action": self.failure.action,
-        }
-
-    def data(self, source: str) -> Mapping[str, Any]:
-        """The fields of the table that the Go implementation records these events in."""
+    def details(self) -> Mapping[str, object]:
+        """The rest of the fields of the table that the Go implementation records these events in."""
         failure = self.failure
-        data: dict[str, Any] = {
-            "key": cut(self.key, MAX_ERROR_BYTES),
-            "error": failure.error,
-            "attempts": self.attempts,
-            "action": failure.action,
-            "occurAt": cloud_event_time(self.occurred),
-            "reconcilerName": source,
-        }
+        details: dict[str, object] = {"error": failure.error}
         if failure.reason:
-            data["nonRetriableReason"] = failure.reason
+            details["nonRetriableReason"] = failure.reason
         if failure.infrastructure:
-            data["infrastructure"] = True
-        return data
+            details["infrastructure"] = True
+        return details
 
 
 class ErrorEvents(Protocol):

@@ -10,16 +10,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
 from uuid import uuid4
 
 from dispatcher.broker import FLUSH_TIMEOUT, Manner, cloud_event_time
-from dispatcher.decision import MAX_ERROR_BYTES
 from dispatcher.error_events import CloudEventErrors, ErrorEvent, ErrorEvents
 from workqueue.errors import InvalidSettingError
 from workqueue.metrics import EventResult, SettleOutcome
-from workqueue.safe_text import cut
 
 __all__ = ["LIFECYCLE_TYPE", "CloudEventLifecycle", "LifecycleEvents", "State", "StateChange", "asked_for", "state_of"]
 
@@ -32,7 +30,8 @@ State = Literal[
 others are outcomes of attempts (see `SettleOutcome`); `lost` and `unsettled` change nothing, and have no event.
 """
 
-_MANNER = Manner("lifecycle event", room=10_000, lost=logging.DEBUG)  # there are thousands a second, and a counter
+# Lost ones are logged for who debugs: there may be thousands a second, and they are counted.
+_MANNER = Manner("lifecycle event", LIFECYCLE_TYPE, "state", room=10_000, lost=logging.DEBUG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +61,14 @@ class StateChange:
         """The state."""
         return self.state
 
-    def attributes(self, source: str) -> Mapping[str, Any]:
-        """The attributes of the CloudEvent."""
-        return {
-            "id": self.id,
-            "type": LIFECYCLE_TYPE,
-            "subject": cut(self.key, MAX_ERROR_BYTES),
-            "time": self.occurred.astimezone(UTC),
-            "state": self.state,
-        }
-
-    def data(self, source: str) -> Mapping[str, Any]:
-        """The JSON data of the CloudEvent."""
-        data: dict[str, Any] = {
-            "key": cut(self.key, MAX_ERROR_BYTES),
-            "state": self.state,
-            "attempts": self.attempts,
-            "occurAt": cloud_event_time(self.occurred),
-            "reconcilerName": source,
-        }
+    def details(self) -> Mapping[str, object]:
+        """What its JSON data says beside what all events say."""
+        details: dict[str, object] = {}
         if self.error:
-            data["error"] = self.error
+            details["error"] = self.error
         if self.delay is not None:
-            data["notBefore"] = cloud_event_time(self.occurred + self.delay)
-        return data
+            details["notBefore"] = cloud_event_time(self.occurred + self.delay)
+        return details
 
 
 class LifecycleEvents(Protocol):
