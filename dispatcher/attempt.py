@@ -126,7 +126,7 @@ class Attempts:
         limits, settings = self._setup.limits, self._setup.settings
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
         debug, reports = log.isEnabledFor(logging.DEBUG), self._settling.reports
-        reported, wall_us = reports.wants_starts, self._clock.wall_us()
+        wall_us = self._clock.wall_us() if reports.wants_starts else None
         for owned in started:
             if debug:
                 log.debug("key %r started, attempt %d", owned.key, owned.attempts, extra=self._extra(owned))
@@ -138,7 +138,7 @@ class Attempts:
             run.sent = sent
             run.owner = self._owner
             began(owned, now_us)
-            if reported:
+            if wall_us is not None:
                 reports.started(owned, wall_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
             run.begin(AttemptTask(attempt(run), loop=loop))

@@ -97,6 +97,6 @@ async def _found(queue: FullQueue, limit: int) -> View:
     dead = [letter async for letter in cut(snapshot.dead_letters, limit)]
     counts, stored = await queue.counts(), await queue.configuration()
     now = datetime.now(UTC)
-    running = sorted(snapshot.in_progress, key=lambda each: each.attempt_began or now)[:limit]
-    rows = list(rows_of(now, running, [*snapshot.queued, *delayed], dead))
+    longest = sorted(snapshot.in_progress, key=lambda each: each.attempt_began or now)[:limit]
+    rows = list(rows_of(now, longest, [*snapshot.queued, *delayed], dead))
     return View("", now, counts, stored, rows)

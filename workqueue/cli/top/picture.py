@@ -67,8 +67,8 @@ def rows_of(
     waiting: Sequence[QueuedKey],
     dead: Sequence[DeadLetteredKey],
 ) -> Iterator[Row]:
-    """A row for each key: those that run longest, those that start next, those that were given up."""
-    for key in sorted(running, key=lambda each: each.attempt_began or now):
+    """A row for each key, in the order given: those that run, those that start next, those that were given up."""
+    for key in running:
         state = "orphaned" if key.orphaned else "in progress"
         span = now - key.attempt_began if key.attempt_began else None
         yield Row(key.key, state, key.attempts, span, key.owner, key.last_error)
