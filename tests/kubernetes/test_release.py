@@ -26,6 +26,13 @@ def queue_of(url: str, callback: str = "tests.kubernetes.reconcilers:complete", 
     return {"image": {"tag": "here"}, "store": {"redis": {"url": url}, "options": {"lease": "10s"}}, "queues": [queue]}
 
 
+def recorded(cluster: Cluster, namespace: str, **dispatcher: object) -> Object:
+    """The queue on a Redis of its own, whose callbacks write a ledger there; see `ledger_of`."""
+    url = redis_in(cluster, namespace)
+    ledger = {"name": "LEDGER_URL", "value": url}
+    return queue_of(url, "tests.kubernetes.reconcilers:recorded", extraEnv=[ledger], **dispatcher)
+
+
 def pods_by_name(cluster: Cluster, namespace: str) -> dict[str, Object]:
     """The servers' Pods that nobody has told to end."""
     found = {pod["metadata"]["name"]: pod for pod in cluster.pods(namespace, instance="wq")}
@@ -94,9 +101,7 @@ def test_an_update_under_load_to_a_release_with_another_layout_loses_no_key_and_
     cluster: Cluster, namespace: str, next_release: str
 ) -> None:
     release = Release(cluster, namespace)
-    url = redis_in(cluster, namespace)
-    ledger = {"name": "LEDGER_URL", "value": url}
-    values = queue_of(url, "tests.kubernetes.reconcilers:recorded", replicas=2, extraEnv=[ledger])
+    values = recorded(cluster, namespace, replicas=2)
     release.install(values)
     before = pods_by_name(cluster, namespace)
 
@@ -158,9 +163,7 @@ def test_a_release_that_does_not_know_the_stores_layout_is_stopped_before_it_beg
     cluster: Cluster, namespace: str, next_release: str
 ) -> None:
     release = Release(cluster, namespace)
-    url = redis_in(cluster, namespace)
-    ledger = {"name": "LEDGER_URL", "value": url}
-    values = queue_of(url, "tests.kubernetes.reconcilers:recorded", extraEnv=[ledger])
+    values = recorded(cluster, namespace)
     release.install(values | {"image": {"tag": next_release}})
     before = pods_by_name(cluster, namespace).keys()
 

