@@ -10,6 +10,7 @@ from typing import TypedDict
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
 from workqueue.optional import LeaseRequest
+from workqueue.options import check_time
 
 __all__ = ["MAX_CONCURRENCY", "DispatcherSettings", "SettingsArgs"]
 
@@ -66,10 +67,10 @@ class DispatcherSettings:
         _check_count("concurrency", self.concurrency, 1)
         _check_count("batch_size", self.batch_size, 0)
         _check_count("max_retry", self.max_retry, 0, 2**31 - 1)
-        _check_duration("max_run_time", self.max_run_time, allow_zero=False)
-        _check_duration("poll_period", self.poll_period, allow_zero=False)
-        _check_duration("drain_timeout", self.drain_timeout, allow_zero=True)
-        _check_duration("trigger_period", self.trigger_period, allow_zero=True)
+        check_time("max_run_time", self.max_run_time, allow_zero=False)
+        check_time("poll_period", self.poll_period, allow_zero=False)
+        check_time("drain_timeout", self.drain_timeout)
+        check_time("trigger_period", self.trigger_period)
         if self.backoff is not None and not callable(self.backoff):
             raise InvalidSettingError(f"backoff is a function of the attempts so far, not {self.backoff!r}")
 
@@ -96,9 +97,3 @@ class DispatcherSettings:
 def _check_count(name: str, value: int, least: int, most: int = MAX_CONCURRENCY) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidSettingError(f"{name} is a whole number from {least} to {most}, not {value!r}")
-
-
-def _check_duration(name: str, value: timedelta, *, allow_zero: bool) -> None:
-    if not isinstance(value, timedelta) or value < timedelta(0) or (not value and not allow_zero):
-        range_ = "0 or more" if allow_zero else "more than 0"
-        raise InvalidSettingError(f"{name} is a timedelta of {range_}, not {value!r}")

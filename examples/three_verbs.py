@@ -15,7 +15,7 @@ from typing import Self
 from workqueue import Clock, KeyState, Options, Snapshot, SystemClock
 from workqueue.equipment import Equipment
 from workqueue.home import Home
-from workqueue.key import validate_key
+from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, Renewed
 from workqueue.options import check_options
 from workqueue.record import NOWHERE, Change, Record, RecordHandles, enqueuing, renewing
@@ -76,7 +76,7 @@ class ThreeVerbs:
     async def get(self, key: str) -> KeyState:
         """The state of one key."""
         self.home.check()
-        return self.handles.state(key, self.table.records.get(key, NOWHERE))
+        return self.handles.state(key, self.table.records.get(check_key_text(key), NOWHERE))
 
     async def _change(self, key: str, change: Change) -> bool:
         self.home.check()

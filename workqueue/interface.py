@@ -287,6 +287,7 @@ class WorkQueue(Protocol):
 
         Raises:
             KeyNotFoundError: it is nowhere.
+            InvalidKeyError: it is no text, or text that no store can hold.
         """
 
     async def __aenter__(self) -> Self: ...

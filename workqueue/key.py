@@ -6,7 +6,7 @@ import re
 
 from workqueue.errors import InvalidKeyError
 
-__all__ = ["MAX_KEY_BYTES", "validate_key"]
+__all__ = ["MAX_KEY_BYTES", "check_key_text", "validate_key"]
 
 MAX_KEY_BYTES = 1000
 
@@ -24,7 +24,7 @@ def validate_key(key: str) -> str:
         InvalidKeyError: with the offending position or length in its message.
     """
     if not isinstance(key, str):
-        raise InvalidKeyError(f"a key is a str, not {type(key).__name__}")
+        raise _no_text(key)
     if key.isascii() and key.isprintable():
         size = len(key)  # the common case needs neither the search nor the encoding
     else:
@@ -35,3 +35,24 @@ def validate_key(key: str) -> str:
     if not 1 <= size <= MAX_KEY_BYTES:
         raise InvalidKeyError(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8, this one has {size}")
     return key
+
+
+def check_key_text(key: str) -> str:
+    """Return `key` if it can be looked up: text, whatever its characters and length, since a store may hold any.
+
+    Raises:
+        InvalidKeyError: it is no text, or has lone surrogates that stand for no byte.
+    """
+    if not isinstance(key, str):
+        raise _no_text(key)
+    if not key.isascii():
+        try:
+            key.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            at = error.start
+            raise InvalidKeyError(f"the key has the forbidden character U+{ord(key[at]):04X} at {at}") from None
+    return key
+
+
+def _no_text(key: object) -> InvalidKeyError:
+    return InvalidKeyError(f"a key is a str, not {type(key).__name__}")

@@ -158,7 +158,11 @@ class SearchableQueue(Protocol):
     """Optional: what an operator needs beside `enumerate`, which lists only what a dispatcher needs."""
 
     async def find(self, key: str) -> Found:
-        """The handles of `key`; all None if it is nowhere."""
+        """The handles of `key`; all None if it is nowhere.
+
+        Raises:
+            InvalidKeyError: it is no text, or text that no store can hold.
+        """
 
     async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
         """The next `limit` queued keys whose not-before has not passed, soonest first."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
+from workqueue.errors import InvalidOptionsError, InvalidSettingError, PayloadTooLargeError
 from workqueue.key import validate_key
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check_duration",
     "check_options",
     "check_payload",
+    "check_time",
     "check_type",
     "checked_items",
     "no_meta",
@@ -112,6 +113,17 @@ def check_duration(name: str, value: object) -> None:
     """
     if not isinstance(value, timedelta):
         raise InvalidOptionsError(f"{name} is a timedelta, such as timedelta(seconds=5), not {value!r}")
+
+
+def check_time(name: str, value: timedelta, *, allow_zero: bool = True) -> None:
+    """Refuse a setting that is no time to wait.
+
+    Raises:
+        InvalidSettingError: `value` is no timedelta, is less than zero, or is zero without `allow_zero`.
+    """
+    if not isinstance(value, timedelta) or value < timedelta(0) or (not value and not allow_zero):
+        range_ = "0 or more" if allow_zero else "more than 0"
+        raise InvalidSettingError(f"{name} is a timedelta of {range_}, not {value!r}")
 
 
 def check_payload(payload: bytes | None, limit: int = MAX_PAYLOAD_BYTES) -> None:

@@ -28,6 +28,8 @@ from workqueue.rpc.wire import SERVICE
 
 PROCESS = f"/{SERVICE}/Process"
 CHECK = "/grpc.health.v1.Health/Check"
+METHODS = [PROCESS, CHECK, "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"]
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SOON = timedelta(milliseconds=300)
 _DATA, _HEADERS, _RST, _SETTINGS = 0, 1, 3, 4
 
@@ -202,11 +204,7 @@ async def test_connections_beyond_the_limit_are_refused_and_room_comes_back() ->
             await stub.Process(pb.ProcessRequest(key="k"), wait_for_ready=True)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [PROCESS, CHECK, "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"],
-    ids=lambda method: method.rpartition("/")[2],
-)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.rpartition("/")[2])
 @on_loop
 async def test_what_cannot_be_read_is_refused_without_a_line_in_the_log(
     method: str, caplog: pytest.LogCaptureFixture
@@ -219,16 +217,32 @@ async def test_what_cannot_be_read_is_refused_without_a_line_in_the_log(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.rpartition("/")[2])
 @on_loop
-async def test_what_reflection_cannot_read_is_refused_without_a_line_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+async def test_more_than_the_limit_is_refused_without_a_line_in_the_log(
+    method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        async with receiver(GrpcLimits()) as server, channel_to(server) as channel:
-            call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-            error = await refused(anext(aiter(call(iter([b"\xff" * 10])))))
+        async with receiver(GrpcLimits(message_bytes=1000)) as server, channel_to(server) as channel:
+            error = await refused(channel.unary_unary(method)(b"x" * 2000))
 
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [(10, grpc.StatusCode.INVALID_ARGUMENT), (2000, grpc.StatusCode.RESOURCE_EXHAUSTED)]
+)
+@on_loop
+async def test_what_reflection_cannot_read_is_refused_without_a_line_in_the_log(
+    size: int, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with receiver(GrpcLimits(message_bytes=1000)) as server, channel_to(server) as channel:
+            call = channel.stream_stream(REFLECTION)
+            error = await refused(anext(aiter(call(iter([b"\xff" * size])))))
+
+    assert error.code() is code
     assert caplog.records == []
 
 

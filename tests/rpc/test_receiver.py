@@ -29,6 +29,7 @@ from workqueue.testing import FakeClock
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 INT64 = 2**63 - 1
+LARGE = Options(payload=b"x" * (5 * 1024 * 1024))
 
 
 @on_loop
@@ -126,8 +127,9 @@ async def test_the_receivers_limits_are_told_as_invalid_options() -> None:
 @on_loop
 async def test_a_request_too_large_to_look_at_is_an_error_that_is_not_retried() -> None:
     async with received(opened(MemoryQueue()), QUICK) as client:
-        with pytest.raises(StoreError, match="RESOURCE_EXHAUSTED"):
-            await client.queue("k", Options(payload=b"x" * (5 * 1024 * 1024)))
+        for enqueue in (client.queue("k", LARGE), client.queue_many([("k", LARGE)])):
+            with pytest.raises(PayloadTooLargeError, match=r"a payload of 5242880 bytes .* store it elsewhere"):
+                await enqueue
 
 
 @on_loop

@@ -13,7 +13,8 @@ from pathlib import Path
 from workqueue.access.addresses import is_loopback
 from workqueue.access.files import Followed
 from workqueue.access.tokens import TokenSource, TokenVerifier
-from workqueue.errors import InvalidSettingError
+from workqueue.errors import InvalidOptionsError, InvalidSettingError
+from workqueue.optional import offers
 from workqueue.options import check_type
 
 __all__ = ["ClientSecurity", "ServerSecurity", "ServerTLS", "check_listen"]
@@ -30,6 +31,7 @@ class ServerTLS:
 
     Raises:
         InvalidSettingError: a file cannot be read, is no PEM, or the key is not the certificate's.
+        InvalidOptionsError: an argument is no Path.
     """
 
     certificate: Path
@@ -37,6 +39,8 @@ class ServerTLS:
     client_ca: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("certificate", "key", "client_ca"):
+            _check_path(name, getattr(self, name))
         self.check()
 
     def check(self) -> None:
@@ -74,20 +78,30 @@ class ServerSecurity:
         tls: None serves plaintext.
         tokens: who checks bearer tokens; None asks for none. Health checks never need one.
         insecure: plaintext on a public address is meant, since something in front of it does TLS.
+
+    Raises:
+        InvalidOptionsError: an argument is of another type.
     """
 
     tls: ServerTLS | None = None
     tokens: TokenVerifier | None = None
     insecure: bool = False
 
+    def __post_init__(self) -> None:
+        if self.tls is not None:
+            check_type("tls", self.tls, ServerTLS, "ServerTLS(certificate, key)")
+        if self.tokens is not None and not offers(self.tokens, TokenVerifier):
+            raise InvalidOptionsError(f"tokens takes who checks them, as StaticTokens, not a {_kind(self.tokens)}")
+
 
 def check_listen(host: str, port: int, security: ServerSecurity) -> None:
     """Refuse to be reachable from other machines in plaintext, unless that was asked for.
 
     Raises:
-        InvalidOptionsError: `host` is no text, or `port` no number.
+        InvalidOptionsError: `host` is no text, `port` no number, or `security` something else.
         InvalidSettingError: `host` is not loopback and there is neither TLS nor `insecure`; or `port` is no port.
     """
+    check_type("security", security, ServerSecurity, "ServerSecurity(tls=..., tokens=...)")
     check_type("host", host, str, "text, such as 127.0.0.1")
     check_type("port", port, int, "a number from 0 (any free port) to 65535")
     if not 0 <= port <= 65535:
@@ -112,6 +126,7 @@ class ClientSecurity:
 
     Raises:
         InvalidSettingError: a file cannot be read, is no PEM, or the key is not the certificate's; or one is missing.
+        InvalidOptionsError: an argument is of another type.
     """
 
     ca: Path | None = None
@@ -121,6 +136,10 @@ class ClientSecurity:
     insecure: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            _check_path(name, getattr(self, name))
+        if self.token is not None and not offers(self.token, TokenSource):
+            raise InvalidOptionsError(f"token takes where tokens come from, as TokenFile, not a {_kind(self.token)}")
         if (self.certificate is None) != (self.key is None):
             raise InvalidSettingError("a client certificate and its key go together; one of them is missing")
         self.check()
@@ -168,6 +187,15 @@ class ClientSecurity:
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.key)
         return context
+
+
+def _check_path(name: str, path: Path | None) -> None:
+    if path is not None:
+        check_type(name, path, Path, "a Path, such as Path('ca.pem')")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _read(path: Path) -> bytes:

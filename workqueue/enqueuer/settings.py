@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TypedDict
 
 from workqueue.errors import InvalidSettingError
+from workqueue.options import check_time
 
 __all__ = ["EnqueuerArgs", "EnqueuerSettings"]
 
@@ -51,6 +52,4 @@ class EnqueuerSettings:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InvalidSettingError(f"{name} is a whole number of 1 or more, not {value!r}")
         for name in ("linger", "patience", "drain_timeout"):
-            value = getattr(self, name)
-            if not isinstance(value, timedelta) or value < timedelta(0):
-                raise InvalidSettingError(f"{name} is a timedelta of 0 or more, not {value!r}")
+            check_time(name, getattr(self, name))

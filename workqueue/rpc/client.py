@@ -14,10 +14,16 @@ import grpc
 
 from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock, SystemClock, duration_us
-from workqueue.errors import QueueClosedError, StoreUnavailableError, StoreUnusableError, WorkQueueError
+from workqueue.errors import (
+    InvalidKeyError,
+    QueueClosedError,
+    StoreUnavailableError,
+    StoreUnusableError,
+    WorkQueueError,
+)
 from workqueue.interface import KeyState
-from workqueue.key import validate_key
-from workqueue.options import Options, check_type, checked_items
+from workqueue.key import check_key_text, validate_key
+from workqueue.options import Options, check_time, check_type, checked_items
 from workqueue.rpc.channel import Address, Probe, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.statuses import error_of
@@ -43,12 +49,20 @@ class Retries:
         attempt: how long one try may take.
         pause: between the first two tries; doubles up to `longest_pause`, and each is cut by up to half at random.
         longest_pause: see `pause`.
+
+    Raises:
+        InvalidSettingError: one is no timedelta or less than zero; or zero, which only `patience` may be.
     """
 
     patience: timedelta = timedelta(seconds=30)
     attempt: timedelta = timedelta(seconds=10)
     pause: timedelta = timedelta(milliseconds=100)
     longest_pause: timedelta = timedelta(seconds=2)
+
+    def __post_init__(self) -> None:
+        check_time("patience", self.patience)
+        for name in ("attempt", "pause", "longest_pause"):
+            check_time(name, getattr(self, name), allow_zero=False)
 
     def pauses(self, rand: Callable[[], float] = random.random) -> Iterator[float]:
         """Seconds to wait between tries, without end."""
@@ -75,11 +89,15 @@ def connect(
 
     Raises:
         InvalidSettingError: the address is none, or `security` does not fit it.
+        InvalidOptionsError: an argument is of another type.
     """
     parsed = Address.parse(address)
-    chosen = security or ClientSecurity()
+    chosen = ClientSecurity() if security is None else security
+    tries = Retries() if retries is None else retries
+    check_type("security", chosen, ClientSecurity, "ClientSecurity(ca=..., token=...)")
+    check_type("retries", tries, Retries, "Retries(patience=...)")
     chosen.check_address(parsed.host, tls=parsed.tls)
-    return Client(parsed, chosen, retries or Retries(), clock or SystemClock())
+    return Client(parsed, chosen, tries, clock or SystemClock())
 
 
 class Client:
@@ -110,12 +128,14 @@ class Client:
         Raises:
             InvalidKeyError, InvalidOptionsError: nothing was stored.
             UnsupportedError: `options` ask for a floor, which requests cannot carry.
+            PayloadTooLargeError: the receiver takes no request that large.
             StoreUnavailableError: every try failed, or its answer was lost; enqueueing again is safe.
             StoreUnusableError: the receiver refuses this client, or there is none at the address.
         """
         validate_key(key)
         check_type("a key", options, Options, "Options(priority=1, ...)")
-        await self._persist(lambda seconds: self._process(key, options, seconds))
+        size = len(options.payload or b"")
+        await self._persist(lambda seconds: self._process(key, options, seconds), size)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
         """Have every key stored, 64 at a time (see `BulkQueue.queue_many`); all are validated first.
@@ -141,9 +161,10 @@ class Client:
 
         Raises:
             KeyNotFoundError: it is nowhere.
+            InvalidKeyError: it is no text that a request can carry.
             StoreUnavailableError, StoreUnusableError: as `queue`.
         """
-        request = pb.GetKeyStateRequest(key=key)
+        request = _look_up(key)
         return key_state_of(await self._persist(lambda seconds: self._open.GetKeyState(request, timeout=seconds)))
 
     def _process(self, key: str, options: Options, seconds: float) -> Awaitable[pb.ProcessResponse]:
@@ -156,7 +177,7 @@ class Client:
             raise QueueClosedError("this client is not open: use it inside 'async with connect(...) as client'")
         return self._stub
 
-    async def _persist(self, ask: Callable[[float], Awaitable[_T]]) -> _T:
+    async def _persist(self, ask: Callable[[float], Awaitable[_T]], payload_bytes: int = 0) -> _T:
         """Ask until there is an answer, the refusal is final, or patience ends."""
         give_up_us = self.clock.steady_us() + duration_us(self._retries.patience)
         for pause in self._retries.pauses():
@@ -166,7 +187,7 @@ class Client:
                     raise StoreUnusableError(f"{self.address} is no receiver: its answer cannot be read")
                 return answer
             except grpc.aio.AioRpcError as error:
-                failed = await self._explain(error)
+                failed = await self._explain(error, payload_bytes)
             except StoreUnavailableError as error:  # no token
                 failed = error
             if not isinstance(failed, StoreUnavailableError) or self.clock.steady_us() + pause * 1e6 >= give_up_us:
@@ -174,10 +195,17 @@ class Client:
             await self.clock.sleep(pause)
         raise AssertionError("pauses() has no end")
 
-    async def _explain(self, error: grpc.aio.AioRpcError) -> WorkQueueError:
+    async def _explain(self, error: grpc.aio.AioRpcError, payload_bytes: int) -> WorkQueueError:
         if error.code() is grpc.StatusCode.UNAVAILABLE:  # gRPC says why only in its text, and there often wrongly
             found = await self._probe.find()
             if found.reason:
                 kind = StoreUnusableError if found.permanent else StoreUnavailableError
                 return kind(f"cannot connect to {self.address}: {found.reason}")
-        return error_of(str(self.address), error)
+        return error_of(str(self.address), error, payload_bytes)
+
+
+def _look_up(key: str) -> pb.GetKeyStateRequest:
+    try:
+        return pb.GetKeyStateRequest(key=check_key_text(key))
+    except UnicodeEncodeError:  # it stands for bytes that are not UTF-8, which only a store can have
+        raise InvalidKeyError("the key is not valid UTF-8; ask next to the store") from None

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from workqueue.exits import CallingTask
+from workqueue.options import check_time
 from workqueue.outcomes import RequeueAfter
 from workqueue.safe_text import shown_duration
 
@@ -33,11 +34,18 @@ class DrainTimes:
         patience: how long callbacks that run may go on, before they are cancelled and answered for.
         delay: their keys, and those that still come in, are requeued after this long at least,
         jitter: and a random part of this more, so that they do not all come back at once.
+
+    Raises:
+        InvalidSettingError: one is no timedelta, or less than zero.
     """
 
     patience: timedelta = timedelta(seconds=3)
     delay: timedelta = timedelta(seconds=15)
     jitter: timedelta = timedelta(seconds=30)
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "delay", "jitter"):
+            check_time(name, getattr(self, name))
 
 
 class Drain(Generic[_T]):

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 
@@ -75,11 +75,8 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
             self._under_way += counted
             try:
                 return handler.response_serializer(await handler.unary_unary(await request(context), context))
-            except grpc.aio.AbortError:
-                raise
-            except Exception:
-                log.exception("a bug: %s has failed unexpectedly", method)
-                await context.abort(grpc.StatusCode.INTERNAL, "the server failed unexpectedly; its log says how")
+            except Exception as error:  # noqa: BLE001 - a refusal, or a bug
+                await _fail(method, context, error)
             finally:
                 self._under_way -= counted
 
@@ -88,12 +85,33 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
             try:
                 async for each in handler.unary_stream(await request(context), context):
                     yield each
+            except Exception as error:  # noqa: BLE001 - a refusal, or a bug
+                await _fail(method, context, error)
             finally:
                 self._under_way -= counted
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(answers, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer)
+
+
+async def _fail(method: str, context: _Context, error: Exception) -> NoReturn:
+    """Let a refusal pass; log a bug, and answer for it in words that show nothing.
+
+    A call may have ended by itself: gRPC refuses a request beyond its limit, and takes no answer for a caller who has
+    left. Then our answer fails with InternalError, which is no bug, and gRPC would log a traceback of its own.
+    """
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    ended = False
+    try:
+        await context.abort(grpc.StatusCode.INTERNAL, "the server failed unexpectedly; its log says how")
+    except (grpc.aio.InternalError, grpc.aio.UsageError):
+        ended = True
+        raise asyncio.CancelledError from error
+    finally:
+        if not (ended and isinstance(error, grpc.aio.InternalError)):
+            log.error("a bug: %s has failed unexpectedly", method, exc_info=error)
 
 
 async def _read(context: _Context, deserialize: Callable[[bytes], Any], patience: timedelta) -> Any:

@@ -15,8 +15,9 @@ import grpc
 from workqueue.access.security import ServerSecurity
 from workqueue.clock import Clock
 from workqueue.equipment import Equipment
-from workqueue.errors import StoreUnavailableError, WorkQueueError
+from workqueue.errors import InvalidSettingError, StoreUnavailableError, WorkQueueError
 from workqueue.interface import WorkQueue
+from workqueue.optional import offers
 from workqueue.options import MAX_META_BYTES
 from workqueue.readiness import Readiness, of_store
 from workqueue.rpc.grpc_limits import receiver_limits
@@ -59,10 +60,15 @@ def receive(
         drains: whether the process around it drains; calls are answered then, and health checks turn callers away.
 
     Raises:
-        InvalidSettingError: host, port and security do not go together.
+        InvalidSettingError: host, port and security do not go together, or `queue` is none.
+        InvalidOptionsError: an argument is of another type.
     """
+    if not offers(queue, WorkQueue):
+        raise InvalidSettingError(
+            f"a receiver takes a queue, as open_queue(url) gives it, not a {type(queue).__name__}"
+        )
     limits = receiver_limits(Equipment.of(queue).max_payload)
-    listen = Listen(host, port, security or ServerSecurity(), limits)
+    listen = Listen(host, port, ServerSecurity() if security is None else security, limits)
     return GrpcServer(Receiver(queue), listen, why_unready=partial(_why_unready, of_store(queue), drains))
 
 

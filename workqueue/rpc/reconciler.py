@@ -15,7 +15,7 @@ from workqueue.attempt import Callback, call, check_callback
 from workqueue.errors import InfrastructureError, NonRetriableError, PayloadTooLargeError, RetryAfterError
 from workqueue.exits import exits_contained
 from workqueue.lease import Lost
-from workqueue.options import check_duration
+from workqueue.options import check_duration, check_type
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.raised import as_one
 from workqueue.rpc.drain import Drain, DrainTimes
@@ -59,10 +59,13 @@ def serve(
     Raises:
         InvalidSettingError: host, port and security do not go together, or the callback cannot be called with a key and
             its attempt.
+        InvalidOptionsError: an argument is of another type.
     """
     check_callback(callback, "key", "attempt")
-    reconciler = Reconciler(callback, times or DrainTimes())
-    listen = Listen(host, port, security or ServerSecurity(), RECONCILER_LIMITS)
+    listen = Listen(host, port, ServerSecurity() if security is None else security, RECONCILER_LIMITS)
+    times = DrainTimes() if times is None else times
+    check_type("times", times, DrainTimes, "DrainTimes(patience=...)")
+    reconciler = Reconciler(callback, times)
     return GrpcServer(reconciler, listen, drain=reconciler.drain)
 
 
@@ -112,7 +115,7 @@ def _answer(key: str, outcome: object) -> pb.ProcessResponse | Refusal:
 
 def _log(key: str, error: BaseException) -> None:
     """One line for what a callback meant to say; the traceback too where it did not, for it does not travel."""
-    meant = isinstance(error, NonRetriableError | InfrastructureError | RetryAfterError)
+    meant = isinstance(error, NonRetriableError | InfrastructureError | RetryAfterError | PayloadTooLargeError)
     text = cut(describe(error), MAX_TEXT_BYTES)
     try:
         log.warning("key %r failed: %s", key, text, extra={"key": key}, exc_info=None if meant else error)

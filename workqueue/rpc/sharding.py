@@ -18,6 +18,7 @@ import grpc
 from workqueue.access.addresses import join_host_port
 from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.errors import InvalidSettingError
+from workqueue.options import check_type
 from workqueue.readiness import NO_KEY, Readiness, any_of
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
@@ -105,11 +106,13 @@ async def route(
         shard_security: given a shard's address, how it is reached; an ID token is for one of them only.
 
     Raises:
+        InvalidOptionsError: an argument is of another type.
         InvalidSettingError: there is no shard, one comes twice, an address is none, or `hashing` is unknown.
     """
+    check_type("route", shards, (list, tuple), "a list of the shards' addresses")
     addresses = _distinct([Address.parse(shard) for shard in shards])
     choose = _hash_of(hashing)([join_host_port(address.host, address.port) for address in addresses])
-    listen = Listen(host, port, security or ServerSecurity())
+    listen = Listen(host, port, ServerSecurity() if security is None else security)
     async with AsyncExitStack() as stack:
         secured = [shard_security(shard) if shard_security else ClientSecurity() for shard in shards]
         opened = [await _open(stack, *each) for each in zip(addresses, secured, strict=True)]

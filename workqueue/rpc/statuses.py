@@ -31,6 +31,7 @@ from workqueue.errors import (
     InvalidOptionsError,
     KeyNotFoundError,
     NonRetriableError,
+    PayloadTooLargeError,
     QueueClosedError,
     RetryAfterError,
     StoreError,
@@ -41,6 +42,7 @@ from workqueue.errors import (
     UnsupportedError,
     WorkQueueError,
 )
+from workqueue.options import MAX_PAYLOAD_BYTES
 from workqueue.raised import reason_of, retry_delay_of
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.wire import MAX_DELAY_SECONDS
@@ -179,9 +181,15 @@ _FINAL = {
 }
 
 
-def error_of(receiver: str, error: grpc.aio.AioRpcError) -> WorkQueueError:
-    """What a producer raises for the status that `receiver` answered with."""
+def error_of(receiver: str, error: grpc.aio.AioRpcError, payload_bytes: int = 0) -> WorkQueueError:
+    """What a producer raises for the status that `receiver` answered with to a request with this large a payload."""
     code, text = error.code(), error.details() or ""
+    # A server's limit of a message has no status of its own. No receiver has one below the usual limit of a payload.
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and payload_bytes > MAX_PAYLOAD_BYTES:
+        return PayloadTooLargeError(
+            f"{receiver} does not take a payload of {payload_bytes} bytes ({text}): store it elsewhere and enqueue a "
+            "reference to it"
+        )
     if code in _TRANSIENT:
         return StoreUnavailableError(f"{receiver}: {describe(error)}")
     if code is grpc.StatusCode.INVALID_ARGUMENT:

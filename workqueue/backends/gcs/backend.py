@@ -34,6 +34,7 @@ from workqueue.errors import KeyNotFoundError
 from workqueue.handles import UNSEEN, Queued, Unreadable, state_of
 from workqueue.home import Home
 from workqueue.interface import KeyState, KeyStatus, Snapshot
+from workqueue.key import check_key_text
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
@@ -188,7 +189,7 @@ class GCSQueue:
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
         self._home.check()
-        waiting, running, letter = await self._read(key)
+        waiting, running, letter = await self._read(check_key_text(key))
         queued = await self._handles.queued([_candidate(key, waiting)]) if waiting is not None else [None]
         dead = await self._handles.dead([(key, letter)]) if letter is not None else [None]
         observed = self._handles.observed(key, Seen.of(running)) if running else None
@@ -206,7 +207,7 @@ class GCSQueue:
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
         self._home.check()
-        waiting, running, letter = await self._read(key)
+        waiting, running, letter = await self._read(check_key_text(key))
         unreadable = self._unreadable(key, waiting, running, letter)
         if unreadable is not None:
             return KeyState(key, KeyStatus.UNKNOWN, error=unreadable.reason)

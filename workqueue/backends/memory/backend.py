@@ -21,7 +21,7 @@ from workqueue.errors import KeyNotFoundError, StartLostError
 from workqueue.handles import Dead, Observed, Owned, Queued, recovered_orphan
 from workqueue.home import Home
 from workqueue.interface import KeyState, Snapshot
-from workqueue.key import validate_key
+from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
@@ -138,6 +138,7 @@ class MemoryQueue:
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
         self._home.check()
+        check_key_text(key)
         entry, held, letter = self._store.queued.get(key), self._store.in_progress.get(key), self._store.dead.get(key)
         return Found(
             Queued(self, entry) if entry else None,
@@ -164,7 +165,7 @@ class MemoryQueue:
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
         self._home.check()
-        state = self._store.state(key)
+        state = self._store.state(check_key_text(key))
         if state is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")
         return state

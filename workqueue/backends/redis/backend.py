@@ -30,7 +30,7 @@ from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError, QueueClosedError
 from workqueue.handles import Dead, Observed, Owned, Queued, fenced
 from workqueue.interface import KeyState, Snapshot
-from workqueue.key import validate_key
+from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
@@ -166,11 +166,11 @@ class RedisQueue:
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
-        return await self._listing.state(key)
+        return await self._listing.state(check_key_text(key))
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
-        return await self._listing.find(key)
+        return await self._listing.find(check_key_text(key))
 
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:
         """The next keys to come due (see `SearchableQueue.delayed`)."""

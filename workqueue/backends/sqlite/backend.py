@@ -49,7 +49,7 @@ from workqueue.errors import (
 from workqueue.handles import UNSEEN, Dead, Observed, Owned, Queued, fenced, state_of
 from workqueue.home import Home
 from workqueue.interface import KeyState, Snapshot
-from workqueue.key import validate_key
+from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
@@ -201,6 +201,7 @@ class SqliteQueue:
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""
+        check_key_text(key)
         queued, running, dead = await self._look(lambda view: view.find(key))
         state = state_of(
             queued.entry if queued else None,
@@ -215,6 +216,7 @@ class SqliteQueue:
 
     async def find(self, key: str) -> Found:
         """The handles of one key (see `SearchableQueue.find`)."""
+        check_key_text(key)
         return Found(*await self._look(lambda view: view.find(key)))
 
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:

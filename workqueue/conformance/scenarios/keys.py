@@ -98,6 +98,21 @@ async def asking_for_a_key_that_is_nowhere_says_so(case: Case) -> None:
     await refused(KeyNotFoundError, case.get("x" * 2000))
 
 
+NO_TEXT: list[Any] = [None, 5, b"k", ["k"], "a\ud800"]
+
+
+@scenario()
+async def what_is_no_text_is_refused_by_a_look(case: Case) -> None:
+    for key in NO_TEXT:
+        await refused(InvalidKeyError, case.get(key))
+
+
+@scenario(Need.SEARCH)
+async def what_is_no_text_is_refused_by_a_search(case: Case) -> None:
+    for key in NO_TEXT:
+        await refused(InvalidKeyError, case.queue.find(key))
+
+
 @scenario()
 async def queueing_many_stores_every_one_with_its_options(case: Case) -> None:
     items = [(f"k{number}", Options(priority=number, payload=bytes([number]))) for number in range(50)]
