@@ -150,7 +150,8 @@ async def test_what_is_of_no_interest_is_acknowledged_and_forgotten() -> None:
     [
         (b"{}", {"content-type": "application/json"}, 400, "no CloudEvent"),
         (b"not json", STRUCTURED, 400, "cannot be read"),
-        (b"[1]", STRUCTURED, 400, "cannot be read"),
+        (b"[1]", STRUCTURED, 400, "is a JSON object"),
+        (b"null", STRUCTURED, 400, "is a JSON object"),
         (b"[" * 100_000, STRUCTURED, 400, "cannot be read"),
         (b"\xff", STRUCTURED, 400, "cannot be read"),
         ({**EVENT, "id": ""}, STRUCTURED, 400, "no id"),

@@ -96,6 +96,8 @@ def read_batch(body: bytes) -> Iterator[Event | UnparsableEventError]:
 def _structured(body: bytes) -> Event:
     try:
         document = json.loads(body)
+        if not isinstance(document, dict):
+            raise UnparsableEventError("a CloudEvent is a JSON object")
         missing = [name for name in _REQUIRED if not document.get(name)]
         if missing:
             raise UnparsableEventError(f"the CloudEvent has no {', '.join(missing)}")
