@@ -184,6 +184,9 @@ def test_a_resync_runs_until_it_is_told_to_stop(url: str) -> None:
         ["--keys", "json:dumps", "--command", "true"],
         ["--keys", "json:absent"],
         ["--command", "true", "--every", "7m"],
+        ["--command", "'"],
+        ["--command", ""],
+        ["--command", "no-such-program"],
     ],
 )
 def test_a_setting_of_resync_that_is_wrong_stops_it_at_its_start(url: str, flags: list[str]) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +129,71 @@ async def test_a_key_that_is_none_does_not_cost_the_others_their_turn(caplog: py
 
     assert sink.taken == ["good"]
     assert caplog.text.count("a key that is none") == 2
+
+
+async def test_what_is_no_text_does_not_cost_the_others_their_turn(caplog: pytest.LogCaptureFixture) -> None:
+    listed: list[Any] = [None, 5, b"k", "caf\udce9", "\ud800", "good"]
+    clock, sink = at_the_hour(), Sink()
+    await running(Resync(lambda: listed, sink, ResyncTimes(HOUR, HOUR), clock=clock), clock, HOUR)
+
+    assert sink.taken == ["good"]
+    assert caplog.text.count("a key that is none") == 5
+
+
+async def raising() -> AsyncIterator[str]:
+    yield "a"
+    raise ConnectionError("the database is gone")
+
+
+async def coroutine() -> list[str]:
+    return ["a"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (raising, "could not be listed: ConnectionError: the database is gone"),
+        (lambda: None, "not a NoneType"),
+        (lambda: "abc", "not a str"),
+        (coroutine, "not a coroutine"),
+        (lambda missing: [missing], "could not be listed: TypeError"),
+    ],
+    ids=["raises", "None", "text", "coroutine", "takes an argument"],
+)
+async def test_a_function_that_lists_nothing_is_named_in_one_error(keys: Any, says: str) -> None:
+    with pytest.raises(ListingError, match=says):
+        await Resync(keys, Sink(), ResyncTimes(HOUR, HOUR)).once()
+
+
+async def test_a_listing_that_fails_is_tried_again_and_shows_whose_error_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = at_the_hour()
+    await running(Resync(raising, Sink(), ResyncTimes(HOUR, HOUR), clock=clock), clock, HOUR)
+
+    assert "the database is gone; trying again" in caplog.text
+    shown = caplog.records[0].exc_info
+    assert shown is not None
+    assert shown[0] is ConnectionError
+
+
+@pytest.mark.parametrize("command", [[], ["no-such-program"], ["/"]], ids=["none", "absent", "a folder"])
+def test_a_command_that_cannot_be_run_is_refused_at_once(command: list[str]) -> None:
+    with pytest.raises(InvalidSettingError, match="no command that can be run here"):
+        listed_by(command)
+
+
+async def test_a_command_that_is_gone_later_or_writes_no_lines_is_named_in_one_error(tmp_path: Path) -> None:
+    program = tmp_path / "keys"
+    program.write_text(f"#!{sys.executable}\nprint('x' * 100_000)")
+    program.chmod(0o700)
+    resync = Resync(listed_by([str(program)]), Sink(), ResyncTimes(HOUR, HOUR))
+
+    with pytest.raises(ListingError, match="a line of more than 65536 bytes"):
+        await resync.once()
+    program.unlink()
+    with pytest.raises(ListingError, match=r"cannot be started: .*keys: No such file"):
+        await resync.once()
 
 
 async def test_a_command_may_list_the_keys() -> None:

@@ -51,11 +51,19 @@ class ListingFlags:
         if (self.keys is None) == (self.command is None):
             raise InvalidSettingError("--keys or --command: say in one way who lists the keys")
         if self.command is not None:
-            return listed_by(shlex.split(self.command))
+            with naming("--command"):
+                return listed_by(_words(self.command))
         found = imported("--keys", str(self.keys))
         if not callable(found):
             raise InvalidSettingError(f"--keys: {self.keys} is no function that lists keys")
         return cast("Callable[[], Any]", found)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:  # a quotation mark without its pair
+        raise InvalidSettingError(f"{command!r} is no command line: {error}") from error
 
 
 @with_flags

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from workqueue.clock import Clock, SystemClock, duration_us
 from workqueue.errors import InvalidKeyError, InvalidSettingError, StoreUnavailableError, WorkQueueError
 from workqueue.key import validate_key
 from workqueue.options import Options
+from workqueue.safe_text import describe
 
 __all__ = ["BACKGROUND_PRIORITY", "Enqueues", "ListKeys", "ListingError", "Resync", "ResyncTimes", "listed_by", "place"]
 
@@ -30,6 +32,7 @@ BACKGROUND_PRIORITY = -100
 _BATCH = 500
 _RETRY_SECONDS = 5.0
 _PLACES = 2**64
+_LONGEST_LINE = 64 * 1024  # of a command that lists keys, which have 1000 bytes at most
 
 ListKeys = Callable[[], AsyncIterator[str] | Iterable[str]]
 """Lists every key that there is, one after the other, so that no more than a batch is in memory."""
@@ -39,17 +42,25 @@ def listed_by(command: Sequence[str]) -> ListKeys:
     """A listing by a command that writes one key a line; it is read as fast as its keys are enqueued.
 
     A command that ends with another code than 0 makes the listing fail, once its keys are enqueued.
+
+    Raises:
+        InvalidSettingError: there is no such program.
     """
+    if not command or shutil.which(command[0]) is None:
+        raise InvalidSettingError(f"{' '.join(command)!r} is no command that can be run here")
 
     async def keys() -> AsyncGenerator[str, None]:
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        process = await _started(command)
         assert process.stdout is not None
         try:
             async for line in process.stdout:
-                yield line.decode().rstrip("\r\n")
+                yield line.decode(errors="surrogateescape").rstrip("\r\n")
+        except ValueError:  # what StreamReader says of a line beyond its limit
+            _kill(process)
+            text = f"the command that lists the keys writes a line of more than {_LONGEST_LINE} bytes: {command[0]}"
+            raise ListingError(text) from None
         except BaseException:
-            with suppress(ProcessLookupError):
-                process.kill()
+            _kill(process)
             raise
         finally:
             await process.communicate()  # reads what is left in the pipe, without which it would stay open
@@ -57,6 +68,19 @@ def listed_by(command: Sequence[str]) -> ListKeys:
             raise ListingError(f"the command that lists the keys ended with {process.returncode}: {command[0]}")
 
     return keys
+
+
+async def _started(command: Sequence[str]) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=_LONGEST_LINE)
+    except OSError as error:
+        text = f"the command that lists the keys cannot be started: {command[0]}: {error.strerror}"
+        raise ListingError(text) from None
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
 
 
 class ListingError(WorkQueueError):
@@ -75,7 +99,8 @@ def place(key: str, period: int) -> int:
     The same in every process; spread evenly, and shuffled anew in every period, so that what is slow or fails together
     does not meet again.
     """
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, salt=period.to_bytes(16, "big")).digest(), "big")
+    raw = key.encode(errors="surrogatepass")  # what is no key has a turn too: then it is logged
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=8, salt=period.to_bytes(16, "big")).digest(), "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +181,22 @@ class Resync:
 
         Raises:
             StoreError: the queue failed; running it again is safe.
+            ListingError: the keys could not be listed; its cause is what was raised.
         """
         now = self._times.slot_at(self._clock.wall_us())
         return await self.sweep(now, now)
 
     async def sweep(self, first: int, last: int) -> int:
-        """Enqueue the keys whose turn is in the slots from `first` to `last`, at most one period of them."""
+        """Enqueue the keys whose turn is in the slots from `first` to `last`, at most one period of them.
+
+        Raises:
+            As `once`.
+        """
         first = max(first, last - self._times.slots + 1)
         periods = range(first // self._times.slots, last // self._times.slots + 1)
         batch: list[tuple[str, Options]] = []
         enqueued = 0
-        async with aclosing(_each(self._keys())) as keys:
+        async with aclosing(_listed(self._keys)) as keys:
             async for key in keys:
                 if any(first <= self._times.slot_of(key, period) <= last for period in periods) and _is_key(key):
                     batch.append((key, self._options))
@@ -182,8 +212,10 @@ class Resync:
             enqueued = await self.sweep(first, last)
         except StoreUnavailableError as error:
             log.warning("resync: the queue cannot be reached, trying again: %s", error)
-        except Exception:  # the listing is somebody else's, and asks a database that may be down
-            log.exception("resync: the keys could not be listed, trying again")
+        except ListingError as error:  # the listing is somebody else's, and asks a database that may be down
+            log.error("resync: %s; trying again", error, exc_info=error.__cause__)
+        except Exception:
+            log.exception("resync: the keys could not be enqueued, trying again")
         else:
             log.info("resync: enqueued %d keys", enqueued)
             return True
@@ -196,7 +228,20 @@ class Resync:
         return max((done + 1) * duration_us(self._times.every) - now_us, 1) / 1e6
 
 
-async def _each(listing: AsyncIterator[str] | Iterable[str]) -> AsyncGenerator[str, None]:
+async def _listed(keys: ListKeys) -> AsyncGenerator[str, None]:
+    """Every key that is text; what else somebody lists is logged."""
+    try:
+        async with aclosing(_each(keys())) as listing:
+            async for key in listing:
+                if isinstance(key, str) or _is_key(key):
+                    yield key
+    except WorkQueueError:
+        raise
+    except Exception as error:
+        raise ListingError(f"the keys could not be listed: {describe(error)}") from error
+
+
+async def _each(listing: AsyncIterator[Any] | Iterable[Any]) -> AsyncGenerator[Any, None]:
     if isinstance(listing, AsyncGenerator):
         async with aclosing(listing):
             async for key in listing:
@@ -204,9 +249,14 @@ async def _each(listing: AsyncIterator[str] | Iterable[str]) -> AsyncGenerator[s
     elif isinstance(listing, AsyncIterator):
         async for key in listing:
             yield key
-    else:
+    elif isinstance(listing, Iterable) and not isinstance(listing, str):
         for key in listing:
             yield key
+    else:
+        if isinstance(listing, Coroutine):
+            listing.close()
+        kind = type(listing).__name__
+        raise ListingError(f"what lists the keys returns an iterable or an async iterator of them, not a {kind}")
 
 
 def _is_key(key: str) -> bool:
