@@ -152,6 +152,24 @@ def test_a_signal_in_the_last_moment_does_not_change_the_exit_code(then: str) ->
     assert ran([sys.executable, "-c", program]).code == 3
 
 
+CUT_SHORT = """
+import asyncio, os, signal
+from workqueue.signals import exit_on_signals
+exit_on_signals(5)
+async def work(): ...
+async def main():
+    made, opened = work(), open(os.devnull)
+    os.kill(os.getpid(), signal.SIGTERM)
+asyncio.run(main())
+"""
+
+
+def test_a_signal_between_two_steps_leaves_no_warning_of_what_it_cut_short() -> None:
+    ended = ran([sys.executable, "-c", CUT_SHORT])
+
+    assert (ended.code, ended.err) == (5, "")
+
+
 HELD_UP = """
 import os, signal, threading
 from workqueue.signals import exit_at_once_on_signals

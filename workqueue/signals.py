@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import FrameType
@@ -113,12 +114,22 @@ def exit_on_signals(code: int | None = None) -> None:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
+        _expect_loose_ends()
         raise SystemExit(128 + number if code is None else code)
 
     _handle(end)
     # Last of all, as it is registered first: an interpreter that ends gives signals back to the kernel, which would
     # end the process by the signal, whatever its exit code was to be.
     atexit.register(_handle, signal.SIG_IGN)
+
+
+def _expect_loose_ends() -> None:
+    """Let Python not warn of what a signal cuts short: a coroutine before its await, a file that was just opened.
+
+    A filter with a text would import `re` here, which the signal may have found half imported.
+    """
+    warnings.simplefilter("ignore", RuntimeWarning)
+    warnings.simplefilter("ignore", ResourceWarning)
 
 
 def exit_at_once_on_signals(code: int) -> None:
