@@ -29,14 +29,15 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def next_release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tag of an image with the release after this one: this code, with the next number of the Redis layout."""
+    """The tag of an image with the release after this one: this code, with the next number of each layout."""
     folder = tmp_path_factory.mktemp("next")
     for name in PACKAGES:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("scripts.py", "lua/parts/prelude.lua"):
-        source = folder / "workqueue/backends/redis" / name
+    for name in ("redis/scripts.py", "redis/lua/parts/prelude.lua", "sqlite/schema.py"):
+        source = folder / "workqueue/backends" / name
         before = source.read_text(encoding="utf-8")
         after = before.replace("LAYOUT = 1\n", f"LAYOUT = {NEXT_LAYOUT}\n", 1)
+        after = after.replace("READABLE = (1,)", f"READABLE = (1, {NEXT_LAYOUT})")
         assert after != before
         source.write_text(after, encoding="utf-8")
     IMAGES["workqueue-dispatcher:next"] = image_of_code(folder)

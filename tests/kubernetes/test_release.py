@@ -134,6 +134,24 @@ def test_a_sqlite_queue_keeps_its_keys_over_an_upgrade_and_beyond_the_release(cl
     assert release.objects("/api/v1/persistentvolumeclaims") == ["persistentvolumeclaims/wq-workqueue-q"]
 
 
+def test_a_release_that_does_not_know_a_sqlite_files_layout_is_stopped_while_the_queue_goes_on(
+    cluster: Cluster, namespace: str, next_release: str
+) -> None:
+    release = Release(cluster, namespace)
+    values = queue_of("") | {"store": {"type": "sqlite"}}
+    release.install(values | {"image": {"tag": next_release}})
+    before = pods_by_name(cluster, namespace).keys()
+
+    with pytest.raises(HelmError, match="pre-upgrade"):
+        release.upgrade(values)
+
+    [check] = [it for it in cluster.kubelet.names(namespace) if "check" in it]
+    assert "has layout 2, this release works layout 1" in cluster.kubelet.log(namespace, check, "check")
+    assert pods_by_name(cluster, namespace).keys() == before
+    place = ["--queue", f"grpc://{release.address('q-dispatcher')}:8090", "--patience", "60s"]
+    assert workqueue("enqueue", "later", "--delay", "1h", *place).code == 0
+
+
 def test_every_program_of_a_release_is_ready_and_a_config_map_becomes_a_key(cluster: Cluster, namespace: str) -> None:
     release = Release(cluster, namespace)
     url = redis_in(cluster, namespace)

@@ -44,3 +44,26 @@
 {{- define "workqueue.claim" -}}
 {{- default (printf "%s-%s" (include "workqueue.fullname" .root) .workload.queue.name) (dig "sqlite" "existingClaim" "" .workload.store) -}}
 {{- end -}}
+
+{{/*
+Not empty if a Pod that comes and goes can look at the store of a workload. The volume of a SQLite queue belongs to the
+node of its one process, and before that has run there may be neither volume nor file: only beside it, then. Without a
+cluster, as in `helm template`, nobody knows.
+*/}}
+{{- define "workqueue.canBeLookedAt" -}}
+{{- if ne .workload.store.type "sqlite" -}}
+yes
+{{- else if dig "status" "availableReplicas" 0 (lookup "apps/v1" "Deployment" .root.Release.Namespace .workload.object) -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/* Affinity for the node on which the Pod of a workload is. */}}
+{{- define "workqueue.beside" -}}
+podAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    - topologyKey: kubernetes.io/hostname
+      labelSelector:
+        matchLabels:
+          {{- include "workqueue.selector" . | nindent 10 }}
+{{- end -}}
