@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
@@ -14,19 +13,6 @@ from tests.fakes.gcs.faults import Fault
 from tests.fakes.gcs.raw import RawClient
 from tests.fakes.gcs.requests import Call
 from tests.fakes.gcs.server import GcsServer
-
-
-@pytest.fixture
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: GcsServer) -> Iterator[RawClient]:
-    with RawClient(server.url) as raw:
-        yield raw
-
 
 # Faults
 

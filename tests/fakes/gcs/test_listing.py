@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -13,18 +12,6 @@ from sortedcontainers import SortedList  # type: ignore[import-untyped]
 from tests.fakes.gcs.listing import ListQuery, decode_token, list_page
 from tests.fakes.gcs.raw import RawClient
 from tests.fakes.gcs.server import GcsServer
-
-
-@pytest.fixture
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: GcsServer) -> Iterator[RawClient]:
-    with RawClient(server.url) as raw:
-        yield raw
 
 
 def names(client: RawClient, **params: object) -> list[str]:

@@ -5,26 +5,12 @@ Each test's docstring names the page it holds the emulator to, below https://clo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.fakes.gcs.raw import RawClient
 from tests.fakes.gcs.server import GcsServer
 
 UPLOAD = "/upload/storage/v1/b/wq/o?uploadType="
-
-
-@pytest.fixture
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: GcsServer) -> Iterator[RawClient]:
-    with RawClient(server.url) as raw:
-        yield raw
 
 
 # Buckets

@@ -18,19 +18,6 @@ from tests.fakes.gcs.process import GcsProcess
 from tests.fakes.gcs.raw import RawClient
 from tests.fakes.gcs.server import GcsServer
 
-
-@pytest.fixture
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: GcsServer) -> Iterator[RawClient]:
-    with RawClient(server.url) as raw:
-        yield raw
-
-
 # Credentials
 
 

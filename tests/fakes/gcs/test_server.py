@@ -7,7 +7,6 @@ says otherwise. Preconditions, listing, refusals and faults have files of their 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -17,18 +16,6 @@ from tests.fakes.gcs.raw import RawClient
 from tests.fakes.gcs.server import GcsServer
 
 UPLOAD = "/upload/storage/v1/b/wq/o?uploadType="
-
-
-@pytest.fixture
-def server() -> Iterator[GcsServer]:
-    with GcsServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: GcsServer) -> Iterator[RawClient]:
-    with RawClient(server.url) as raw:
-        yield raw
 
 
 # Writing and reading
