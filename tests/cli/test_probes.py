@@ -46,7 +46,7 @@ def test_a_server_that_asks_for_certificates_and_tokens_answers_plaintext_probes
     locked = ["--tls-cert", str(pair.certificate), "--tls-key", str(pair.key), "--tls-client-ca", f"{tmp_path}/ca.pem"]
     queue = {} if "hyperqueue" in server else {"WORKQUEUE_URL": f"sqlite:///{tmp_path}/queue.db"}
 
-    with serving(*SERVERS[server], *PORTS, *locked, "--accept-tokens", str(tokens), env=queue) as it:
+    with serving(*SERVERS[server], *PORTS, *locked, "--accept-tokens", str(tokens), env=queue, new=True) as it:
         port = it.port("plaintext probes on")
 
         assert status(port, "/healthz") == 200

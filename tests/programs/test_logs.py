@@ -98,7 +98,9 @@ def receiver(tmp_path: Path) -> Iterator[Server]:
     pair = Authority(tmp_path).issue("127.0.0.1")
     tls = ["--tls-cert", str(pair.certificate), "--tls-key", str(pair.key)]
     ports = ["--grpc-port", "0", "--http-port", "0"]
-    with serving("workqueue.cli", "receive", "--queue", f"sqlite:///{tmp_path}/q.db", *ports, *tls) as it:
+    store = f"sqlite:///{tmp_path}/q.db"
+    # gRPC is to be silenced before it is imported.
+    with serving("workqueue.cli", "receive", "--queue", store, *ports, *tls, new=True) as it:
         yield it
 
 

@@ -18,7 +18,18 @@ from typing import Any
 
 from tests.support.stderr import Command, Stderr, stderr_of
 
-__all__ = ["REPOSITORY", "Ended", "Process", "Spawned", "clean_environment", "python", "ran", "spawned", "started"]
+__all__ = [
+    "REPOSITORY",
+    "Ended",
+    "Env",
+    "Process",
+    "Spawned",
+    "clean_environment",
+    "python",
+    "ran",
+    "spawned",
+    "started",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Env = Mapping[str, str | None]  # what differs from the environment of the tests; None takes a name away

@@ -10,12 +10,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from tempfile import TemporaryFile
 from unittest import mock
 
 from typer import Typer
 
 from dispatcher import cli as dispatcher_cli
-from tests.support.processes import Ended, Process, clean_environment, ran, started
+from tests.support.forked import Forked, forked
+from tests.support.processes import Ended, Process, clean_environment, started
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.cli import app as workqueue_cli
 from workqueue.conformance import Target, URLTarget
@@ -59,7 +61,13 @@ def _logging_kept() -> Iterator[None]:
 
 def process(program: str, *args: str, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ended:
     """One command line of `workqueue` or `dispatcher` as a process of its own."""
-    return ran([sys.executable, "-m", f"{program}.cli", *args], stdin=stdin, env=env)
+    with TemporaryFile() as given, TemporaryFile() as out:
+        given.write(stdin)
+        given.seek(0)
+        with forked([f"{program}.cli", *args], env=env, stdin=given, stdout=out) as it:
+            code = it.wait(timeout=100)
+        out.seek(0)
+        return Ended(code, out.read().decode(), it.err)
 
 
 class _ForgetfulQueue(MemoryQueue):
@@ -83,7 +91,7 @@ def forgetful() -> Target:
 class Server:
     """A program that serves, as a process of its own; what it logs is read line by line."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Forked | Process) -> None:
         self._process = process
 
     @property
@@ -112,7 +120,15 @@ class Server:
 
 
 @contextmanager
-def serving(*command: str, env: Mapping[str, str] | None = None, complains: bool = False) -> Iterator[Server]:
-    """`python -m COMMAND…` until the block ends, by its own will or ours."""
-    with started([sys.executable, "-m", *command, "--log-format", "json"], env=env, complains=complains) as process:
+def serving(
+    *command: str, env: Mapping[str, str] | None = None, complains: bool = False, new: bool = False
+) -> Iterator[Server]:
+    """`python -m COMMAND…` until the block ends, by its own will or ours.
+
+    Args:
+        new: start a new Python rather than fork one: for what is decided before or by the imports.
+    """
+    command = (*command, "--log-format", "json")
+    how = started([sys.executable, "-m", *command], env=env, complains=complains) if new else None
+    with how or forked(command, env=env, complains=complains) as process:
         yield Server(process)
