@@ -141,7 +141,7 @@ class Attempts:
             if wall_us is not None:
                 reports.started(owned, wall_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
-            run.begin(AttemptTask(attempt(run), loop=loop))
+            run.begin(AttemptTask(attempt(run), loop=loop, name=owned.key))
         self._run_times.start()
         self._loop_watch.start()
 
@@ -152,7 +152,7 @@ class Attempts:
             run = self._runs[owned] = CallbackRun(owned, self._clock, self._setup.settings, now_us + self._max_run_us)
             run.owner = self._owner
             run.stop("it is not to be called")
-            run.begin(AttemptTask(self._hand_back(run), loop=loop))
+            run.begin(AttemptTask(self._hand_back(run), loop=loop, name=owned.key))
 
     def stop(self) -> None:
         """Cancel every callback; keys whose callbacks end by that are released."""
@@ -176,8 +176,9 @@ class Attempts:
 
     def poke(self) -> None:
         """Wake who waits in `change`."""
-        if self._change is not None and not self._change.done():
-            self._change.set_result(None)
+        change, self._change = self._change, None
+        if change is not None and not change.done():
+            change.set_result(None)
 
     async def change(self, seconds: float | None = None) -> None:
         """Return when an attempt has ended, at a `poke`, or after `seconds`. One waiter at a time."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from workqueue.backends.redis.address import Locator, RedisSettings
 from workqueue.backends.redis.birth import Birth
@@ -261,10 +261,10 @@ class RedisQueue:
     def abandon(self, owned: Owned) -> None:
         self.renewer.drop(owned.lease)
 
-    async def _settle(self, owned: Owned, verb: bytes) -> int:
+    def _settle(self, owned: Owned, verb: bytes) -> Coroutine[Any, Any, int]:
         self._home.check()
         write = partial(self._turns.settle, owned.version, owned.lease.token, verb)
-        return await fenced(owned, self.renewer, write, lost=LOST)
+        return fenced(owned, self.renewer, write, lost=LOST)
 
     async def requeue_observed(self, observed: Observed, how: Requeue) -> bool:
         return await self._take(observed, _requeue_verb(how))

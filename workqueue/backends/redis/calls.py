@@ -64,7 +64,7 @@ class Waiting:
     __slots__ = ("requests",)
 
     def __init__(self) -> None:
-        self.requests: deque[tuple[Sequence[Argument], asyncio.Future[Any], float]] = deque()
+        self.requests: deque[tuple[Sequence[bytes | str], asyncio.Future[Any], float]] = deque()
 
     def take(self, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
         """Arguments, futures and earliest deadline of a call: at most `most` arguments, and about 1 MiB."""
@@ -78,7 +78,7 @@ class Waiting:
             taken, future, _ = self.requests.popleft()
             arguments.extend(taken)
             futures.append(future)
-            room -= sum(len(argument) for argument in taken if not isinstance(argument, int))
+            room -= sum(map(len, taken))
         return arguments, futures, deadline
 
     def expire(self, now: float, error: Exception) -> None:

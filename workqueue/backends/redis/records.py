@@ -123,8 +123,8 @@ UNREADABLE = (struct.error, IndexError, ValueError, OverflowError)
 
 
 def _number_us(text: bytes) -> int:
-    if len(text) == 16 and text.isdigit():  # as one of ours is
-        return min(int(text), LATEST_US)
+    if len(text) == 16 and text.isdigit():  # as one of ours is, and in range, whatever the digits
+        return int(text)
     if not _NUMBER.fullmatch(text):
         raise ValueError("no number")
     return time_us(text)

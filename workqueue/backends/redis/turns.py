@@ -82,7 +82,7 @@ class Turns:
 
     # requests
 
-    def enqueue(self, items: Sequence[Argument]) -> asyncio.Future[None]:
+    def enqueue(self, items: Sequence[bytes | str]) -> asyncio.Future[None]:
         """Store enqueues, packed as enqueue.lua takes them; at most `ENQUEUES_IN_ONE_CALL` in one go."""
         return self._submit(self._enqueues, items)
 
@@ -104,7 +104,7 @@ class Turns:
         self._go(at_once=name not in _NOT_AT_ONCE)
         return future
 
-    def _submit(self, waiting: Waiting, arguments: Sequence[Argument]) -> asyncio.Future[Any]:
+    def _submit(self, waiting: Waiting, arguments: Sequence[bytes | str]) -> asyncio.Future[Any]:
         loop, future = self._new_future()
         waiting.requests.append((arguments, future, loop.time() + self._timeout))
         self._go()
@@ -118,11 +118,9 @@ class Turns:
 
     def _go(self, *, at_once: bool = False) -> None:
         """See to it that what waits goes; if the carrier is not free, it will ask when it is."""
-        if not self._carrier.is_free:
-            return
         if at_once:
             self.next_turn()
-        elif not self._is_going:
+        elif not self._is_going and self._carrier.is_free:
             self._is_going = True
             self.home.loop.call_soon(self.next_turn)
 
