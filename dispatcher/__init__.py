@@ -91,8 +91,9 @@ _LAZY = {
     "service_callback": "dispatcher.targets.service",
 }
 
+if not TYPE_CHECKING:  # with it in sight, type checkers would take any name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'dispatcher' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'dispatcher' has no attribute {name!r}")
+        return getattr(import_module(_LAZY[name]), name)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workqueue.attempt import Attempt
     from workqueue.backends import open_queue
     from workqueue.clock import Clock, SystemClock
     from workqueue.errors import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Attempt",
     "Clock",
     "Configuration",
     "DeadLetteredKey",
@@ -69,6 +71,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Attempt": "workqueue.attempt",
     "Clock": "workqueue.clock",
     "Configuration": "workqueue.throttle",
     "DeadLetteredKey": "workqueue.interface",
@@ -98,12 +101,13 @@ _LAZY = {
     "open_queue": "workqueue.backends",
 }
 
+if not TYPE_CHECKING:  # with it in sight, type checkers would take any name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":  # asked for seldom, and reading it takes longer than importing this
-        from importlib.metadata import version
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":  # asked for seldom, and reading it takes longer than importing this
+            from importlib.metadata import version
 
-        return version("workqueue-dispatcher")
-    if name not in _LAZY:
-        raise AttributeError(f"module 'workqueue' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+            return version("workqueue-dispatcher")
+        if name not in _LAZY:
+            raise AttributeError(f"module 'workqueue' has no attribute {name!r}")
+        return getattr(import_module(_LAZY[name]), name)

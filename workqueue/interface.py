@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import StrEnum
 from typing import Protocol, Self, runtime_checkable
 
 from workqueue.lease import Lost
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 
-class KeyStatus(IntEnum):
-    """Where a key is; the numbers are those of the wire."""
+class KeyStatus(StrEnum):
+    """Where a key is: a word, in JSON too. The names are those of the wire, which sends a number for each."""
 
-    UNKNOWN = 0
-    QUEUED = 1
-    IN_PROGRESS = 2
-    DEAD_LETTER = 3
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    IN_PROGRESS = "in-progress"
+    DEAD_LETTER = "dead-lettered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ def _also(found: Found) -> list[str]:
 
 def _described(state: KeyState) -> Iterator[tuple[str, object]]:
     yield "key", state.key
-    yield "status", printing.STATUS[state.status]
+    yield "status", state.status
     yield "priority", state.priority
     yield "attempts", state.attempts
     yield "queued", state.queued_time

@@ -18,12 +18,11 @@ from typing import TextIO
 import typer
 
 from workqueue.errors import WorkQueueError
-from workqueue.interface import DeadLetteredKey, KeyState, KeyStatus, ObservedInProgressKey, QueuedKey, UnreadableKey
+from workqueue.interface import DeadLetteredKey, KeyState, ObservedInProgressKey, QueuedKey, UnreadableKey
 from workqueue.safe_text import visible
 from workqueue.throttle import Configuration
 
 __all__ = [
-    "STATUS",
     "OutputError",
     "complaints",
     "configuration",
@@ -40,13 +39,6 @@ __all__ = [
     "unreadable",
     "verbatim",
 ]
-
-STATUS = {
-    KeyStatus.UNKNOWN: "unknown",
-    KeyStatus.QUEUED: "queued",
-    KeyStatus.IN_PROGRESS: "in-progress",
-    KeyStatus.DEAD_LETTER: "dead-lettered",
-}
 
 _CUT = 120  # errors can be long; `get` and --json show them whole
 
@@ -191,7 +183,7 @@ def dead_letter(key: DeadLetteredKey) -> dict[str, object]:
 
 def unreadable(key: UnreadableKey) -> dict[str, object]:
     """The JSON of a key whose record cannot be read."""
-    return {"key": key.key, "place": STATUS[key.place], "reason": key.reason}
+    return {"key": key.key, "place": key.place, "reason": key.reason}
 
 
 def _common(key: QueuedKey | ObservedInProgressKey | DeadLetteredKey) -> dict[str, object]:
@@ -202,7 +194,7 @@ def state(found: KeyState) -> dict[str, object]:
     """The JSON of one key's state."""
     return {
         "key": found.key,
-        "status": STATUS[found.status],
+        "status": found.status,
         "priority": found.priority,
         "attempts": found.attempts,
         "queued_time": found.queued_time,

@@ -77,8 +77,9 @@ _LAZY = {  # these need msgspec
     "webhook": "webhook",
 }
 
+if not TYPE_CHECKING:  # with it in sight, type checkers would take any name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'workqueue.routing' has no attribute {name!r}")
-    return getattr(import_module(f"workqueue.routing.messages.{_LAZY[name]}"), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'workqueue.routing' has no attribute {name!r}")
+        return getattr(import_module(f"workqueue.routing.messages.{_LAZY[name]}"), name)

@@ -150,7 +150,7 @@ def state_message_of(state: KeyState) -> pb.KeyState:
     """A key's state as an answer; times in Unix seconds, not-before rounded up, 0 for none."""
     return pb.KeyState(
         key=state.key,
-        status=pb.KeyState.Status.ValueType(state.status),
+        status=pb.KeyState.Status.Value(state.status.name),
         priority=state.priority,
         attempts=min(state.attempts, 2**31 - 1),
         queued_time=int(state.queued_time.timestamp()) if state.queued_time else 0,
@@ -178,7 +178,7 @@ def key_state_of(message: pb.KeyState) -> KeyState:
 
 def _status(number: int) -> KeyStatus:
     try:
-        return KeyStatus(number)
+        return KeyStatus[pb.KeyState.Status.Name(pb.KeyState.Status.ValueType(number))]
     except ValueError:  # a newer peer's
         return KeyStatus.UNKNOWN
 

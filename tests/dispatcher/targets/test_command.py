@@ -13,7 +13,7 @@ import pytest
 
 import dispatcher
 from dispatcher import Dispatcher, DispatcherSettings, command_callback
-from dispatcher.targets.command import CommandCallback
+from dispatcher.targets.command import EX_DATAERR, EX_TEMPFAIL, CommandCallback
 from tests.support.dispatching import Recorder, clock_of, dead_letters, memory, state, states, until
 from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
@@ -171,7 +171,4 @@ def test_what_cannot_be_run_is_refused(command: tuple[str, ...]) -> None:
 
 
 def test_the_codes_are_those_of_sysexits() -> None:
-    assert (os.EX_DATAERR, os.EX_TEMPFAIL) == (
-        dispatcher.targets.command.EX_DATAERR,
-        dispatcher.targets.command.EX_TEMPFAIL,
-    )
+    assert (os.EX_DATAERR, os.EX_TEMPFAIL) == (EX_DATAERR, EX_TEMPFAIL)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from workqueue.backends.redis.records import key_text, status_of
+from workqueue.backends.redis.records import key_text, status_number, status_of
 from workqueue.backends.redis.turns import Turns
 from workqueue.handles import Unreadable
 from workqueue.interface import KeyStatus
@@ -51,10 +51,11 @@ class Aside:
 
     async def put(self, raw: bytes, status: KeyStatus, record: bytes) -> Unreadable | None:
         """Set a record aside that its reader could not read; None if it changed meanwhile."""
-        if not await self._turns.call("aside", raw, int(status), record, "set"):
+        number = status_number(status)
+        if not await self._turns.call("aside", raw, number, record, "set"):
             return None
         log_set_aside([key_text(raw)])
-        return self.one(raw, b"%d" % status + record)
+        return self.one(raw, number + record)
 
     async def _drop(self, raw: bytes, kept: bytes) -> bool:
         return bool(await self._turns.call("aside", raw, "", kept, "drop"))

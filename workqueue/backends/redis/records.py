@@ -21,6 +21,7 @@ __all__ = [
     "key_bytes",
     "key_text",
     "pack_enqueue",
+    "status_number",
     "status_of",
     "time_us",
     "unpack_configuration",
@@ -35,6 +36,8 @@ _ENQUEUE = struct.Struct(">BBqqH")  # 1, floor, priority, not-before, length of 
 _META = struct.Struct(">BH")
 _LENGTH = struct.Struct(">I")
 _DEAD = struct.Struct(">qI")
+
+_STATUSES = {b"1": KeyStatus.QUEUED, b"2": KeyStatus.IN_PROGRESS, b"3": KeyStatus.DEAD_LETTER}
 
 _HEADER_BYTES = _ENTRY.size
 _PLAIN = ord("P")  # then the queued time as text: one enqueue without options, as most keys are
@@ -108,7 +111,12 @@ def time_us(score: bytes) -> int:
 
 def status_of(text: bytes) -> KeyStatus:
     """Where a key was that was set aside; UNKNOWN if it does not say so."""
-    return KeyStatus(int(text)) if text in (b"1", b"2", b"3") else KeyStatus.UNKNOWN
+    return _STATUSES.get(text, KeyStatus.UNKNOWN)
+
+
+def status_number(status: KeyStatus) -> bytes:
+    """How `status` is kept with a record that was set aside; the scripts write the same."""
+    return next(text for text, known in _STATUSES.items() if known is status)
 
 
 def unpack_configuration(stored: bytes) -> Configuration:
