@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import pytest
 
 from workqueue.errors import InvalidKeyError, InvalidOptionsError
 from workqueue.options import MAX_PRIORITY
-from workqueue.outcomes import MAX_FLOOR, QueueKey, RequeueAfter, RequeueNotBefore
+from workqueue.outcomes import MAX_FLOOR, Outcome, QueueKey, QueueKeys, RequeueAfter, RequeueNotBefore
 
 ZERO, SECOND = timedelta(0), timedelta(seconds=1)
 
@@ -45,3 +46,21 @@ def test_a_key_that_could_not_be_queued_is_refused(made: Callable[[], QueueKey],
 @pytest.mark.parametrize("delay", [None, ZERO, SECOND])
 def test_a_key_may_be_asked_for_at_once_or_later(delay: timedelta | None) -> None:
     assert QueueKey("a", delay=delay).delay == delay
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (RequeueAfter(SECOND), RequeueAfter(2 * SECOND)),
+        (RequeueAfter(SECOND), RequeueAfter(SECOND, jitter=SECOND)),
+        (RequeueAfter(SECOND), RequeueNotBefore(SECOND)),
+        (QueueKeys(QueueKey("a"), QueueKey("b")), QueueKeys(QueueKey("b"), QueueKey("a"))),
+        (QueueKeys(QueueKey("a")), RequeueAfter(SECOND)),
+    ],
+    ids=["delay", "jitter", "floor", "order", "kind"],
+)
+def test_outcomes_that_ask_for_the_same_are_equal_from_another_process_too(one: Outcome, other: Outcome) -> None:
+    twin = pickle.loads(pickle.dumps(one))  # noqa: S301
+
+    assert one == twin
+    assert len({one, twin, other}) == 2

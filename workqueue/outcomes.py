@@ -40,6 +40,23 @@ class RequeueAfter(Exception):
         self.delay = delay
         self.jitter = jitter
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both ask for the same, so that a test can compare what a callback returned."""
+        if type(self) is not type(other) or not isinstance(other, RequeueAfter):
+            return NotImplemented
+        return (self.delay, self.jitter) == (other.delay, other.jitter)
+
+    def __hash__(self) -> int:
+        return hash((self.delay, self.jitter))
+
+    def __repr__(self) -> str:
+        jitter = f", jitter={self.jitter!r}" if self.jitter else ""
+        return f"{type(self).__name__}({self.delay!r}{jitter})"
+
+    def __reduce__(self) -> tuple[type[RequeueAfter], tuple[timedelta, timedelta]]:
+        """What pickle needs: a pool of processes hands outcomes back."""
+        return type(self), (self.delay, self.jitter)
+
     def next_delay(self) -> timedelta:
         """The delay to requeue with, jitter included."""
         return self.delay + self.jitter * random.random() if self.jitter else self.delay
@@ -97,6 +114,19 @@ class QueueKeys(Exception):
                 raise InvalidOptionsError(f"QueueKeys takes each as a QueueKey, such as QueueKey('a'), not {key!r}")
         super().__init__(f"queue {len(keys)} keys")
         self.keys = keys
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both ask for the same keys in the same order, so that a test can compare what a callback returned."""
+        return isinstance(other, QueueKeys) and self.keys == other.keys
+
+    def __hash__(self) -> int:
+        return hash(self.keys)
+
+    def __repr__(self) -> str:
+        return f"QueueKeys({', '.join(map(repr, self.keys))})"
+
+    def __reduce__(self) -> tuple[type[QueueKeys], tuple[QueueKey, ...]]:
+        return type(self), self.keys
 
 
 Outcome = RequeueAfter | QueueKeys
