@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from workqueue import KeyState, KeyStatus
 from workqueue.errors import InvalidOptionsError, PayloadTooLargeError
 from workqueue.options import MAX_META_BYTES, MAX_PRIORITY, Options, check_payload
 
@@ -64,3 +68,19 @@ def test_a_payload_of_just_the_limit_is_accepted() -> None:
 def test_a_payload_beyond_the_limit_is_refused_with_both_sizes() -> None:
     with pytest.raises(PayloadTooLargeError, match=r"11 bytes.*at most 10"):
         check_payload(bytes(11), 10)
+
+
+def test_no_meta_is_plain_data_for_json_and_pickle() -> None:
+    state = KeyState("a", KeyStatus.QUEUED)
+
+    assert json.dumps(dataclasses.asdict(state)["meta"]) == "{}"
+    assert pickle.loads(pickle.dumps(state)) == state  # noqa: S301
+
+
+@pytest.mark.parametrize("change", ["update", "setdefault", "__setitem__"])
+def test_no_meta_is_shared_by_all_keys_and_stays_empty(change: str) -> None:
+    meta = KeyState("a", KeyStatus.QUEUED).meta
+
+    with pytest.raises(TypeError, match="a dict of your own"):
+        getattr(meta, change)("a", "b")
+    assert Options().meta == {}

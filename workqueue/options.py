@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType
+from typing import Any, NoReturn
 
 from workqueue.errors import InvalidOptionsError, InvalidSettingError, PayloadTooLargeError
 from workqueue.key import validate_key
@@ -35,7 +35,17 @@ MAX_PAYLOAD_BYTES = 256 * 1024
 LAST_ERROR = "last-error"
 """The name in a stored meta under which a queued key's last error travels: the queue's own, and never shown as meta."""
 
-NO_META: Mapping[str, str] = MappingProxyType({})
+
+class _Nothing(dict[str, str]):
+    """A dict, so that `dataclasses.asdict`, pickle and JSON take it; every key has the same, so it stays empty."""
+
+    def _refuse(self, *_args: Any, **_more: Any) -> NoReturn:
+        raise TypeError("this meta is that of all keys without any: make a dict of your own")
+
+    __setitem__ = setdefault = update = __ior__ = _refuse
+
+
+NO_META: Mapping[str, str] = _Nothing()
 
 
 def no_meta() -> Mapping[str, str]:
