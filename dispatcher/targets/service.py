@@ -21,6 +21,7 @@ from workqueue.outcomes import Outcome
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.statuses import from_reconciler, marked
+from workqueue.rpc.streamed_calls import StreamedCalls
 from workqueue.rpc.stub import reading, stub_on
 from workqueue.rpc.wire import outcome_of
 from workqueue.safe_text import describe
@@ -60,12 +61,12 @@ class ServiceCallback:
         self._address = Address.parse(target) if isinstance(target, str) else None
         self._security = security
         self._channel = None if isinstance(target, str) else target
-        self._process: Any = None
+        self._calls: StreamedCalls | None = None
         self.outage = Outage(self)
         """What is known of the target, by all rounds and loops that call it through this."""
 
     async def __call__(self, key: str, attempt: Attempt) -> Outcome | None:
-        process, channel = self._opened()
+        calls, channel = self._opened()
         reached = channel.get_state() is _READY or await _connect(channel)
         request = pb.ProcessRequest(
             key=key,
@@ -76,7 +77,7 @@ class ServiceCallback:
         )
         seconds = min(max(attempt.remaining().total_seconds(), _LEAST_SECONDS), _MOST_SECONDS)
         try:
-            answer = await process(request, timeout=seconds)
+            answer = await calls.process(request, seconds)
         except grpc.aio.AioRpcError as error:
             failure = _failure(error)
             if failure is None:
@@ -94,8 +95,11 @@ class ServiceCallback:
 
     async def close(self) -> None:
         """Close the channel, if it is ours; calls under way are cancelled."""
+        if self._calls is not None:
+            calls, self._calls = self._calls, None
+            await calls.close()
         if self._address is not None and self._channel is not None:
-            channel, self._channel, self._process = self._channel, None, None
+            channel, self._channel = self._channel, None
             await channel.close(None)
 
     @property
@@ -119,14 +123,14 @@ class ServiceCallback:
             return False
         return answer is not None and bool(answer.status == HealthCheckResponse.SERVING)
 
-    def _opened(self) -> tuple[Any, grpc.aio.Channel]:
-        """The method to call and its channel, which is opened at the first call, in the event loop that uses it."""
+    def _opened(self) -> tuple[StreamedCalls, grpc.aio.Channel]:
+        """How to call, and the channel, which is opened at the first call, in the event loop that uses it."""
         if self._channel is None and self._address is not None:
             self._channel = open_channel(self._address, self._security)
         assert self._channel is not None
-        if self._process is None:
-            self._process = stub_on(self._channel).Process
-        return self._process, self._channel
+        if self._calls is None:
+            self._calls = StreamedCalls(stub_on(self._channel))
+        return self._calls, self._channel
 
 
 async def _connect(channel: grpc.aio.Channel) -> bool:

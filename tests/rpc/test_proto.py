@@ -39,6 +39,8 @@ SHARED_FIELDS = {
     "NoRetryDetails": {"message": 1},
 }
 OUR_FIELDS = {
+    "ProcessManyRequest": {"calls": 1, "cancelled": 2},
+    "ProcessManyResponse": {"answers": 1, "window": 2, "closing": 3},
     "ProcessRequest": {"payload": 100, "attempts": 101, "meta": 102},
     "QueueKeyRequest": {"payload": 100},
     "KeyState": {"last_error": 100, "attempt_began": 101, "lease_expires": 102},
@@ -110,16 +112,17 @@ def test_messages_carry_gos_fields_and_ours_from_a_hundred_up() -> None:
         for name, message in DESCRIPTOR.message_types_by_name.items()
     }
 
-    assert found == {name: fields | OUR_FIELDS.get(name, {}) for name, fields in SHARED_FIELDS.items()}
+    assert found == {name: SHARED_FIELDS.get(name, {}) | OUR_FIELDS.get(name, {}) for name in SHARED_FIELDS | OUR_FIELDS}
 
 
-def test_the_service_has_gos_full_names() -> None:
+def test_the_service_has_gos_full_names_and_a_method_of_ours() -> None:
     service = DESCRIPTOR.services_by_name["WorkqueueService"]
 
     assert service.full_name == "chainguard.workqueue.WorkqueueService"
     assert [(method.name, method.input_type.full_name, method.output_type.full_name) for method in service.methods] == [
         ("Process", "chainguard.workqueue.ProcessRequest", "chainguard.workqueue.ProcessResponse"),
         ("GetKeyState", "chainguard.workqueue.GetKeyStateRequest", "chainguard.workqueue.KeyState"),
+        ("ProcessMany", "chainguard.workqueue.ProcessManyRequest", "chainguard.workqueue.ProcessManyResponse"),
     ]
     assert NoRetryDetails.DESCRIPTOR.full_name == "chainguard.workqueue.NoRetryDetails"
 
@@ -149,9 +152,12 @@ def test_a_peer_that_does_not_know_our_fields_reads_all_of_its_own() -> None:
 
 
 def gos_request() -> type[Message]:
-    """ProcessRequest as a program sees it that was compiled without our fields."""
+    """ProcessRequest as a program sees it that was compiled without what is ours."""
     file = FileDescriptorProto()
     DESCRIPTOR.CopyToProto(file)
+    known = [message for message in file.message_type if message.name in SHARED_FIELDS]
+    del file.message_type[:], file.service[:]
+    file.message_type.extend(known)
     for message in file.message_type:
         shared = [field for field in message.field if field.number < 100]
         del message.field[:], message.nested_type[:]

@@ -19,7 +19,7 @@ from workqueue.access.security import ClientSecurity
 from workqueue.clock import Clock
 from workqueue.errors import InvalidSettingError
 from workqueue.options import check_type
-from workqueue.rpc.bearer import AddToken
+from workqueue.rpc.bearer import adding_token
 from workqueue.rpc.credentials import channel_credentials
 from workqueue.rpc.grpc_limits import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES
 from workqueue.rpc.renewed_channel import RenewedChannel
@@ -102,7 +102,7 @@ def open_channel(
     options = [*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)]
     if is_loopback(address.host):
         options.append(("grpc.enable_http_proxy", 0))
-    interceptors: Any = [AddToken(security.token)] if security.token is not None else None  # typed as opaque
+    interceptors: Any = adding_token(security.token) if security.token is not None else None  # typed as opaque
     if not address.tls:
         return grpc.aio.insecure_channel(target, options, interceptors=interceptors)
 

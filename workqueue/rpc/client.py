@@ -27,6 +27,7 @@ from workqueue.options import Options, check_time, check_type, checked_items
 from workqueue.rpc.channel import Address, Probe, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.statuses import error_of
+from workqueue.rpc.streamed_calls import StreamedCalls
 from workqueue.rpc.stub import stub_on
 from workqueue.rpc.wire import key_state_of, refuse_floor, request_of
 
@@ -111,15 +112,18 @@ class Client:
         self._probe = Probe(address, security, clock)
         self._channel: grpc.aio.Channel | None = None
         self._stub: WorkqueueServiceAsyncStub
+        self._calls: StreamedCalls
 
     async def __aenter__(self) -> Self:
         self._channel = open_channel(self.address, self._security)
         self._stub = stub_on(self._channel)
+        self._calls = StreamedCalls(self._stub)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
+            await self._calls.close()
             await channel.close(None)
 
     async def queue(self, key: str, options: Options = Options()) -> None:
@@ -165,22 +169,18 @@ class Client:
             StoreUnavailableError, StoreUnusableError: as `queue`.
         """
         request = _look_up(key)
-        return key_state_of(await self._persist(lambda seconds: self._open.GetKeyState(request, timeout=seconds)))
+        return key_state_of(await self._persist(lambda seconds: self._stub.GetKeyState(request, timeout=seconds)))
 
-    def _process(self, key: str, options: Options, seconds: float) -> Awaitable[pb.ProcessResponse]:
+    def _process(self, key: str, options: Options, seconds: float) -> Awaitable[pb.ProcessResponse | None]:
         # Made anew for every try: a delay counts from when the receiver gets it.
-        return self._open.Process(request_of(key, options, self.clock.wall_us()), timeout=seconds)
+        return self._calls.process(request_of(key, options, self.clock.wall_us()), seconds)
 
-    @property
-    def _open(self) -> WorkqueueServiceAsyncStub:
-        if self._channel is None:
-            raise QueueClosedError("this client is not open: use it inside 'async with connect(...) as client'")
-        return self._stub
-
-    async def _persist(self, ask: Callable[[float], Awaitable[_T]], payload_bytes: int = 0) -> _T:
+    async def _persist(self, ask: Callable[[float], Awaitable[_T | None]], payload_bytes: int = 0) -> _T:
         """Ask until there is an answer, the refusal is final, or patience ends."""
         give_up_us = self.clock.steady_us() + duration_us(self._retries.patience)
         for pause in self._retries.pauses():
+            if self._channel is None:
+                raise QueueClosedError("this client is not open: use it inside 'async with connect(...) as client'")
             try:
                 answer = await ask(self._retries.attempt.total_seconds())
                 if answer is None:  # what gRPC makes of an answer that cannot be read

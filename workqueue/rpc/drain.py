@@ -69,6 +69,10 @@ class Drain(Generic[_T]):
         self._running: dict[asyncio.Future[_T], asyncio.Task[None]] = {}
         self._draining = False
 
+    def __len__(self) -> int:
+        """How many attempts run."""
+        return len(self._running)
+
     async def run(self, attempt: Coroutine[Any, Any, _T], abandoned: Callable[[], None]) -> _T:
         """Run `attempt` and return its answer, or a requeue if draining cuts it short.
 

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _HEALTH = "/grpc.health.v1.Health/"
 _OPEN = frozenset({_HEALTH + "Check", _HEALTH + "List"})
 
+_NO_ROOM = (grpc.StatusCode.UNAVAILABLE, "too many calls are under way")
+
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any  # grpc.RpcMethodHandler, which is generic in its stubs only
 
@@ -58,9 +60,30 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
             if refused is not None:
                 return _aborting(*refused)
         handler = cast("Any", await continuation(handler_call_details))
-        if handler is None or not handler.request_streaming:
-            return handler and self._read_by_us(handler, method)
-        return _tolerant(handler)
+        if handler is None:
+            return None
+        return self._stream(handler, method) if handler.request_streaming else self._read_by_us(handler, method)
+
+    def _stream(self, handler: Any, method: str) -> _Handler:
+        """`handler` of a stream of requests, for which one that cannot be read is no bug of ours."""
+
+        async def answers(raw: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
+            async def requests() -> AsyncIterator[Any]:
+                async for each in raw:
+                    yield await _understood(context, handler.request_deserializer, each)
+
+            if self._under_way > self._limits.calls:
+                await context.abort(*_NO_ROOM)
+            self._under_way += 1
+            try:
+                async for answer in handler.stream_stream(requests(), context):
+                    yield answer
+            except Exception as error:  # noqa: BLE001 - a refusal, or a bug
+                await _fail(method, context, error)
+            finally:
+                self._under_way -= 1
+
+        return grpc.stream_stream_rpc_method_handler(answers, None, handler.response_serializer)
 
     def _read_by_us(self, handler: Any, method: str) -> _Handler:
         """`handler` of one request, as a handler of a stream of them that reads the first one itself."""
@@ -68,7 +91,7 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
 
         async def request(context: _Context) -> Any:
             if counted and self._under_way > self._limits.calls:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, "too many calls are under way")
+                await context.abort(*_NO_ROOM)
             return await _read(context, handler.request_deserializer, self._limits.message_time)
 
         async def answer(raw: object, context: _Context) -> Any:
@@ -128,20 +151,6 @@ async def _understood(context: _Context, deserialize: Callable[[bytes], Any], ra
         return deserialize(raw)
     except Exception:  # noqa: BLE001 - no request at all, or whatever protobuf makes of bytes that are none
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be read")
-
-
-def _tolerant(handler: Any) -> _Handler:
-    """`handler` of a stream of requests (reflection), for which one that cannot be read is no bug of ours."""
-
-    async def answers(raw: AsyncIterator[bytes], context: _Context) -> AsyncIterator[Any]:
-        async def requests() -> AsyncIterator[Any]:
-            async for each in raw:
-                yield await _understood(context, handler.request_deserializer, each)
-
-        async for answer in handler.stream_stream(requests(), context):
-            yield answer
-
-    return grpc.stream_stream_rpc_method_handler(answers, None, handler.response_serializer)
 
 
 async def _refusal(verifier: TokenVerifier, call: grpc.HandlerCallDetails) -> tuple[grpc.StatusCode, str] | None:

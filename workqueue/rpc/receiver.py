@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
@@ -23,6 +23,7 @@ from workqueue.readiness import Readiness, of_store
 from workqueue.rpc.grpc_limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import Refusal, of_enqueue
 from workqueue.rpc.wire import options_of, state_message_of
@@ -90,29 +91,44 @@ class Receiver(WorkqueueServiceServicer):
         self._queue = queue
         self._clock: Clock = clock or Equipment.of(queue).clock
 
+        self._streams = ServedStreams(self._store)
+
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key."""
         take_over_trace(request, context)
-        try:
-            async with _in_time(context):
-                await self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
-        except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
-            await _abort(context, error)
-        return _STORED
+        answer = await self._store(request, context.time_remaining)
+        if isinstance(answer, Refusal):
+            await context.abort(answer.code, answer.text)
+        return answer
+
+    def ProcessMany(  # noqa: N802
+        self, requests: AsyncIterator[pb.ProcessManyRequest], context: _Context
+    ) -> AsyncIterator[pb.ProcessManyResponse]:
+        """Enqueue the key of each request."""
+        return self._streams.serve(requests, context)
 
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is."""
         try:
-            async with _in_time(context):
+            async with _in_time(context.time_remaining):
                 return state_message_of(await self._queue.get(request.key))
         except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
-            await _abort(context, error)
+            refusal = _refusal(error)
+            await context.abort(refusal.code, refusal.text)
+
+    async def _store(self, request: pb.ProcessRequest, time_left: TimeLeft) -> Answer:
+        try:
+            async with _in_time(time_left):
+                await self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
+        except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
+            return _refusal(error)
+        return _STORED
 
 
 @asynccontextmanager
-async def _in_time(context: _Context) -> AsyncIterator[None]:
+async def _in_time(time_left: TimeLeft) -> AsyncIterator[None]:
     """End what takes so long that its caller would have given up, while the caller still learns why."""
-    left: float | None = context.time_remaining()  # None: the caller set no deadline
+    left = time_left()
     seconds = _PATIENCE_SECONDS if left is None else max(left, 0.0) * _IN_TIME
     try:
         async with asyncio.timeout(seconds):
@@ -121,13 +137,11 @@ async def _in_time(context: _Context) -> AsyncIterator[None]:
         raise StoreUnavailableError(f"the store has not answered for {seconds:.1f} s") from error
 
 
-async def _abort(context: _Context, error: Exception) -> NoReturn:
+def _refusal(error: Exception) -> Refusal:
     if isinstance(error, WorkQueueError):
-        refusal = of_enqueue(error)
-    else:
-        log.error("a bug, or a backend that raises untyped errors", exc_info=error)
-        refusal = Refusal(grpc.StatusCode.INTERNAL, "the receiver failed unexpectedly; its log says how")
-    await context.abort(refusal.code, refusal.text)
+        return of_enqueue(error)
+    log.error("a bug, or a backend that raises untyped errors", exc_info=error)
+    return Refusal(grpc.StatusCode.INTERNAL, "the receiver failed unexpectedly; its log says how")
 
 
 def take_over_trace(request: pb.ProcessRequest, context: _Context) -> None:

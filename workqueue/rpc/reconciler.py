@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from workqueue.rpc.drain import Drain, DrainTimes
 from workqueue.rpc.grpc_limits import RECONCILER_LIMITS
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
+from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import MAX_TEXT_BYTES, Refusal, of_attempt
 from workqueue.rpc.wire import response_of
@@ -32,6 +33,8 @@ __all__ = ["Reconciler", "RemoteAttempt", "serve"]
 log = logging.getLogger(__name__)
 
 _FOR_EVER = timedelta(days=36500)
+
+_FULL = Refusal(grpc.StatusCode.UNAVAILABLE, "too many calls are under way")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,7 +69,7 @@ def serve(
     times = DrainTimes() if times is None else times
     check_type("times", times, DrainTimes, "DrainTimes(patience=...)")
     reconciler = Reconciler(callback, times)
-    return GrpcServer(reconciler, listen, drain=reconciler.drain)
+    return GrpcServer(reconciler, listen, drain=reconciler)
 
 
 class Reconciler(WorkqueueServiceServicer):
@@ -74,19 +77,40 @@ class Reconciler(WorkqueueServiceServicer):
 
     def __init__(self, callback: Callback, times: DrainTimes) -> None:
         self._callback = callback
-        self.drain: Drain[pb.ProcessResponse | Refusal] = Drain(times, response_of)
+        self._attempts: Drain[Answer] = Drain(times, response_of)
+        self._streams = ServedStreams(self._attempt)
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Call the callback for the request's key."""
-        attempt = RemoteAttempt(request, context)
-        answer = await self.drain.run(self._reconcile(attempt), attempt.lost.set)
+        answer = await self._attempt(request, context.time_remaining)
         if isinstance(answer, Refusal):
             await context.abort(answer.code, answer.text, answer.trailers)
         return answer
 
+    def ProcessMany(  # noqa: N802
+        self, requests: AsyncIterator[pb.ProcessManyRequest], context: _Context
+    ) -> AsyncIterator[pb.ProcessManyResponse]:
+        """Call the callback for the key of each request."""
+        return self._streams.serve(requests, context)
+
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Not here: a reconciler keeps no keys."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is a reconciler; ask the receiver for a key's state")
+
+    async def drain(self) -> None:
+        """Let no attempt begin any more, and return once all are answered."""
+        self._streams.close()
+        await self._attempts.drain()
+
+    def hurry(self) -> None:
+        """Answer at once for the attempts that run."""
+        self._attempts.hurry()
+
+    async def _attempt(self, request: pb.ProcessRequest, time_left: TimeLeft) -> Answer:
+        if len(self._attempts) >= RECONCILER_LIMITS.calls:
+            return _FULL
+        attempt = RemoteAttempt(request, time_left)
+        return await self._attempts.run(self._reconcile(attempt), attempt.lost.set)
 
     async def _reconcile(self, attempt: RemoteAttempt) -> pb.ProcessResponse | Refusal:
         try:
@@ -126,11 +150,11 @@ def _log(key: str, error: BaseException) -> None:
 class RemoteAttempt:
     """What a request says of its attempt (see `Attempt`)."""
 
-    __slots__ = ("_context", "_request", "lost")
+    __slots__ = ("_request", "_time_left", "lost")
 
-    def __init__(self, request: pb.ProcessRequest, context: _Context) -> None:
+    def __init__(self, request: pb.ProcessRequest, time_left: TimeLeft) -> None:
         self._request = request
-        self._context = context
+        self._time_left = time_left
         self.lost = Lost()
 
     @property
@@ -161,7 +185,7 @@ class RemoteAttempt:
         check_duration("a duration", duration)
 
     def remaining(self) -> timedelta:
-        seconds: float | None = self._context.time_remaining()  # None: the caller set no deadline
+        seconds = self._time_left()
         return _FOR_EVER if seconds is None else timedelta(seconds=max(seconds, 0.0))
 
     @property

@@ -57,28 +57,32 @@ class RenewedChannel(grpc.aio.Channel):
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return self._counted(lambda channel: channel.unary_unary(*args, **kwargs))
+
+    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return self._counted(lambda channel: channel.unary_stream(*args, **kwargs))
+
+    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
+        return self._counted(lambda channel: channel.stream_unary(*args, **kwargs))
+
+    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
+        return self._counted(lambda channel: channel.stream_stream(*args, **kwargs))
+
+    def _counted(self, method_of: Callable[[grpc.aio.Channel], Any]) -> Any:
+        """A method of whatever channel is in use. As long as a call of it is under way, its channel stays open."""
         bound: dict[grpc.aio.Channel, Any] = {}
 
-        def call(request: Any, **options: Any) -> Any:
+        def call(*requests: Any, **options: Any) -> Any:
             channel = self._enter()
             if channel not in bound:
                 bound.clear()
-                bound[channel] = channel.unary_unary(method, *args, **kwargs)
-            begun = bound[channel](request, **options)
+                bound[channel] = method_of(channel)
+            begun = bound[channel](*requests, **options)
             begun.add_done_callback(lambda _: self._leave(channel))
             return begun
 
         return call
-
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._current().unary_stream(*args, **kwargs)
-
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._current().stream_unary(*args, **kwargs)
-
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._current().stream_stream(*args, **kwargs)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         return self._current().get_state(try_to_connect)

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -24,8 +24,10 @@ from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.receiver import take_over_trace
+from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft
 from workqueue.rpc.server import GrpcServer, Listen
-from workqueue.rpc.statuses import of_shard
+from workqueue.rpc.statuses import Refusal, of_shard
+from workqueue.rpc.streamed_calls import StreamedCalls
 from workqueue.rpc.stub import stub_on
 from workqueue.safe_text import describe
 
@@ -40,7 +42,6 @@ Choose = Callable[[str], int]
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 _T = TypeVar("_T")
-_Answer = TypeVar("_Answer", covariant=True)
 _TIMEOUT_SECONDS = 30.0
 _PATIENCE_SECONDS = 3.0
 _WORKS = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED})  # the latter: it has no GetKeyState
@@ -146,7 +147,10 @@ def _distinct(addresses: Sequence[Address]) -> Sequence[Address]:
 
 async def _open(stack: AsyncExitStack, address: Address, security: ClientSecurity) -> Shard:
     channel = await stack.enter_async_context(open_channel(address, security))
-    return Shard(str(address), channel, stub_on(channel))
+    stub = stub_on(channel)
+    calls = StreamedCalls(stub)
+    stack.push_async_callback(calls.close)
+    return Shard(str(address), stub, calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +158,8 @@ class Shard:
     """One receiver behind a router."""
 
     name: str
-    channel: grpc.aio.Channel
     stub: WorkqueueServiceAsyncStub
-
-
-class _Method(Protocol[_Answer]):
-    def __call__(self, request: Any, *, timeout: float) -> Awaitable[_Answer]: ...
+    calls: StreamedCalls
 
 
 class Router(WorkqueueServiceServicer):
@@ -171,27 +171,46 @@ class Router(WorkqueueServiceServicer):
     def __init__(self, shards: Sequence[Shard], choose: Choose) -> None:
         self._shards = shards
         self._choose = choose
+        self._streams = ServedStreams(self._pass_on)
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key at its shard."""
         take_over_trace(request, context)
-        shard = self._shards[self._choose(request.key)]
-        return await _forward(shard, shard.stub.Process, request, context)
+        return await _answered(await self._pass_on(request, context.time_remaining), context)
+
+    def ProcessMany(  # noqa: N802
+        self, requests: AsyncIterator[pb.ProcessManyRequest], context: _Context
+    ) -> AsyncIterator[pb.ProcessManyResponse]:
+        """Enqueue the key of each request at its shard."""
+        return self._streams.serve(requests, context)
 
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is, at its shard."""
+        shard, seconds = self._shards[self._choose(request.key)], _seconds(context.time_remaining)
+        return await _answered(await _asked(shard, shard.stub.GetKeyState(request, timeout=seconds)), context)
+
+    async def _pass_on(self, request: pb.ProcessRequest, time_left: TimeLeft) -> Answer:
         shard = self._shards[self._choose(request.key)]
-        return await _forward(shard, shard.stub.GetKeyState, request, context)
+        return await _asked(shard, shard.calls.process(request, _seconds(time_left)))
 
 
-async def _forward(shard: Shard, method: _Method[_T], request: object, context: _Context) -> _T:
-    left: float | None = context.time_remaining()  # None: the caller set no deadline
-    seconds = _TIMEOUT_SECONDS if left is None else min(left * _IN_TIME, _TIMEOUT_SECONDS)
+def _seconds(time_left: TimeLeft) -> float:
+    left = time_left()
+    return _TIMEOUT_SECONDS if left is None else min(left * _IN_TIME, _TIMEOUT_SECONDS)
+
+
+async def _asked(shard: Shard, answer: Awaitable[_T | None]) -> _T | Refusal:
+    """The shard's answer, or what its producer is sent instead."""
     try:
-        answer = await method(request, timeout=seconds)
-        if answer is None:  # what gRPC makes of an answer that cannot be read
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"shard {shard.name}: its answer cannot be read")
-        return answer
+        given = await answer
     except grpc.aio.AioRpcError as error:
-        refusal = of_shard(shard.name, error)
-        await context.abort(refusal.code, refusal.text)
+        return of_shard(shard.name, error)
+    if given is None:  # what gRPC makes of an answer that cannot be read
+        return Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"shard {shard.name}: its answer cannot be read")
+    return given
+
+
+async def _answered(answer: _T | Refusal, context: _Context) -> _T:
+    if isinstance(answer, Refusal):
+        await context.abort(answer.code, answer.text)
+    return answer

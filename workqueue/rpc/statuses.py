@@ -53,12 +53,15 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "Refusal",
     "Trailer",
+    "error_in",
     "error_of",
+    "failed",
     "from_reconciler",
     "marked",
     "of_attempt",
     "of_enqueue",
     "of_shard",
+    "status_of",
 ]
 
 DETAILS_TRAILER = "grpc-status-details-bin"
@@ -66,6 +69,8 @@ DETAILS_TRAILER = "grpc-status-details-bin"
 
 MAX_TEXT_BYTES = 1024
 """How much of an error's text is sent: a peer may allow 8 KiB of trailers in all, and the text is in them twice."""
+
+_CODE_OF: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 Trailer = tuple[str, str | bytes]
 
@@ -110,6 +115,14 @@ def of_attempt(error: BaseException) -> Refusal:
             return of_attempt(InfrastructureError(describe(error)))
         case _:
             return Refusal(grpc.StatusCode.UNKNOWN, _cut(describe(error)))
+
+
+def status_of(refusal: Refusal) -> bytes:
+    """A refusal as `google.rpc.Status`, for an answer that has no trailers."""
+    for name, value in refusal.trailers:
+        if name == DETAILS_TRAILER and isinstance(value, bytes):
+            return value
+    return Status(code=refusal.code.value[0], message=refusal.text).SerializeToString()
 
 
 def _mark(reason: str, **metadata: str) -> ErrorInfo:
@@ -202,6 +215,18 @@ def error_of(receiver: str, error: grpc.aio.AioRpcError, payload_bytes: int = 0)
 
 
 # Received by a dispatcher
+
+
+def error_in(status: Status) -> grpc.aio.AioRpcError:
+    """What a call of its own would have raised that ended with `status`."""
+    code = _CODE_OF.get(status.code, grpc.StatusCode.UNKNOWN)
+    trailers = grpc.aio.Metadata(*([(DETAILS_TRAILER, status.SerializeToString())] if status.details else []))
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, status.message, None)
+
+
+def failed(code: grpc.StatusCode, text: str) -> grpc.aio.AioRpcError:
+    """What a call of its own would have raised that ended with this code and text."""
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), text, None)
 
 
 def marked(error: grpc.aio.AioRpcError) -> WorkQueueError | None:

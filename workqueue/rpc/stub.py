@@ -39,6 +39,10 @@ class _Reading:
         read = partial(_read, response_deserializer)
         return self._channel.unary_unary(method, response_deserializer=read, **options)
 
+    def stream_stream(self, method: str, *, response_deserializer: Callable[[bytes], Any], **options: Any) -> Any:
+        read = partial(_read, response_deserializer)
+        return self._channel.stream_stream(method, response_deserializer=read, **options)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._channel, name)
 

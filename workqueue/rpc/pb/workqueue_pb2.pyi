@@ -155,6 +155,118 @@ class QueueKeyRequest(_message.Message):
 Global___QueueKeyRequest: _TypeAlias = QueueKeyRequest  # noqa: Y015
 
 @_typing.final
+class ProcessManyRequest(_message.Message):
+    """What a caller sends in one go: calls to begin, and calls whose answers nobody waits for any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Call(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        REQUEST_FIELD_NUMBER: _builtins.int
+        TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Chosen by the caller; no two calls of a stream have the same."""
+        timeout_ms: _builtins.int
+        """How long the caller waits, in milliseconds. Zero or less is for ever."""
+        @_builtins.property
+        def request(self) -> Global___ProcessRequest: ...
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            request: Global___ProcessRequest | None = ...,
+            timeout_ms: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessManyRequest.Call]: ...
+    @_builtins.property
+    def cancelled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The ids of calls that the other side may stop working on. They are not answered."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___ProcessManyRequest.Call] | None = ...,
+        cancelled: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cancelled", b"cancelled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessManyRequest: _TypeAlias = ProcessManyRequest  # noqa: Y015
+
+@_typing.final
+class ProcessManyResponse(_message.Message):
+    """The first message of a stream says `window` alone, before any call is read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Answer(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        RESPONSE_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Of the call."""
+        status: _builtins.bytes
+        """A google.rpc.Status, as in grpc-status-details-bin: what the call would have ended with."""
+        @_builtins.property
+        def response(self) -> Global___ProcessResponse: ...
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            response: Global___ProcessResponse | None = ...,
+            status: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "response", b"response", "status", b"status"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "outcome", b"outcome", "response", b"response", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "status"]  # noqa: Y015
+        _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    window: _builtins.int
+    """How many calls may be without an answer at once. A stream with more ends with RESOURCE_EXHAUSTED."""
+    closing: _builtins.bool
+    """No further calls, please: what has been sent is answered, and then the stream ends. Another stream may be opened."""
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessManyResponse.Answer]: ...
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___ProcessManyResponse.Answer] | None = ...,
+        window: _builtins.int = ...,
+        closing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "closing", b"closing", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessManyResponse: _TypeAlias = ProcessManyResponse  # noqa: Y015
+
+@_typing.final
 class GetKeyStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

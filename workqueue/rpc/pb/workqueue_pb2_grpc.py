@@ -45,6 +45,11 @@ class WorkqueueServiceStub:
                 request_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.SerializeToString,
                 response_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.KeyState.FromString,
                 _registered_method=True)
+        self.ProcessMany = channel.stream_stream(
+                '/chainguard.workqueue.WorkqueueService/ProcessMany',
+                request_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyRequest.SerializeToString,
+                response_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyResponse.FromString,
+                _registered_method=True)
 
 
 class WorkqueueServiceServicer:
@@ -66,6 +71,14 @@ class WorkqueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProcessMany(self, request_iterator, context):
+        """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
+        it answers UNIMPLEMENTED, and is called by Process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkqueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +91,11 @@ def add_WorkqueueServiceServicer_to_server(servicer, server):
                     servicer.GetKeyState,
                     request_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.FromString,
                     response_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.KeyState.SerializeToString,
+            ),
+            'ProcessMany': grpc.stream_stream_rpc_method_handler(
+                    servicer.ProcessMany,
+                    request_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyRequest.FromString,
+                    response_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,33 @@ class WorkqueueService:
             '/chainguard.workqueue.WorkqueueService/GetKeyState',
             workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.GetKeyStateRequest.SerializeToString,
             workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.KeyState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProcessMany(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/chainguard.workqueue.WorkqueueService/ProcessMany',
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyRequest.SerializeToString,
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,10 @@ class WorkqueueServiceStub:
     """
     GetKeyState: _grpc.UnaryUnaryMultiCallable[_workqueue_pb2.GetKeyStateRequest, _workqueue_pb2.KeyState]
     """Where a key is now. NOT_FOUND for a key that is neither queued, nor in progress, nor dead-lettered."""
+    ProcessMany: _grpc.StreamStreamMultiCallable[_workqueue_pb2.ProcessManyRequest, _workqueue_pb2.ProcessManyResponse]
+    """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
+    it answers UNIMPLEMENTED, and is called by Process.
+    """
 
 @_typing.type_check_only
 class WorkqueueServiceAsyncStub(WorkqueueServiceStub):
@@ -54,6 +58,10 @@ class WorkqueueServiceAsyncStub(WorkqueueServiceStub):
     """
     GetKeyState: _aio.UnaryUnaryMultiCallable[_workqueue_pb2.GetKeyStateRequest, _workqueue_pb2.KeyState]  # type: ignore[assignment]
     """Where a key is now. NOT_FOUND for a key that is neither queued, nor in progress, nor dead-lettered."""
+    ProcessMany: _aio.StreamStreamMultiCallable[_workqueue_pb2.ProcessManyRequest, _workqueue_pb2.ProcessManyResponse]  # type: ignore[assignment]
+    """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
+    it answers UNIMPLEMENTED, and is called by Process.
+    """
 
 class WorkqueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """One service for both directions. A receiver implements it to take keys in, a reconciler to be called for each."""
@@ -75,5 +83,15 @@ class WorkqueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workqueue_pb2.KeyState, _abc.Awaitable[_workqueue_pb2.KeyState]]:
         """Where a key is now. NOT_FOUND for a key that is neither queued, nor in progress, nor dead-lettered."""
+
+    @_abc_1.abstractmethod
+    def ProcessMany(
+        self,
+        request_iterator: _MaybeAsyncIterator[_workqueue_pb2.ProcessManyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_workqueue_pb2.ProcessManyResponse], _abc.AsyncIterator[_workqueue_pb2.ProcessManyResponse]]:
+        """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
+        it answers UNIMPLEMENTED, and is called by Process.
+        """
 
 def add_WorkqueueServiceServicer_to_server(servicer: WorkqueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
