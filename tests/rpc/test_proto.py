@@ -112,7 +112,9 @@ def test_messages_carry_gos_fields_and_ours_from_a_hundred_up() -> None:
         for name, message in DESCRIPTOR.message_types_by_name.items()
     }
 
-    assert found == {name: SHARED_FIELDS.get(name, {}) | OUR_FIELDS.get(name, {}) for name in SHARED_FIELDS | OUR_FIELDS}
+    assert found == {
+        name: SHARED_FIELDS.get(name, {}) | OUR_FIELDS.get(name, {}) for name in SHARED_FIELDS | OUR_FIELDS
+    }
 
 
 def test_the_service_has_gos_full_names_and_a_method_of_ours() -> None:

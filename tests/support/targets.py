@@ -26,6 +26,7 @@ class Reconciler(WorkqueueServiceServicer):
     def __init__(self, process: Process) -> None:
         self.process = process
         self.requests: list[pb.ProcessRequest] = []
+        self.streams_refused = 0
 
     async def Process(self, request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:  # noqa: N802
         self.requests.append(request)
@@ -33,6 +34,11 @@ class Reconciler(WorkqueueServiceServicer):
 
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: Any) -> pb.KeyState:  # noqa: N802
         raise NotImplementedError
+
+    async def ProcessMany(self, requests: Any, context: Any) -> AsyncIterator[pb.ProcessManyResponse]:  # noqa: N802
+        self.streams_refused += 1
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method ProcessMany")  # as Go does
+        yield pb.ProcessManyResponse()
 
 
 class Health(health_pb2_grpc.HealthServicer):

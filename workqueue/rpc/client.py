@@ -38,7 +38,7 @@ __all__ = ["Client", "Retries", "connect"]
 
 _T = TypeVar("_T")
 
-_IN_FLIGHT = 64
+_IN_FLIGHT = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Client:
         await self._persist(lambda seconds: self._process(key, options, seconds), size)
 
     async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
-        """Have every key stored, 64 at a time (see `BulkQueue.queue_many`); all are validated first.
+        """Have every key stored, 128 at a time (see `BulkQueue.queue_many`); all are validated first.
 
         Raises:
             As `queue`: the first error ends it, and which of the others were stored is unknown.

@@ -11,8 +11,7 @@ save them nothing.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -34,11 +33,6 @@ _ASK_AGAIN_SECONDS = 300.0  # a rolling update may bring a peer that has streams
 _TRY_AGAIN_SECONDS = 1.0
 
 
-class _Turn(NamedTuple):
-    stream: CallStream
-    until: float
-
-
 class StreamedCalls:
     """Calls of `Process`, in streams of `ProcessMany` where that is cheaper; for one event loop.
 
@@ -52,7 +46,7 @@ class StreamedCalls:
         self._calls = 0
         self._sampled_at = 0.0
         self._is_busy = False
-        self._turns: deque[_Turn] = deque()
+        self._streams: list[CallStream] = []
         self._opening: asyncio.Task[None] | None = None
         self._ask_at = 0.0
 
@@ -77,22 +71,14 @@ class StreamedCalls:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        await asyncio.gather(*(stream.abort() for stream, _ in self._turns))
-        self._turns.clear()
+        await asyncio.gather(*(stream.abort() for stream in self._streams))
 
     def _stream(self) -> CallStream | None:
-        """The next stream that has room; None: make this call by itself."""
-        now = asyncio.get_running_loop().time()
-        for _ in range(len(self._turns)):
-            stream, until = self._turns[0]
-            if until <= now:
-                stream.close()
-            if stream.is_closing:
-                self._turns.popleft()
-                continue
-            self._turns.rotate(-1)
-            if stream.under_way < min(stream.window, _SHARE):
+        """The first stream that has room: answers came in it together, so will the next calls. None: call by itself."""
+        for stream in self._streams:
+            if not stream.is_closing and stream.under_way < min(stream.window, _SHARE):
                 return stream
+        now = asyncio.get_running_loop().time()
         if self._is_worth_it(now) and self._opening is None and now >= self._ask_at:
             self._opening = asyncio.create_task(self._open(now))
         return None
@@ -109,7 +95,8 @@ class StreamedCalls:
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
                 if await stream.open():
-                    self._turns.append(_Turn(stream, now + _TURN_SECONDS))
+                    asyncio.get_running_loop().call_later(_TURN_SECONDS, stream.close)
+                    self._streams = [*(each for each in self._streams if each.under_way or not each.is_closing), stream]
                     return
         except TimeoutError:
             pause = _ASK_AGAIN_SECONDS
