@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,15 @@ from tests.support.grpc import client_of
 from tests.support.tls import Authority, Pair
 from workqueue.access.security import ClientSecurity, ServerSecurity, ServerTLS
 from workqueue.access.tokens import ListedTokens, TokenFile
+from workqueue.attempt import Attempt
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnavailableError, StoreUnusableError
+from workqueue.rpc.call_stream import CallStream
+from workqueue.rpc.channel import Address, open_channel
+from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.receiver import receive
+from workqueue.rpc.reconciler import serve
+from workqueue.rpc.stub import stub_on
 
 REFUSED = (StoreUnavailableError, StoreUnusableError)
 
@@ -81,6 +88,34 @@ async def test_a_grpc_client_trusts_its_new_authority(two: Two) -> None:
         two.file.write_bytes(two.first.file.read_bytes())
 
         await client.queue("k")
+
+
+async def test_calls_of_a_stream_end_where_they_began_when_the_certificates_change(two: Two) -> None:
+    came, leave = asyncio.Event(), asyncio.Event()
+
+    async def callback(key: str, attempt: Attempt) -> None:
+        if key == "slow":
+            came.set()
+            await leave.wait()
+
+    security = ClientSecurity(two.first.file)
+    served = ServerSecurity(ServerTLS(two.server.certificate, two.server.key))
+    async with (
+        serve(callback, port=0, security=served) as server,
+        open_channel(Address("127.0.0.1", server.port, tls=True), security) as channel,
+    ):
+        stub = stub_on(channel)
+        stream = CallStream(stub.ProcessMany)
+        await stream.open()
+        slow = asyncio.create_task(stream.process(pb.ProcessRequest(key="slow"), 30))
+        await came.wait()
+
+        two.first.file.write_bytes(two.first.file.read_bytes() + b"\n")
+        await stub.Process(pb.ProcessRequest(key="on another channel"))
+        leave.set()
+
+        assert await slow == pb.ProcessResponse()
+        await stream.abort()
 
 
 async def test_tokens_on_both_ends_of_one_connection_are_followed(tmp_path: Path) -> None:
