@@ -160,6 +160,4 @@ def _settle(waiting: asyncio.Future[pb.ProcessResponse], answer: pb.ProcessManyR
 
 def _expire(answer: asyncio.Future[pb.ProcessResponse]) -> None:
     if not answer.done():
-        answer.set_exception(
-            error_in(Status(code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0], message="Deadline Exceeded"))
-        )
+        answer.set_exception(failed(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))

@@ -91,13 +91,10 @@ class StreamedCalls:
         return self._is_busy and self._under_way >= _CROWD
 
     async def _open(self, now: float) -> None:
-        stream, pause = CallStream(self._stub.ProcessMany), _TRY_AGAIN_SECONDS
+        stream, pause, is_open = CallStream(self._stub.ProcessMany), _TRY_AGAIN_SECONDS, False
         try:
             async with asyncio.timeout(_HELLO_SECONDS):
-                if await stream.open():
-                    asyncio.get_running_loop().call_later(_TURN_SECONDS, stream.close)
-                    self._streams = [*(each for each in self._streams if each.under_way or not each.is_closing), stream]
-                    return
+                is_open = await stream.open()
         except TimeoutError:
             pause = _ASK_AGAIN_SECONDS
         except grpc.aio.AioRpcError as error:
@@ -105,5 +102,9 @@ class StreamedCalls:
                 pause = _ASK_AGAIN_SECONDS
         finally:
             self._opening = None
-        await stream.abort()
-        self._ask_at = now + pause
+            if not is_open:
+                self._ask_at = now + pause
+                await stream.abort()
+        if is_open:
+            asyncio.get_running_loop().call_later(_TURN_SECONDS, stream.close)
+            self._streams = [*(each for each in self._streams if each.under_way or not each.is_closing), stream]
