@@ -36,7 +36,7 @@ class RequeueAfter(Exception):
             raise InvalidOptionsError(f"a delay is more than zero, not {delay}")
         if jitter < timedelta(0):
             raise InvalidOptionsError(f"a jitter is not negative, as {jitter} is")
-        super().__init__(f"requeue after {delay}")
+        super().__init__(delay, jitter)
         self.delay = delay
         self.jitter = jitter
 
@@ -56,6 +56,9 @@ class RequeueAfter(Exception):
     def __reduce__(self) -> tuple[type[RequeueAfter], tuple[timedelta, timedelta]]:
         """What pickle needs: a pool of processes hands outcomes back."""
         return type(self), (self.delay, self.jitter)
+
+    def __str__(self) -> str:
+        return f"requeue after {self.delay}"  # made when it is asked for: many keys are requeued, few are logged
 
     def next_delay(self) -> timedelta:
         """The delay to requeue with, jitter included."""

@@ -152,13 +152,12 @@ def requeued(entry: Entry, how: Requeue, now_us: int) -> Entry:
     wait = how.delay or how.backoff
     if wait is None:
         wait = bare_requeue_delay(entry.priority, entry.attempts)
-    return replace(
-        entry,
-        attempts=0 if how.delay else entry.attempts,
-        queued_us=now_us,
-        not_before_us=min(now_us + duration_us(wait), LATEST_US) if wait else 0,
-        floor=how.floor,
-        meta=without_error(entry.meta) if how.delay else with_error(entry.meta, how.error),
+    e = entry
+    attempts = 0 if how.delay else e.attempts
+    not_before_us = min(now_us + duration_us(wait), LATEST_US) if wait else 0
+    meta = without_error(e.meta) if how.delay else with_error(e.meta, how.error)
+    return Entry(
+        e.key, e.priority, attempts, now_us, e.first_queued_us, not_before_us, how.floor, e.payload, meta
     )
 
 

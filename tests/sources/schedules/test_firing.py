@@ -281,3 +281,16 @@ async def test_missed_ticks_are_logged(caplog: pytest.LogCaptureFixture) -> None
             async with world.dispatched():
                 await settle_down()
         assert "schedule 's' missed 2 ticks" in caplog.text
+
+
+async def test_the_log_tells_what_a_schedule_enqueued_and_when_it_fires_next(caplog: pytest.LogCaptureFixture) -> None:
+    async with scheduled() as world:
+        with caplog.at_level(logging.INFO):
+            await world.shelf.declare([EVERY_TWO])
+            async with world.dispatched():
+                await world.passes(2)
+        said = [record.message for record in caplog.records if "schedule 's'" in record.message]
+        assert said == [
+            "schedule 's' is new or changed: key 'k', '*/2 * * * *' in UTC",
+            "schedule 's' enqueued key 'k' for 2026-06-01 12:02:00+00:00, next at 2026-06-01 12:04:00+00:00",
+        ]

@@ -100,6 +100,8 @@ class Firing:
         if decided.tick_us is not None:
             await self._target.queue(schedule.key, schedule.options(decided.tick_us))
             self._count(schedule, decided.tick_us)
+            if log.isEnabledFor(logging.INFO):
+                self._log(schedule, decided.tick_us, decided.look_us)
         if decided.missed:
             self.metrics.missed += decided.missed
             log.warning("schedule %r missed %d ticks", schedule.name, decided.missed, extra={"key": schedule.name})
@@ -111,7 +113,11 @@ class Firing:
     def _count(self, schedule: Schedule, tick_us: int) -> None:
         self.metrics.fired += 1
         self.metrics.lateness.observe(self._clock.wall_us() - schedule.fires_us(tick_us))
-        log.debug("schedule %r fired for %s", schedule.name, from_us(tick_us), extra={"key": schedule.name})
+
+    def _log(self, schedule: Schedule, tick_us: int, look_us: int | None) -> None:
+        tick, then = from_us(tick_us), "never again" if look_us is None else f"next at {from_us(look_us)}"
+        extra = {"key": schedule.name, "queue": self.metrics.name}
+        log.info("schedule %r enqueued key %r for %s, %s", schedule.name, schedule.key, tick, then, extra=extra)
 
     def _look_again(self, look_us: int | None) -> RequeueAfter:
         if look_us is None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Any, Literal, get_args
 
 from workqueue.clock import LATEST_US, duration_us, from_us
@@ -31,6 +30,7 @@ SCHEDULED_TIME = "scheduled-time"
 """The name in the meta of the key that is enqueued: the tick, in RFC 3339."""
 
 _VERSION = 1
+_KEPT_OTHERWISE = ("name", "payload", "jitter", "_ticks")
 _LATE_US = 60_000_000
 _COUNTED = 1000  # of more missed ticks than this only the last is looked for
 _WINDOWS_US = [seconds * 1_000_000 for seconds in (60, 3600, 86400, 32 * 86400, 367 * 86400, 9 * 366 * 86400)]
@@ -71,6 +71,7 @@ class Schedule:
     paused: bool = False
     since_us: int = 1
     removed: bool = False
+    _ticks: Ticks = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         validate_key(self.name)
@@ -82,7 +83,7 @@ class Schedule:
             self.options(self.since_us)
         else:  # a tick is always as long as another, so that there is room for it
             Options(self.priority, payload=self.payload)
-        parse_ticks(self.when, self.zone, self.since_us)
+        object.__setattr__(self, "_ticks", parse_ticks(self.when, self.zone, self.since_us))
         if self.missed not in MISSED:
             raise InvalidSettingError(f"missed takes {', '.join(MISSED)}, not {self.missed!r}")
         if not timedelta(0) <= self.jitter <= timedelta(days=1):
@@ -95,7 +96,7 @@ class Schedule:
 
     def ticks(self) -> Ticks:
         """Its ticks."""
-        return parse_ticks(self.when, self.zone, self.since_us)
+        return self._ticks
 
     def fires_us(self, tick_us: int) -> int:
         """When a tick is fired: at it, or up to `jitter` later."""
@@ -115,7 +116,7 @@ class Schedule:
 
     def to_payload(self) -> bytes:
         """The definition as it is kept."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "payload", "jitter")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _KEPT_OTHERWISE}
         payload = None if self.payload is None else base64.b64encode(self.payload).decode()
         kept = {**values, "meta": dict(self.meta), "payload_base64": payload, "jitter_us": duration_us(self.jitter)}
         return json.dumps({"version": _VERSION, **kept}).encode()
@@ -172,17 +173,30 @@ def due(schedule: Schedule, ticks: Ticks, last_us: int, now_us: int, *, begun: b
         now_us: the time.
         begun: somebody began to fire before and did not end: then no tick is too late to be fired.
     """
-    passed = list(islice(_due_ticks(schedule, ticks, last_us, now_us), _COUNTED))
+    passed, coming_us = _passed(schedule, ticks, last_us, now_us)
     if not passed:
-        return Due(None, last_us, _look_us(schedule, ticks, last_us))
+        return Due(None, last_us, _look_us(schedule, coming_us))
     if schedule.missed == "all":
-        return Due(passed[0], passed[0], _look_us(schedule, ticks, passed[0]))
-    newest_us = passed[-1] if len(passed) < _COUNTED else _newest(schedule, ticks, passed[-1], now_us)
-    look_us = _look_us(schedule, ticks, newest_us)
+        return Due(passed[0], passed[0], _look_us(schedule, passed[1] if len(passed) > 1 else coming_us))
+    newest_us = passed[-1]
+    if len(passed) == _COUNTED:
+        newest_us = _newest(schedule, ticks, newest_us, now_us)
+        coming_us = ticks.after(newest_us)
+    look_us = _look_us(schedule, coming_us)
     too_late = now_us - schedule.fires_us(newest_us) > _LATE_US
     if schedule.missed == "skip" and too_late and not begun:
         return Due(None, newest_us, look_us, len(passed))
     return Due(newest_us, newest_us, look_us, len(passed) - 1)
+
+
+def _passed(schedule: Schedule, ticks: Ticks, last_us: int, now_us: int) -> tuple[list[int], int | None]:
+    """The ticks after `last_us` that are due, at most `_COUNTED`, and the one that comes after those."""
+    passed: list[int] = []
+    tick_us = ticks.after(last_us)
+    while tick_us is not None and schedule.fires_us(tick_us) <= now_us and len(passed) < _COUNTED:
+        passed.append(tick_us)
+        tick_us = ticks.after(tick_us)
+    return passed, tick_us
 
 
 def _following(ticks: Ticks, us: int) -> Iterator[int]:
@@ -209,6 +223,5 @@ def _newest(schedule: Schedule, ticks: Ticks, known_us: int, now_us: int) -> int
     return known_us
 
 
-def _look_us(schedule: Schedule, ticks: Ticks, last_us: int) -> int | None:
-    tick_us = ticks.after(last_us)
+def _look_us(schedule: Schedule, tick_us: int | None) -> int | None:
     return None if tick_us is None else schedule.fires_us(tick_us)

@@ -8,6 +8,7 @@ taken out first, and a crash before it is put back would lose it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +22,8 @@ from workqueue.options import Options
 from workqueue.sources.schedules.schedule import Schedule, last_tick_us
 
 __all__ = ["Shelf", "Shelved", "schedules_url"]
+
+log = logging.getLogger(__name__)
 
 _MOST = 1_000_000
 _SUFFIX = "schedules"
@@ -65,6 +68,8 @@ class Shelf:
             if kept is None or not kept.same_as(schedule):
                 await self._keep(replace(schedule, paused=schedule.paused or (kept is not None and kept.paused)))
                 changed.append(schedule.name)
+                said = "schedule %r is new or changed: key %r, %r in %s"
+                log.info(said, schedule.name, schedule.key, schedule.when, schedule.zone, extra={"key": schedule.name})
         return changed
 
     async def read(self, name: str) -> Schedule | None:

@@ -150,6 +150,7 @@ def parse_zone(name: str) -> ZoneInfo:
         ) from error
 
 
+@lru_cache(maxsize=4096)
 def _period_us(text: str) -> int:
     if not re.fullmatch(f"({_PART.pattern})+", text):
         raise InvalidSettingError(f"'@every {text}': it takes a duration such as 90s or 1h30m")
