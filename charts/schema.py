@@ -148,8 +148,8 @@ _ALERT_DURATIONS = (
     "notCountedFor", "saturatedFor",
     "storeFailsWindow", "deadLettersWindow", "attemptsFailWindow", "attemptsFailFor", "retriesForEverFor",
     "leasesExpireWindow", "leasesExpireFor", "runawayCallbacksFor", "errorEventsWindow",
-    "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor", "ticksMissedWindow",
-    "messagesRefusedWindow", "relayTargetDownFor", "relayRefusesWindow",
+    "lifecycleEventsWindow", "enqueuerWindow", "enqueuerStuckWindow", "enqueuerStuckFor", "schedulesLateFor",
+    "ticksMissedWindow", "messagesRefusedWindow", "relayTargetDownFor", "relayRefusesWindow",
 )  # fmt: skip
 ALERTS = keys(
     runbooks=TEXT,

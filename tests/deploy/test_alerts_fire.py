@@ -79,7 +79,8 @@ def nothing_listens_at_the_target(scene: Scene) -> None:
 
 
 def callbacks_fail_for_good(scene: Scene) -> None:
-    scene.dispatch(calling("fail"), "--max-retry=1", f"--events-url=http://127.0.0.1:{free_port()}")
+    nobody = f"--events-url=http://127.0.0.1:{free_port()}"
+    scene.dispatch(calling("fail"), "--max-retry=1", "--lifecycle-events", nobody)
     scene.command("enqueue", "a")
 
 
@@ -178,6 +179,7 @@ CAUSES: dict[str, Callable[[Scene], None]] = {
     "WorkqueueLeasesExpire": a_dispatcher_is_killed,
     "WorkqueueRunawayCallbacks": a_callback_swallows_its_cancellation,
     "WorkqueueErrorEventsLost": callbacks_fail_for_good,
+    "WorkqueueLifecycleEventsLost": callbacks_fail_for_good,
     "WorkqueueEnqueuerGivesUp": an_enqueuer_loses_its_store,
     "WorkqueueEnqueuerStuck": an_enqueuer_waits_for_its_store,
     "WorkqueueSchedulesLate": nobody_fires_schedules,
