@@ -182,7 +182,7 @@ class EventFlags:
         """
         from dispatcher.error_events import CloudEventErrors
         from dispatcher.lifecycle import CloudEventLifecycle
-        from dispatcher.posting import http_url
+        from workqueue.access.urls import http_url
 
         if not self.events_url:
             return lambda queue_name: CloudEventErrors("", self.name or queue_name)
@@ -267,8 +267,8 @@ def _reconciler(target: str, calls: CallFlags) -> AbstractAsyncContextManager[Ca
 
 
 def _posting(url: str, calls: CallFlags, name: str) -> AbstractAsyncContextManager[Callback]:
-    from dispatcher.posting import http_url
     from dispatcher.targets.post import http_callback
+    from workqueue.access.urls import http_url
 
     with naming(_CALLBACK_SETTING):
         parts = http_url(url, "to post keys to")

@@ -7,44 +7,22 @@ from copy import copy
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
 
-from workqueue.access.addresses import is_host
 from workqueue.access.security import ClientSecurity
+from workqueue.access.urls import http_url
 from workqueue.errors import InvalidSettingError
 from workqueue.options import check_type
-from workqueue.safe_text import shown_url, visible
+from workqueue.safe_text import shown_url
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession, ClientTimeout
     from aiohttp.client import _RequestContextManager
     from cloudevents.core.bindings.http import HTTPMessage
 
-__all__ = ["Poster", "http_url", "retry_after"]
+__all__ = ["Poster", "retry_after"]
 
 _CONNECT_SECONDS = 10.0
 _LONGEST = timedelta(days=365)
-
-
-def http_url(url: str, what: str) -> SplitResult:
-    """The parts of `url`.
-
-    Args:
-        url: http:// or https://, with a host, and a port that there is.
-        what: what it is for, for the error.
-
-    Raises:
-        InvalidSettingError: it is none.
-    """
-    try:
-        parts = urlsplit(url)
-        if "\\" in url or visible(url) != url.strip():  # some readers take these for something else, or leave them out
-            raise ValueError
-        if parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0:
-            return parts
-    except ValueError:  # also a port beyond 65535, a broken IPv6 address
-        pass
-    raise InvalidSettingError(f"{shown_url(url)!r} is no URL {what}; it takes http://host/path or https://host/path")
 
 
 class Poster:

@@ -156,9 +156,7 @@ def requeued(entry: Entry, how: Requeue, now_us: int) -> Entry:
     attempts = 0 if how.delay else e.attempts
     not_before_us = min(now_us + duration_us(wait), LATEST_US) if wait else 0
     meta = without_error(e.meta) if how.delay else with_error(e.meta, how.error)
-    return Entry(
-        e.key, e.priority, attempts, now_us, e.first_queued_us, not_before_us, how.floor, e.payload, meta
-    )
+    return Entry(e.key, e.priority, attempts, now_us, e.first_queued_us, not_before_us, how.floor, e.payload, meta)
 
 
 def released(entry: Entry) -> Entry:

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-from workqueue.access.addresses import join_host_port
+from workqueue.access.addresses import is_host, join_host_port
 from workqueue.errors import InvalidSettingError
 
 __all__ = ["ANY_TARGET", "AllowedTargets", "Target"]
 
 _PORTS = {"http": 80, "https": 443}
-_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-_MOST_NAME = 253
 
 _Address = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -57,7 +55,7 @@ class Target:
         except ValueError:
             raise ValueError(_TAKES) from None
         beside = parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment
-        if parts.scheme not in _PORTS or beside or port == 0 or not _is_host(host):
+        if parts.scheme not in _PORTS or beside or port == 0 or not _is_target(host):
             raise ValueError(_TAKES)
         return cls(parts.scheme, host, port or _PORTS[parts.scheme])
 
@@ -78,12 +76,13 @@ class Target:
 _TAKES = "it takes http://host:port or https://host:port, without a path"
 
 
-def _is_host(host: str) -> bool:
+def _is_target(host: str) -> bool:
+    """Whether a request can be sent there and nowhere else: stricter than `is_host`, since strangers name targets."""
     if ":" in host:
-        return "%" not in host and _address(host) is not None
+        return "%" not in host and _address(host) is not None  # an interface of this machine is no part of a target
     if re.fullmatch(r"[0-9.]+|0x.*", host):  # some resolvers read 2130706433 and 127.1 as addresses
         return _address(host) is not None
-    return len(host) <= _MOST_NAME and _NAME.fullmatch(host) is not None
+    return host.isascii() and not host.endswith(".") and is_host(host)
 
 
 def _address(text: str) -> _Address | None:
@@ -109,7 +108,7 @@ class _Entry:
         host, port = _split(text)
         if (network := _network(host)) is not None:
             return cls("", network, port)
-        if not _is_host(host.removeprefix("*.")):
+        if not _is_target(host.removeprefix("*.")):
             raise InvalidSettingError(
                 f"{text!r} is no target; it takes a host, host:port, *.domain, address or network"
             )

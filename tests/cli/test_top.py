@@ -26,6 +26,7 @@ from workqueue import Options, open_queue
 from workqueue.access.security import ClientSecurity
 from workqueue.cli.top.dispatchers import AskedDispatcher, Dispatchers, Standing
 from workqueue.cli.top.picture import Row, View, picture
+from workqueue.errors import InvalidSettingError
 from workqueue.optional import Counts, LeaseRequest
 from workqueue.throttle import Configuration
 from workqueue.web.server import http_server
@@ -96,6 +97,14 @@ def test_where_there_is_no_terminal_one_text_follows_the_other_until_a_signal(ur
     assert sum(line.startswith("busy") for line in said) >= 2
     assert not any("\x1b" in line for line in said)
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["", "ftp://host", "http://", "http://host:99999", "http://a..b", "http://[::1", "http://a\\b"]
+)
+def test_what_is_no_url_of_a_dispatcher_is_refused(url: str) -> None:
+    with pytest.raises(InvalidSettingError, match="no URL of a dispatcher"):
+        AskedDispatcher(url, ClientSecurity())
 
 
 @pytest.mark.parametrize("end", [["type", "q"], ["type", "\x03"], ["signal", int(signal.SIGTERM)]])

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 from workqueue.access.security import ClientSecurity
-from workqueue.errors import InvalidSettingError, StoreUnavailableError
+from workqueue.access.urls import http_url
+from workqueue.errors import StoreUnavailableError
 from workqueue.extras import importing
 from workqueue.safe_text import describe, shown_url
 
@@ -72,10 +72,8 @@ class AskedDispatcher:
 
     def __init__(self, url: str, security: ClientSecurity) -> None:
         self.name = shown_url(url)
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidSettingError(f"{self.name!r} is no dispatcher; it takes http://host:8091 or https://host")
-        security.check_address(parts.hostname, tls=parts.scheme == "https")
+        parts = http_url(url, "of a dispatcher")
+        security.check_address(parts.hostname or "", tls=parts.scheme == "https")
         self._url = f"{url.rstrip('/')}/status"
         self._token = security.token
         self._contexts = security.contexts() if parts.scheme == "https" else None
