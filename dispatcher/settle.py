@@ -81,10 +81,11 @@ class Settling:
 
     def _decision(self, run: CallbackRun, result: object) -> Decision:
         end = run.end(result)
+        if result is None and end == "answered":  # nearly always
+            self._note_answer(run)
+            return COMPLETE
         if self._is_unreached(run, end, result):
             return UNREACHED
-        if result is None and end == "answered":  # nearly always
-            return COMPLETE
         return decide(end, result, run.owned.attempts, run.settings)
 
     def _report(self, run: CallbackRun, decision: Decision, outcome: SettleOutcome, result: object) -> None:
@@ -114,12 +115,17 @@ class Settling:
         elif isinstance(result, BaseExceptionGroup) and any(isinstance(leaf, _NO_ANSWER) for leaf in leaves_of(result)):
             outage.put_off(run.owned.key, self._clock.steady_us())  # one call of several failed, which says nothing
         else:
-            outage.answers += 1
-            if outage.in_doubt:
-                ended = outage.answered(run.owned.key, self._clock.steady_us())
-                if ended is not None:
-                    self.reports.outage_ended(ended)
+            self._note_answer(run)
         return False
+
+    def _note_answer(self, run: CallbackRun) -> None:
+        """The target answered, which may end an outage."""
+        outage = self._outage
+        outage.answers += 1
+        if outage.in_doubt:
+            ended = outage.answered(run.owned.key, self._clock.steady_us())
+            if ended is not None:
+                self.reports.outage_ended(ended)
 
     def _is_released_for(self, run: CallbackRun, error: TargetUnavailableError) -> bool:
         owned, now_us = run.owned, self._clock.steady_us()

@@ -244,7 +244,7 @@ class Dead(_Listed):
         return await self._store.drop_dead(self)
 
 
-async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaitable[_T]], *, lost: _T) -> _T:
+async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaitable[_T]], *, lost: _T) -> bool:
     """Settle `owned` by `write`, if its lease is still held; every backend's settle goes through here or says why not.
 
     Renewal stops before the write, so that no renewal meets a key that was settled. A write that fails may have been
@@ -258,11 +258,11 @@ async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaita
         lost: what `write` answers when the token no longer matches.
 
     Returns:
-        What `write` answered, or `lost` without a write.
+        Whether it was settled.
     """
     lease = owned.lease
     if lease.lost.is_set():
-        return lost
+        return False
     renewer.drop(lease)
     try:
         answer = await write()
@@ -271,7 +271,8 @@ async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaita
         raise
     if answer == lost:
         lease.lost.set()
-    return answer
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

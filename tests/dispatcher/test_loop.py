@@ -290,6 +290,18 @@ async def test_a_key_that_asks_to_run_again_does() -> None:
     assert ledger.called == {"a": 3}
 
 
+async def test_a_dump_of_tasks_names_the_keys_that_run() -> None:
+    queue, gate = memory(), Gate()
+    for key in ("a", "b"):
+        await queue.queue(key)
+
+    async with running(Dispatcher(queue, gate)):
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        gate.let_go("a", "b")
+
+    assert {"a", "b"} <= names
+
+
 @pytest.mark.parametrize("jump", [timedelta(days=1), -timedelta(days=1)], ids=["forward", "back"])
 async def test_a_wall_clock_that_jumps_neither_loses_a_lease_nor_stops_the_loop(jump: timedelta) -> None:
     queue, gate, ledger = memory(), Gate(), Ledger()

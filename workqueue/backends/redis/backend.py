@@ -243,26 +243,28 @@ class RedisQueue:
         key, queued_us = key_bytes(queued.key), queued.entry.queued_us
         return bool(await self._turns.call("drop", key, queued_us, queued.version or b""))
 
-    async def complete(self, owned: Owned) -> bool:
-        return await self._settle(owned, b"c") != LOST
+    def complete(self, owned: Owned) -> Coroutine[Any, Any, bool]:
+        return self._settle(owned, b"c")
 
-    async def requeue(self, owned: Owned, how: Requeue) -> bool:
-        wait_us = await self._settle(owned, _requeue_verb(how))
+    def requeue(self, owned: Owned, how: Requeue) -> Coroutine[Any, Any, bool]:
+        return fenced(owned, self.renewer, partial(self._requeue, owned, _requeue_verb(how)), lost=LOST)
+
+    async def _requeue(self, owned: Owned, verb: bytes) -> int:
+        wait_us = await self._turns.settle(owned.version, owned.lease.token, verb)
         if wait_us != LOST:
             self.metrics.requeued(wait_us)
-        return wait_us != LOST
+        return wait_us
 
-    async def dead_letter(self, owned: Owned, error: str) -> bool:
-        return await self._settle(owned, _dead_letter_verb(error)) != LOST
+    def dead_letter(self, owned: Owned, error: str) -> Coroutine[Any, Any, bool]:
+        return self._settle(owned, _dead_letter_verb(error))
 
-    async def release(self, owned: Owned) -> bool:
-        return await self._settle(owned, b"l") != LOST
+    def release(self, owned: Owned) -> Coroutine[Any, Any, bool]:
+        return self._settle(owned, b"l")
 
     def abandon(self, owned: Owned) -> None:
         self.renewer.drop(owned.lease)
 
-    def _settle(self, owned: Owned, verb: bytes) -> Coroutine[Any, Any, int]:
-        self._home.check()
+    def _settle(self, owned: Owned, verb: bytes) -> Coroutine[Any, Any, bool]:
         write = partial(self._turns.settle, owned.version, owned.lease.token, verb)
         return fenced(owned, self.renewer, write, lost=LOST)
 

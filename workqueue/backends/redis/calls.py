@@ -73,10 +73,11 @@ class Waiting:
         room = _BYTES_IN_ONE_CALL
         deadline = self.requests[0][2]
         while self.requests and room > 0:
-            if arguments and len(arguments) + len(self.requests[0][0]) > most:
+            taken, future, _ = self.requests[0]
+            if arguments and len(arguments) + len(taken) > most:
                 break
-            taken, future, _ = self.requests.popleft()
-            arguments.extend(taken)
+            self.requests.popleft()
+            arguments += taken
             futures.append(future)
             room -= sum(map(len, taken))
         return arguments, futures, deadline

@@ -103,9 +103,9 @@ class Leasing:
         )
         log_set_aside(map(key_text, aside))
         begun = [
-            self._hold(rows[i], rows[i + 1], f"{prefix}{i // 2 + 1}", sent_us, now_us)
-            for i in range(0, len(rows), 2)
-            if rows[i + 1] is not None
+            self._hold(raw, record, f"{prefix}{number}", sent_us, now_us)
+            for number, (raw, record) in enumerate(_pairs(rows), 1)
+            if record is not None
         ]
         if recovered:
             self._metrics.expired(len(recovered) // 6)
@@ -190,10 +190,14 @@ def began_us(token: str) -> int:
 
 def _started_in(reply: Reply, prefix: str) -> Iterator[_Begun]:
     """What the lease step of `prefix` started, by its answer."""
-    rows = reply[3]
-    for i in range(0, len(rows), 2):
-        if rows[i + 1] is not None:
-            yield rows[i], Lease(key_text(rows[i]), f"{prefix}{i // 2 + 1}")
+    for number, (raw, record) in enumerate(_pairs(reply[3]), 1):
+        if record is not None:
+            yield raw, Lease(key_text(raw), f"{prefix}{number}")
+
+
+def _pairs(rows: Sequence[Any]) -> Iterable[tuple[bytes, bytes | None]]:
+    """Key and record of what was started; no record = it is not ours any more."""
+    return zip(rows[::2], rows[1::2], strict=True)
 
 
 def _waits(orphans: Sequence[Any], request: LeaseRequest) -> Iterable[Argument]:

@@ -92,7 +92,9 @@ class Turns:
 
     def call(self, name: str, *arguments: Argument) -> asyncio.Future[Reply]:
         """The reply of one script."""
-        loop, future = self._new_future()
+        self.home.check()
+        loop = self.home.loop
+        future: asyncio.Future[Reply] = loop.create_future()
 
         def succeed(reply: Reply) -> None:
             if not future.done():
@@ -105,16 +107,14 @@ class Turns:
         return future
 
     def _submit(self, waiting: Waiting, arguments: Sequence[bytes | str]) -> asyncio.Future[Any]:
-        loop, future = self._new_future()
-        waiting.requests.append((arguments, future, loop.time() + self._timeout))
-        self._go()
-        return future
-
-    def _new_future(self) -> tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]:
         home = self.home  # `check`, without the call
         if get_ident() != home.thread or not home.is_running():
             raise home.refusal()
-        return home.loop, home.loop.create_future()
+        loop = home.loop
+        future: asyncio.Future[Any] = loop.create_future()
+        waiting.requests.append((arguments, future, loop.time() + self._timeout))
+        self._go()
+        return future
 
     def _go(self, *, at_once: bool = False) -> None:
         """See to it that what waits goes; if the carrier is not free, it will ask when it is."""
