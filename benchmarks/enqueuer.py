@@ -23,7 +23,7 @@ from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.enqueuer import BackgroundEnqueuer
 
 PUTS, KEYS = 200_000, 100_000
-SIZES = ((100, 4), (1000, 4))
+SIZES = ((100, 4), (100, 8), (1000, 4))
 _PLAIN = Options()
 
 Measured = tuple[float, float]

@@ -42,7 +42,7 @@ class EnqueuerSettings:
     buffer: int = 1000
     batch: int = 100
     linger: timedelta = timedelta(milliseconds=50)
-    in_flight: int = 4
+    in_flight: int = 8
     patience: timedelta = timedelta(seconds=30)
     drain_timeout: timedelta = timedelta(seconds=20)
 
