@@ -1,6 +1,6 @@
 """For the Kubernetes room: etcd, kube-apiserver and kube-controller-manager, built once from their Go modules.
 
-About 8 minutes of CPU the first time; then a folder in the user's cache, named by what was built, is used again.
+Up to 25 minutes of CPU the first time; then a folder in the user's cache, named by what was built, is used again.
 `python -m tests.kubernetes.binaries` builds them ahead of the tests.
 """
 
@@ -47,7 +47,7 @@ def _build(folder: Path) -> None:
     if go is None:
         raise RuntimeError("the Kubernetes room builds an API server: it needs Go 1.26 or later on the PATH")
     print(
-        f"building etcd and Kubernetes {RELEASE} into {folder}: about 8 minutes of CPU, once",
+        f"building etcd and Kubernetes {RELEASE} into {folder}: up to 25 minutes of CPU, once",
         file=sys.stderr,
         flush=True,
     )

@@ -1,0 +1,93 @@
+"""`.ci/run`: which rooms it runs, in which order, and that their budgets fit into half an hour."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import REPOSITORY, Ended, ran
+
+MINUTES = 30
+PYTHONS = ["3.11", "3.12", "3.13"]
+# Notes how it was called; the chart's room then takes some seconds of CPU, if it is to be over its budget.
+MAKE = """#!/bin/sh
+echo "$@" >> called
+[ "$1" = test-chart ] || exit {code}
+exec "{python}" -S -c 'import time
+while time.process_time() < {seconds}: pass'
+"""
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What `.ci/run` reads, and Pythons that only say which they are; 3.11 is that of `.venv`."""
+    for folder in (".ci", ".venv/bin", "bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in (".ci/run", "Makefile", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    for version in PYTHONS:
+        script(tmp_path / f"bin/python{version}", f"#!/bin/sh\necho {version}\n")
+    script(tmp_path / ".venv/bin/python", "#!/bin/sh\necho 3.11\n")
+    return tmp_path
+
+
+def run(checkout: Path, *, seconds: float = 0, code: int = 0) -> tuple[Ended, list[str]]:
+    """`.ci/run` with a `make` that takes `seconds` for the chart and exits with `code` else; which targets it made."""
+    script(checkout / "bin/make", MAKE.format(python=sys.executable, seconds=seconds, code=code))
+    ended = ran([checkout / ".ci/run"], env={"PATH": f"{checkout}/bin:/usr/bin:/bin"}, cwd=checkout)
+    called = checkout / "called"
+    return ended, [line.split()[0] for line in called.read_text().splitlines()] if called.exists() else []
+
+
+def budgets() -> dict[str, int]:
+    (line,) = re.findall(r"^BUDGETS := (.*)", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    return {target: int(minutes) for target, minutes in (each.split("=") for each in line.split())}
+
+
+def test_the_rooms_that_ci_runs_fit_into_half_an_hour_the_cheapest_news_first(checkout: Path) -> None:
+    ended, made = run(checkout)
+
+    assert ended.code == 0, ended.err
+    assert made == ["lint", "docs", "test", "test-quick", "test-quick", "test-chart"]
+    assert sum(budgets()[target] for target in made) <= MINUTES
+    assert "OVER" not in ended.err
+
+
+def test_every_room_of_the_suite_has_a_budget() -> None:
+    text = (REPOSITORY / "Makefile").read_text()
+
+    assert set(re.findall(r"^(test[a-z-]*):", text, re.MULTILINE)) <= budgets().keys()
+
+
+def test_a_room_over_its_budget_is_named_at_the_end_and_fails_nothing(checkout: Path) -> None:
+    makefile = checkout / "Makefile"
+    makefile.write_text(re.sub(r" test-chart=\d+", " test-chart=0", makefile.read_text()))
+
+    ended, _ = run(checkout, seconds=2.5)
+
+    assert ended.code == 0
+    assert [line for line in ended.err.splitlines() if "OVER" in line] == [ended.err.splitlines()[-1]]
+    assert re.fullmatch(r"test-chart: \d+ s of CPU of 0, OVER; \d+ s in all", ended.err.splitlines()[-1])
+
+
+def test_a_room_that_fails_ends_the_run(checkout: Path) -> None:
+    ended, _ = run(checkout, code=1)
+
+    assert ended.code == 1
+
+
+def test_what_the_cross_section_leaves_out_is_there() -> None:
+    plan = ran(["make", "--dry-run", "test-quick"]).out
+
+    left_out = re.findall(r"--ignore=(\S+)", plan)
+    assert left_out
+    assert [path for path in left_out if not (REPOSITORY / path).exists()] == []
