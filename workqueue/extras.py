@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +79,21 @@ def run_main(program: str, module: str) -> None:
     except MissingExtraError as error:
         sys.stderr.write(f"{program}: {error}\n")
         sys.exit(2)
-    import_module(module).main()
+    with _no_collections():
+        main = import_module(module).main
+    main()
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Imports leave no garbage, and looking for it among all that they make is a sixth of a command's start."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _is_there(module: str) -> bool:
