@@ -11,12 +11,12 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pi
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick coverage test-aws test-chart test-kubernetes charts docs lint format proto bench clean
+.PHONY: help setup run test test-quick test-floors coverage test-aws test-chart test-kubernetes charts docs lint format proto bench clean
 
 # Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
-ROOMS := aws chart deploy kubernetes
+ROOMS := aws chart deploy floors kubernetes
 # Minutes that each has on two quiet cores, once its servers are built; `.ci/run` says what took more CPU than that.
-BUDGETS := lint=2 docs=1 test=11 test-quick=4 test-chart=6 test-kubernetes=12 test-aws=3
+BUDGETS := lint=2 docs=1 test=11 test-quick=4 test-floors=6 test-chart=6 test-kubernetes=12 test-aws=3
 
 # A cross-section of every room, for each other Python. It leaves out what takes minutes, each store in a second set-up,
 # and what no Python changes: planted bugs, kill -9, random lives, faults at each request, the rules for files.
@@ -25,6 +25,10 @@ SLOW := $(addprefix tests/,planted kill9 model backends/redis/test_kill9.py back
 	backends/sqlite/test_small_volume.py cli/test_output.py cli/test_completion.py \
 	repository/test_layout.py repository/test_paths.py repository/test_wheel.py)
 QUICK := $(addprefix --ignore=,$(addprefix tests/,$(ROOMS)) $(SLOW)) -k 'not (sentinel or cluster or exact or failover)'
+
+# The lowest versions have an environment of their own. What they call themselves was not deprecated in their days.
+FLOORS := $(VENV)-floors
+OF_OLD_ONES := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
 help:           ## list these targets
 	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -57,6 +61,9 @@ test: setup     ## the test suite, for real; chart and deployment have rooms of 
 test-quick: setup ## a cross-section of it in 4 minutes, for every other Python
 	$(OFFLINE) $(BIN)/python -m pytest -n 3 tests/ $(QUICK)
 
+test-floors: $(FLOORS)/installed ## the cross-section on the lowest version of everything, beside FastAPI and Django; the gRPC code too
+	$(OFFLINE) $(FLOORS)/bin/python -m pytest -n 2 tests/ $(filter-out --ignore=tests/floors,$(QUICK)) $(OF_OLD_ONES)
+
 coverage: $(VENV)/installed-coverage ## lines and branches that the tests reach, in the programs that they start too
 	$(OFFLINE) $(BIN)/python -m coverage run -m pytest -n 2 tests/ $(addprefix --ignore=tests/,$(ROOMS))
 	$(BIN)/python -m coverage combine --quiet
@@ -82,6 +89,15 @@ $(VENV)/installed-%: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group $*
 	@touch $@
 
+$(FLOORS)/installed: pyproject.toml tests/support/floors.py $(VENV)/installed
+	rm -rf $(FLOORS)
+	$(BIN)/python -m venv --without-pip $(FLOORS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m tests.support.floors > $(FLOORS)/constraints.txt
+	$(BIN)/python -m pip --python $(FLOORS)/bin/python install --quiet --disable-pip-version-check \
+		--constraint $(FLOORS)/constraints.txt --group floors --editable '.[all]'
+	@touch $@
+
 charts: setup   ## regenerate the chart's schema and README, and deploy/prometheus/alerts.yaml
 	$(BIN)/python -m charts
 
@@ -98,8 +114,8 @@ format: setup   ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: setup    ## regenerate workqueue/rpc/pb from proto/workqueue.proto
-	$(BIN)/python proto/generate.py
+proto: $(FLOORS)/installed ## regenerate workqueue/rpc/pb from proto/, with the oldest generator
+	$(FLOORS)/bin/python proto/generate.py
 
 bench: setup    ## the benchmarks, with their ratios
 	$(OFFLINE) $(BIN)/python -m benchmarks

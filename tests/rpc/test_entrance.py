@@ -28,7 +28,14 @@ from workqueue.rpc.wire import SERVICE
 
 PROCESS = f"/{SERVICE}/Process"
 CHECK = "/grpc.health.v1.Health/Check"
-METHODS = [PROCESS, CHECK, "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"]
+METHODS = [
+    PROCESS,
+    *(
+        f"/grpc.health.v1.Health/{name}"
+        for name in ("Check", "List", "Watch")
+        if hasattr(health_pb2_grpc.HealthServicer, name)
+    ),
+]
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SOON = timedelta(milliseconds=300)
 _DATA, _HEADERS, _RST, _SETTINGS = 0, 1, 3, 4

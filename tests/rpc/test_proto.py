@@ -1,15 +1,12 @@
-"""The wire contract: names, numbers and bytes are Go's, and the committed code is what proto/workqueue.proto yields."""
+"""The wire contract: names, numbers and bytes are Go's."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
 
-from tests.support.processes import REPOSITORY, python
 from workqueue.rpc.pb.workqueue_pb2 import (
     DESCRIPTOR,
     GetKeyStateRequest,
@@ -19,8 +16,6 @@ from workqueue.rpc.pb.workqueue_pb2 import (
     ProcessResponse,
     QueueKeyRequest,
 )
-
-COMMITTED = REPOSITORY / "workqueue" / "rpc" / "pb"
 
 # Every field that a Go peer knows.
 SHARED_FIELDS = {
@@ -94,16 +89,6 @@ GOLDEN = [
     ),
     pytest.param(NoRetryDetails(message="bad"), "0a 03 62 61 64", id="a final error"),
 ]
-
-
-def test_regenerating_gives_the_committed_files_byte_for_byte(tmp_path: Path) -> None:
-    assert python("proto/generate.py", "--out", tmp_path).code == 0
-
-    assert contents(tmp_path / "workqueue" / "rpc" / "pb") == contents(COMMITTED) != {}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*_pb2*"))}
 
 
 def test_messages_carry_gos_fields_and_ours_from_a_hundred_up() -> None:

@@ -56,6 +56,8 @@ async def http_server(
     finally:
         server.should_exit = True
         await asyncio.shield(serving)
+        for each in sockets:  # a server that was ended before it began has not
+            each.close()
 
 
 def _quiet(app: ASGIApp) -> ASGIApp:

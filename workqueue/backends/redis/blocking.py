@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from workqueue.backends.redis.scripts import Argument, pack
 
@@ -28,7 +29,9 @@ class BlockingConnection:
     def ask(self, *command: Argument, timeout: float) -> Any:
         """The reply to one command, within `timeout` seconds; an error reply is raised."""
         self._connection.send_packed_command([pack(*command)], check_health=False)
-        return self._connection.read_response(timeout=timeout)
+        if not self._connection.can_read(timeout):  # read_response takes a timeout since redis-py 8 alone
+            raise RedisTimeoutError(f"no reply within {timeout:g} s")
+        return self._connection.read_response()
 
     def close(self) -> None:
         """Close it."""

@@ -37,6 +37,12 @@ _UNAVAILABLE = {
     "MISCONF": "cannot persist to its disk and refuses writes; its log says why",
 }
 
+# redis-py before 7.2 cuts the code off where it has a class for it.
+_CODES = {
+    redis_errors.BusyLoadingError: "LOADING",
+    redis_errors.OutOfMemoryError: "OOM",
+    redis_errors.ReadOnlyError: "READONLY",
+}
 
 # Redis 6 wraps what a command in a script answers: "ERR Error running script (…): @user_script:45: -OOM command …"
 _INNER_CODE = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
@@ -104,4 +110,7 @@ def _code(error: Exception) -> str:
     if not isinstance(error, redis_errors.ResponseError | redis_errors.BusyLoadingError):
         return ""
     inner = _INNER_CODE.search(str(error))
-    return inner[1] if inner else error.status_code or str(error).partition(" ")[0]
+    if inner:
+        return inner[1]
+    known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
+    return known or getattr(error, "status_code", None) or str(error).partition(" ")[0]

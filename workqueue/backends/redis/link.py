@@ -161,7 +161,7 @@ class Link:
                 f"Redis at {self.address} is {kind} cluster; the URL should begin with {scheme}://"
             )
         if info.get("loading") == "1":
-            raise BusyLoadingError("it says loading:1", status_code="LOADING")
+            raise BusyLoadingError("it says loading:1")
         self._check_role(info.get("role") == "slave")
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -177,7 +177,7 @@ class Link:
                 f"Redis at {self.address} is a read-only replica; point the URL at the master, or use redis+sentinel://"
             )
         if is_replica:  # a failover is under way, or a name has not followed it yet
-            raise ReadOnlyError("it says role:slave", status_code="READONLY")
+            raise ReadOnlyError("it says role:slave")
         self._was_master = True
 
 

@@ -5,7 +5,7 @@ import warnings
 
 from workqueue.rpc.pb import externalscaler_pb2 as workqueue_dot_rpc_dot_pb_dot_externalscaler__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in workqueue/rpc/pb/externalscaler_pb2_grpc.py depends on'
+        + f' but the generated code in workqueue/rpc/pb/externalscaler_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class ExternalScalerStub:
+class ExternalScalerStub(object):
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -56,7 +56,7 @@ class ExternalScalerStub:
                 _registered_method=True)
 
 
-class ExternalScalerServicer:
+class ExternalScalerServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def IsActive(self, request, context):
@@ -118,7 +118,7 @@ def add_ExternalScalerServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class ExternalScaler:
+class ExternalScaler(object):
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod

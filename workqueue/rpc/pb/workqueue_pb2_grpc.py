@@ -5,7 +5,7 @@ import warnings
 
 from workqueue.rpc.pb import workqueue_pb2 as workqueue_dot_rpc_dot_pb_dot_workqueue__pb2
 
-GRPC_GENERATED_VERSION = '1.85.1'
+GRPC_GENERATED_VERSION = '1.72.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -18,14 +18,14 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in workqueue/rpc/pb/workqueue_pb2_grpc.py depends on'
+        + f' but the generated code in workqueue/rpc/pb/workqueue_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
 
 
-class WorkqueueServiceStub:
+class WorkqueueServiceStub(object):
     """One service for both directions. A receiver implements it to take keys in, a reconciler to be called for each.
     """
 
@@ -52,7 +52,7 @@ class WorkqueueServiceStub:
                 _registered_method=True)
 
 
-class WorkqueueServiceServicer:
+class WorkqueueServiceServicer(object):
     """One service for both directions. A receiver implements it to take keys in, a reconciler to be called for each.
     """
 
@@ -105,7 +105,7 @@ def add_WorkqueueServiceServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class WorkqueueService:
+class WorkqueueService(object):
     """One service for both directions. A receiver implements it to take keys in, a reconciler to be called for each.
     """
 
