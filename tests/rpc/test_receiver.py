@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -244,7 +245,8 @@ async def test_a_receiver_whose_store_hangs_says_so_before_its_caller_gives_up(m
         error = await refused(getattr(stub, method)(request, timeout=2))
 
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert error.details() == "the store has not answered for 1.8 s"
+    # Nine tenths of what is left of the caller's two seconds: on a busy machine the request has taken some of them.
+    assert re.fullmatch(r"the store has not answered for [01]\.\d s", error.details() or "")
 
 
 @on_loop
