@@ -26,6 +26,7 @@ from workqueue.optional import (
     Leased,
     LeaseRequest,
     LeasingQueue,
+    PagedQueue,
     RecoveredOrphan,
     SearchableQueue,
     WaitingQueue,
@@ -33,6 +34,8 @@ from workqueue.optional import (
 )
 from workqueue.options import Options, checked_items
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.page_scan import scan_page
+from workqueue.paging import Page, PageRequest
 from workqueue.throttle import Configuration
 
 __all__ = ["FullQueue", "with_fallbacks"]
@@ -48,6 +51,7 @@ class FullQueue(
     LeasingQueue,
     CountingQueue,
     SearchableQueue,
+    PagedQueue,
     WaitingQueue,
     ConfigurableQueue,
     EquippedQueue,
@@ -67,6 +71,7 @@ def _is_full(queue: WorkQueue) -> bool:
         LeasingQueue,
         CountingQueue,
         SearchableQueue,
+        PagedQueue,
         WaitingQueue,
         ConfigurableQueue,
         EquippedQueue,
@@ -143,6 +148,12 @@ class _Completed:
             return await self._queue.delayed(limit)
         self._check_home()
         return []
+
+    async def page(self, request: PageRequest) -> Page:
+        if offers(self._queue, PagedQueue):
+            return await self._queue.page(request)
+        self._check_home()
+        return await scan_page(self, request)
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         if offers(self._queue, WaitingQueue):

@@ -15,6 +15,7 @@ from workqueue.backoff import Backoff
 from workqueue.interface import DeadLetteredKey, ObservedInProgressKey, OwnedInProgressKey, QueuedKey, UnreadableKey
 from workqueue.options import Options, check_type
 from workqueue.orphan import ORPHAN_ERROR
+from workqueue.paging import Page, PageRequest
 from workqueue.throttle import Configuration
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LeaseRequest",
     "Leased",
     "LeasingQueue",
+    "PagedQueue",
     "RecoveredOrphan",
     "SearchableQueue",
     "WaitingQueue",
@@ -166,6 +168,22 @@ class SearchableQueue(Protocol):
 
     async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
         """The next `limit` queued keys whose not-before has not passed, soonest first."""
+
+
+@runtime_checkable
+class PagedQueue(Protocol):
+    """Optional: looking at any number of keys without ever holding them all."""
+
+    async def page(self, request: PageRequest) -> Page:
+        """Some keys of one place, in the order of `Place`, from a cursor on.
+
+        While nothing changes, the pages of a place have each of its keys once. Keys that are added, settled or dropped
+        between two pages make no other key be skipped or listed twice; whether they are listed themselves depends on
+        where they stand.
+
+        Raises:
+            InvalidOptionsError: the cursor is of no page of this place.
+        """
 
 
 @runtime_checkable

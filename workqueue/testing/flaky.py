@@ -12,6 +12,7 @@ from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.interface import KeyState, QueuedKey, Snapshot, WorkQueue
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import Options
+from workqueue.paging import Page, PageRequest
 from workqueue.throttle import Configuration
 
 __all__ = ["FlakyQueue"]
@@ -133,6 +134,10 @@ class FlakyQueue:
 
     async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
         return self._each(await self.call("delayed", None, lambda: self._queue.delayed(limit)))
+
+    async def page(self, request: PageRequest) -> Page:
+        page = await self.call("page", None, lambda: self._queue.page(request))
+        return replace(page, keys=self._each(page.keys))
 
     async def wait(self, timeout: timedelta, concurrency: int) -> None:
         await self.call("wait", None, lambda: self._queue.wait(timeout, concurrency))

@@ -38,6 +38,8 @@ from workqueue.key import check_key_text
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
+from workqueue.page_scan import scan_page
+from workqueue.paging import Page, PageRequest
 from workqueue.rules import enqueued
 from workqueue.throttle import Configuration
 
@@ -203,6 +205,11 @@ class GCSQueue:
         await listing.refresh()
         listing.kept.promote(self.clock.wall_us())
         return await self._handles.queued(listing.kept.soonest(limit))
+
+    async def page(self, request: PageRequest) -> Page:
+        """A page of one place (see `PagedQueue.page`)."""
+        self._home.check()
+        return await scan_page(self, request)
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""

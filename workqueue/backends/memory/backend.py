@@ -27,6 +27,8 @@ from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
+from workqueue.page_scan import scan_page
+from workqueue.paging import Page, PageRequest
 from workqueue.rules import Entry, Requeue
 from workqueue.throttle import Configuration
 
@@ -150,6 +152,11 @@ class MemoryQueue:
         """The next keys to come due (see `SearchableQueue.delayed`)."""
         self._home.check()
         return [Queued(self, entry) for entry in self._store.delayed(limit, self.clock.wall_us())]
+
+    async def page(self, request: PageRequest) -> Page:
+        """A page of one place (see `PagedQueue.page`)."""
+        self._home.check()
+        return await scan_page(self, request)
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
         """All dead letters but those from since `until_us`: a key that fails again after a re-drive is not met twice.

@@ -35,6 +35,8 @@ from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
+from workqueue.page_scan import scan_page
+from workqueue.paging import Page, PageRequest
 from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
 from workqueue.safe_text import cut
 from workqueue.throttle import Configuration
@@ -175,6 +177,11 @@ class RedisQueue:
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:
         """The next keys to come due (see `SearchableQueue.delayed`)."""
         return await self._listing.delayed(limit)
+
+    async def page(self, request: PageRequest) -> Page:
+        """A page of one place (see `PagedQueue.page`)."""
+        self._home.check()
+        return await scan_page(self, request)
 
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""

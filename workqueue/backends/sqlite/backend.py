@@ -54,6 +54,8 @@ from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Rene
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
+from workqueue.page_scan import scan_page
+from workqueue.paging import Page, PageRequest
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
 from workqueue.throttle import Configuration
 
@@ -222,6 +224,11 @@ class SqliteQueue:
     async def delayed(self, limit: int = 100) -> Sequence[Queued]:
         """The next keys to come due (see `SearchableQueue.delayed`)."""
         return await self._look(lambda view: view.delayed(limit))
+
+    async def page(self, request: PageRequest) -> Page:
+        """A page of one place (see `PagedQueue.page`)."""
+        self._home.check()
+        return await scan_page(self, request)
 
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""

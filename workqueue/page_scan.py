@@ -1,0 +1,98 @@
+"""Pages over the three verbs, for backends that have no index to page by: see `fallbacks`.
+
+A page costs a listing of all that stands before it. A queue of a million keys wants a backend that has `page` itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from workqueue.clock import to_us
+from workqueue.interface import DeadLetteredKey, QueuedKey, Snapshot
+from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+
+__all__ = ["Listable", "scan_page"]
+
+_FIRST, _GROWTH = 1000, 4
+"""How many keys are listed at first, and how many times as many if the page stands further back."""
+
+_Position = tuple[Any, ...]
+
+
+class Listable(Protocol):
+    """What is scanned."""
+
+    async def enumerate(self, limit: int = 100) -> Snapshot:
+        """See `WorkQueue.enumerate`."""
+
+    async def delayed(self, limit: int = 100) -> Sequence[QueuedKey]:
+        """See `SearchableQueue.delayed`."""
+
+
+# Where a key stands: what is smaller comes first.
+_POSITIONS: dict[Place, tuple[Callable[[Any], _Position], tuple[type, ...]]] = {
+    Place.IN_PROGRESS: (lambda key: (key.key,), (str,)),
+    Place.QUEUED: (lambda key: (-key.priority, to_us(key.queued_time), key.key), (int, int, str)),
+    Place.TWINS: (lambda key: (key.key,), (str,)),
+    Place.DELAYED: (lambda key: (to_us(key.not_before), key.key), (int, str)),
+    Place.DEAD_LETTERED: (lambda key: (-to_us(key.failed_time), key.key), (int, str)),
+    Place.UNREADABLE: (lambda key: (key.key, int(key.place)), (str, int)),
+}
+
+
+async def scan_page(queue: Listable, request: PageRequest) -> Page:
+    """The page of `queue` that `request` asks for, found by listing all before it.
+
+    Raises:
+        InvalidOptionsError: the cursor is of no page of this place.
+    """
+    place_of, kinds = _POSITIONS[request.place]
+    after, wanted = request.position(*kinds), request.limit + 1  # one more: whether another page follows
+    found = await _first(queue, request.place, lambda key: after is None or place_of(key) > after, place_of, wanted)
+    keys = found[: request.limit]
+    return Page(keys, cursor_at(request.place, *place_of(keys[-1])) if len(found) > len(keys) else "")
+
+
+async def _first(
+    queue: Listable, place: Place, is_after: Callable[[Any], bool], place_of: Callable[[Any], _Position], wanted: int
+) -> Sequence[ListedKey]:
+    """The first `wanted` keys of a place that are `is_after`, in order."""
+    if place is Place.DEAD_LETTERED:
+        letters = (await queue.enumerate(0)).dead_letters
+        return await _least((letter async for letter in letters if is_after(letter)), place_of, wanted)
+    if place in (Place.QUEUED, Place.DELAYED):
+        return sorted(await _grown(queue, place, is_after, wanted), key=place_of)[:wanted]
+    snapshot = await queue.enumerate(0)
+    listed: dict[Place, Iterable[ListedKey]] = {
+        Place.IN_PROGRESS: snapshot.in_progress,
+        Place.TWINS: snapshot.twins,
+        Place.UNREADABLE: snapshot.unreadable,
+    }
+    return heapq.nsmallest(wanted, filter(is_after, listed[place]), key=place_of)
+
+
+async def _grown(
+    queue: Listable, place: Place, is_after: Callable[[QueuedKey], bool], wanted: int
+) -> Sequence[QueuedKey]:
+    """Waiting keys of a place, from a listing that is long enough to have `wanted` of them, if there are as many."""
+    limit = _FIRST
+    while True:
+        listed = (await queue.enumerate(limit)).queued if place is Place.QUEUED else await queue.delayed(limit)
+        found = [key for key in listed if is_after(key)]
+        if len(found) >= wanted or len(listed) < limit:
+            return found
+        limit *= _GROWTH
+
+
+async def _least(
+    letters: AsyncIterator[DeadLetteredKey], place_of: Callable[[DeadLetteredKey], _Position], wanted: int
+) -> Sequence[ListedKey]:
+    """The first `wanted` letters in order; no more than some times as many are held at once."""
+    held: list[DeadLetteredKey] = []
+    async for letter in letters:
+        held.append(letter)
+        if len(held) >= _GROWTH * wanted:
+            held = heapq.nsmallest(wanted, held, key=place_of)
+    return heapq.nsmallest(wanted, held, key=place_of)
