@@ -62,8 +62,9 @@ class Filter:
         """Whether `key` is one of those meant, at the wall time `now`."""
         if not key.key.startswith(self.prefix):
             return False
-        if not hasattr(key, "attempts"):
-            return self == Filter(prefix=self.prefix)
+        return self._suits(key, now) if hasattr(key, "attempts") else self == Filter(prefix=self.prefix)
+
+    def _suits(self, key: Any, now: datetime) -> bool:
         is_tried = key.attempts >= self.min_attempts
         is_in_lane = self.priority is None or key.priority == self.priority
         return is_tried and is_in_lane and self._is_old(key, now) and self.error in _error_of(key)
