@@ -125,4 +125,15 @@ def _decoded(cursor: str) -> list[Any] | None:
 def _is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
     if isinstance(value, bool) or not isinstance(value, kind):
         return False
+    if isinstance(value, str):
+        return _is_text(value)
     return not isinstance(value, int) or -_MOST_WHOLE <= value < _MOST_WHOLE
+
+
+def _is_text(value: str) -> bool:
+    """Whether a store can hold it: a lone surrogate stands for a byte that is no UTF-8, or for nothing."""
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

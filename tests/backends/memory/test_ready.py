@@ -95,3 +95,21 @@ def test_ever_higher_priorities_leave_no_empty_lanes_behind() -> None:
         assert ready.pop() is entries.pop("a")
 
     assert len(ready._lanes) <= 2
+
+
+@given(st.lists(ENTRIES, max_size=30), st.integers(0, 10), st.integers(1, 4))
+def test_pages_have_every_live_entry_once_and_in_order(added: list[Entry], drops: int, limit: int) -> None:
+    entries: dict[str, Entry] = {}
+    ready = ReadyIndex(entries)
+    for entry in added:
+        put(ready, entries, entry)
+    for _ in range(min(drops, len(entries))):
+        entries.popitem()
+        ready.note_stale()
+
+    paged: list[Entry] = []
+    while page := ready.after((paged[-1].priority, paged[-1].queued_us, paged[-1].key) if paged else None, limit):
+        assert len(page) <= limit
+        paged += page
+
+    assert paged == in_order(entries)

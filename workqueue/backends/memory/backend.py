@@ -13,6 +13,7 @@ from itertools import count
 from threading import get_ident
 from typing import Self
 
+from workqueue.backends.memory.pages import page_of
 from workqueue.backends.memory.store import Held, MemoryStore
 from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock
@@ -27,7 +28,6 @@ from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.orphan import ORPHAN_ERROR, orphan_wait
-from workqueue.page_scan import scan_page
 from workqueue.paging import Page, PageRequest
 from workqueue.rules import Entry, Requeue
 from workqueue.throttle import Configuration
@@ -156,7 +156,7 @@ class MemoryQueue:
     async def page(self, request: PageRequest) -> Page:
         """A page of one place (see `PagedQueue.page`)."""
         self._home.check()
-        return await scan_page(self, request)
+        return page_of(self._store, self, self._observed, request, self.clock.wall_us())
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
         """All dead letters but those from since `until_us`: a key that fails again after a re-drive is not met twice.

@@ -8,10 +8,11 @@ costs the same at a thousand keys and at a million.
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections import deque
 from collections.abc import Callable, Mapping
-from itertools import count
+from itertools import count, islice
 
 from workqueue.rules import Entry
 
@@ -83,6 +84,13 @@ class _Lane:
         heapq.heapify(self.early)
         heapq.heapify(self.late)
         return len(self.in_order) + len(self.early) + len(self.late)
+
+    def after(self, place: tuple[int, str] | None, limit: int, is_live: Callable[[Entry], bool]) -> list[Entry]:
+        """The first `limit` entries behind `place`, in order; they stay."""
+        at = bisect.bisect_right(self.in_order, place, key=_place) if place is not None else 0
+        punctual = islice(filter(is_live, islice(self.in_order, at, None)), limit)
+        filed = (item[3] for heap in (self.early, self.late) for item in heap if place is None or item[:2] > place)
+        return heapq.nsmallest(limit, [*punctual, *filter(is_live, filed)], key=_place)
 
 
 def _place(entry: Entry) -> tuple[int, str]:
@@ -193,6 +201,18 @@ class ReadyIndex:
         for entry in taken:
             self._file(entry)
         return taken
+
+    def after(self, entry: tuple[int, int, str] | None, limit: int) -> list[Entry]:
+        """The first `limit` entries behind the one of this priority, queued time and key, in order; they stay."""
+        found: list[Entry] = []
+        for priority in sorted(self._lanes, reverse=True):
+            if entry is not None and priority > entry[0]:
+                continue
+            place = entry[1:] if entry is not None and priority == entry[0] else None
+            found += self._lanes[priority].after(place, limit - len(found), self._is_live)
+            if len(found) >= limit:
+                break
+        return found
 
     def _is_live(self, entry: Entry) -> bool:
         return self._entries.get(entry.key) is entry

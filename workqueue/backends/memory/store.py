@@ -320,6 +320,10 @@ class MemoryStore:
         self.promote(now_us)
         return heapq.nsmallest(limit, self._delayed.values(), key=lambda entry: (entry.not_before_us, entry.key))
 
+    def all_delayed(self) -> Collection[Entry]:
+        """The entries whose time has not come, in no order."""
+        return self._delayed.values()
+
     def counts(self, now_us: int) -> Counts:
         """The gauges, from what is kept anyway."""
         self.promote(now_us)

@@ -20,6 +20,7 @@ from workqueue.backends.redis.birth import Birth
 from workqueue.backends.redis.calls import ignore, portions
 from workqueue.backends.redis.leasing import Leasing
 from workqueue.backends.redis.listing import Listing
+from workqueue.backends.redis.pages import Pages
 from workqueue.backends.redis.records import key_bytes, pack_enqueue, unpack_configuration
 from workqueue.backends.redis.renewal import Renewal
 from workqueue.backends.redis.turns import ENQUEUES_IN_ONE_CALL, LOST, Turns
@@ -35,7 +36,6 @@ from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
-from workqueue.page_scan import scan_page
 from workqueue.paging import Page, PageRequest
 from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
 from workqueue.safe_text import cut
@@ -90,6 +90,7 @@ class RedisQueue:
         self._home = self._turns.home
         self._birth = Birth(self.clock, lambda: self._turns.address)
         self._listing = Listing(self, self._turns, self._birth)
+        self._pages = Pages(self._turns, self._listing)
         self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us, self._birth)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
@@ -180,8 +181,7 @@ class RedisQueue:
 
     async def page(self, request: PageRequest) -> Page:
         """A page of one place (see `PagedQueue.page`)."""
-        self._home.check()
-        return await scan_page(self, request)
+        return await self._pages.page(request)
 
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""

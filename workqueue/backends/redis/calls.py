@@ -15,7 +15,10 @@ __all__ = ["Call", "Waiting", "fail", "fail_each", "ignore", "portions"]
 _BYTES_IN_ONE_CALL = 1024 * 1024  # as with their number, so that nobody else waits for long; renewals least of all
 
 # Scripts that change nothing, or nothing that a second time would change again: no answer is kept.
-_REPEATABLE = frozenset({"aside", "configure", "counts", "get", "later", "leave", "letters", "snapshot", "wait"})
+_REPEATABLE = frozenset(
+    {"aside", "configure", "counts", "get", "later", "leave", "letters", "snapshot", "wait"}
+    | {"page_named", "page_queued", "page_scored"}
+)
 
 
 class Call:

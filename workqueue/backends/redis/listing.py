@@ -39,7 +39,7 @@ class Listing:
         self._store = store
         self._turns = turns
         self._birth = birth
-        self._aside = Aside(turns)
+        self.aside = Aside(turns)
 
     async def snapshot(self, limit: int) -> Snapshot:
         """See `WorkQueue.enumerate`. What fits into one page is the queue at one moment."""
@@ -60,8 +60,8 @@ class Listing:
                 self._note_running(rows[i : i + 4], (wall_us, steady_us), running, twins, bad)
             for i in range(0, len(eligible), 3):
                 self._note_queued(eligible[i : i + 3], queued, bad)
-            aside += self._aside.listed(kept)
-            aside += [key for each in bad if (key := await self._aside.put(*each)) is not None]
+            aside += self.aside.listed(kept)
+            aside += [key for each in bad if (key := await self.aside.put(*each)) is not None]
             cursor = "" if next_cursor == b"0" else next_cursor
             if not cursor and (len(queued) >= limit or len(eligible) < 3 * wanted):
                 return Snapshot(
@@ -78,7 +78,7 @@ class Listing:
     ) -> None:
         raw, packed, expiry, twin = row
         try:
-            running[raw] = self._observed(raw, packed, expiry, now)
+            running[raw] = self.observed(raw, packed, expiry, now)
         except UNREADABLE:
             bad.append((raw, KeyStatus.IN_PROGRESS, packed))
         if twin is not None:
@@ -86,19 +86,22 @@ class Listing:
 
     def _note_queued(self, row: Sequence[Any], queued: dict[bytes, Queued], bad: list[_Bad]) -> None:
         try:
-            queued[row[0]] = self._queued(*row)
+            queued[row[0]] = self.queued(*row)
         except UNREADABLE:
             bad.append((row[0], KeyStatus.QUEUED, row[2]))
 
-    def _observed(self, raw: bytes, packed: bytes, expiry: bytes, now: _Now) -> Observed:
+    def observed(self, raw: bytes, packed: bytes, expiry: bytes, now: _Now) -> Observed:
+        """The handle of a key in progress, from what is stored of it and its lease expiry."""
         token, owner, entry = unpack_running(key_text(raw), packed)
         orphaned = time_us(expiry) <= now[1]
         return Observed(self._store, started(entry), owner, orphaned, (token, expiry), _seen(token, expiry, now))
 
-    def _dead(self, raw: bytes, letter: bytes) -> Dead:
+    def dead(self, raw: bytes, letter: bytes) -> Dead:
+        """The handle of a dead letter."""
         return Dead(self._store, unpack_dead(key_text(raw), letter), letter)
 
-    def _queued(self, raw: bytes, queued_us: bytes, record: bytes | None) -> Queued:
+    def queued(self, raw: bytes, queued_us: bytes, record: bytes | None) -> Queued:
+        """The handle of a queued key; one without a record says nothing but when it was queued."""
         return Queued(self._store, unpack_queued(key_text(raw), time_us(queued_us), record), record)
 
     async def _dead_letters(self, until_us: int) -> AsyncIterator[Dead]:
@@ -108,9 +111,9 @@ class Listing:
             after, rows = await self._turns.call("letters", after, _PAGE, until_us)
             for i in range(0, len(rows), 2):
                 try:
-                    letter = self._dead(rows[i], rows[i + 1])
+                    letter = self.dead(rows[i], rows[i + 1])
                 except UNREADABLE:
-                    await self._aside.put(rows[i], KeyStatus.DEAD_LETTER, rows[i + 1])
+                    await self.aside.put(rows[i], KeyStatus.DEAD_LETTER, rows[i + 1])
                     continue
                 yield letter
             if not after:
@@ -124,10 +127,10 @@ class Listing:
             if not await self._set_aside(raw, record, running, letter):
                 break
         return Found(
-            None if record is None and queued_us is None else self._queued(raw, queued_us or b"0", record),
-            None if running is None else self._observed(raw, running, expiry or b"0", (wall_us, steady_us)),
-            None if letter is None else self._dead(raw, letter),
-            None if aside is None else self._aside.one(raw, aside),
+            None if record is None and queued_us is None else self.queued(raw, queued_us or b"0", record),
+            None if running is None else self.observed(raw, running, expiry or b"0", (wall_us, steady_us)),
+            None if letter is None else self.dead(raw, letter),
+            None if aside is None else self.aside.one(raw, aside),
         )
 
     async def _set_aside(self, raw: bytes, record: bytes | None, running: bytes | None, letter: bytes | None) -> bool:
@@ -138,7 +141,7 @@ class Listing:
             (letter, KeyStatus.DEAD_LETTER, unpack_dead),
         )
         bad = [(status, packed) for packed, status, read in readers if packed is not None and not _reads(read, packed)]
-        return any([await self._aside.put(raw, status, packed) for status, packed in bad])
+        return any([await self.aside.put(raw, status, packed) for status, packed in bad])
 
     async def state(self, key: str) -> KeyState:
         """See `WorkQueue.get`."""
@@ -157,7 +160,7 @@ class Listing:
             _seen(token, expiry or b"0", (wall_us, steady_us)),
         )
         if state is None and aside is not None:
-            return KeyState(key, KeyStatus.UNKNOWN, error=self._aside.one(raw, aside).reason)
+            return KeyState(key, KeyStatus.UNKNOWN, error=self.aside.one(raw, aside).reason)
         if state is None:
             raise KeyNotFoundError(f"no key {key!r} in this queue")
         return state
@@ -172,7 +175,7 @@ class Listing:
             for i in range(0, len(rows), 2):
                 self._note_queued((rows[i], b"0", rows[i + 1] or b""), listed, bad)
             for each in bad:
-                await self._aside.put(*each)
+                await self.aside.put(*each)
             if len(rows) < 2 * wanted:
                 break
         return list(listed.values())

@@ -29,6 +29,7 @@ from workqueue.backends.sqlite.file import QueueFile, file_of
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
 from workqueue.backends.sqlite.looking import queue_named
 from workqueue.backends.sqlite.opening import Opened, open_queue_file
+from workqueue.backends.sqlite.pages import page_of
 from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.queue_row import RowGoneError, put_row_back
 from workqueue.backends.sqlite.reads import Reads, View
@@ -54,8 +55,7 @@ from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Rene
 from workqueue.metrics import QueueMetrics
 from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
-from workqueue.page_scan import scan_page
-from workqueue.paging import Page, PageRequest
+from workqueue.paging import Page, PageRequest, Place
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
 from workqueue.throttle import Configuration
 
@@ -227,8 +227,10 @@ class SqliteQueue:
 
     async def page(self, request: PageRequest) -> Page:
         """A page of one place (see `PagedQueue.page`)."""
-        self._home.check()
-        return await scan_page(self, request)
+        if request.place is Place.QUEUED and not self._file.read_only:
+            while await self._look(View.has_backlog_due):
+                await self._ask(leasing.promote, durable=False)
+        return await self._look(lambda view: page_of(view, request, self.clock.wall_us()))
 
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""

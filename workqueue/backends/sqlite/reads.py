@@ -95,6 +95,10 @@ SELECT ready, delayed, twins, dead_letters,
     WHERE queue = :queue GROUP BY 1)) AS owners
 FROM queues WHERE id = :queue
 """
+_COUNT_DUE = f"""
+SELECT count(*) FROM (SELECT 1 FROM queued INDEXED BY queued_due
+WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us LIMIT :most_due)
+"""
 _STANDING = f"""
 SELECT {SETTINGS},
   EXISTS (SELECT 1 FROM in_progress WHERE queue = :queue AND (boot < :boot OR boot > :boot)) AS of_another_boot,
@@ -146,7 +150,7 @@ class View:
 
     def running(self) -> list[Observed]:
         """Everything in progress."""
-        return [self._observed(row) for row in rows.running_rows(self._list(_LIST_RUNNING))]
+        return self.list_running(_LIST_RUNNING)
 
     def eligible(self, limit: int) -> list[Queued]:
         """The next `limit` eligible keys, in order."""
@@ -159,11 +163,11 @@ class View:
 
     def twins(self) -> list[Queued]:
         """The queued entries of keys in progress."""
-        return self._queued(self._list_queued(_LIST_TWINS))
+        return self.list_queued(_LIST_TWINS)
 
     def delayed(self, limit: int) -> list[Queued]:
         """The next `limit` keys to come due, soonest first."""
-        return self._queued(self._list_queued(_LIST_DELAYED, limit=limit, now_us=self._clock.wall_us()))
+        return self.list_queued(_LIST_DELAYED, limit=limit, now_us=self._clock.wall_us())
 
     def dead(self, after: int, limit: int, until_us: int) -> list[tuple[int, Dead]]:
         """A page of dead letters but those from since `until_us`, each with the `after` of the one that follows it.
@@ -171,9 +175,32 @@ class View:
         One from the future is from before the clock was set back.
         """
         bounds = {"after": after, "limit": limit, "until_us": until_us, "now_us": self._clock.wall_us()}
-        listed = rows.dead_rows(self._list(_LIST_DEAD, **bounds))
+        return [(letter.version[0], letter) for letter in self.list_dead(_LIST_DEAD, **bounds)]
+
+    # for `pages`
+
+    def list_queued(self, sql: str, **bounds: Any) -> list[Queued]:
+        """Handles of the queued rows that `sql` lists as one JSON array."""
+        return self._queued(self._list_queued(sql, **bounds))
+
+    def list_running(self, sql: str, **bounds: Any) -> list[Observed]:
+        """Handles of the rows in progress that `sql` lists."""
+        return [self._observed(row) for row in rows.running_rows(self._list(sql, **bounds))]
+
+    def list_dead(self, sql: str, **bounds: Any) -> list[Dead]:
+        """Handles of the dead letters that `sql` lists."""
+        listed = rows.dead_rows(self._list(sql, **bounds))
         payloads = rows.payloads(self._connection, _DEAD_PAYLOADS, [row.id for row in listed if row.has_payload])
-        return [(row.id, self._dead(row, payloads.get(row.id))) for row in listed]
+        return [self._dead(row, payloads.get(row.id)) for row in listed]
+
+    def row_of(self, sql: str, row_id: int) -> Sequence[Any]:
+        """The columns that `sql` selects of one row, which is there."""
+        return tuple(rows.one_row(self._connection, sql, (row_id,)))
+
+    def has_backlog_due(self) -> bool:
+        """Whether more keys came due than are to be merged into every page."""
+        bounds = {"queue": self._queue, "now_us": self._clock.wall_us(), "most_due": _DUE_COUNTED}
+        return bool(rows.one_row(self._connection, _COUNT_DUE, bounds)[0] >= _DUE_COUNTED)
 
     def find(self, key: str) -> tuple[Queued | None, Observed | None, Dead | None]:
         """The handles of one key in each of its places."""
@@ -184,11 +211,11 @@ class View:
             next((self._dead(row, dead["payload"]) for row in rows.dead_rows(dead["found"])), None),
         )
 
-    def _list(self, sql: str, **bounds: int) -> str:
+    def _list(self, sql: str, **bounds: Any) -> str:
         listed: str = rows.one_row(self._connection, sql, {"queue": self._queue, **bounds})[0]
         return listed
 
-    def _list_queued(self, sql: str, **bounds: int) -> list[rows.QueuedRow]:
+    def _list_queued(self, sql: str, **bounds: Any) -> list[rows.QueuedRow]:
         return rows.queued_rows(self._list(sql, **bounds))
 
     def _find(self, sql: str, key: str) -> sqlite3.Row:
