@@ -19,6 +19,7 @@ from workqueue.optional import (
     CountingQueue,
     LeaseRequest,
     LeasingQueue,
+    PagedQueue,
     SearchableQueue,
     WaitingQueue,
     offers,
@@ -26,7 +27,16 @@ from workqueue.optional import (
 from workqueue.record import Change
 from workqueue.testing import FakeClock
 
-OPTIONAL = (BulkQueue, LeasingQueue, CountingQueue, SearchableQueue, WaitingQueue, ConfigurableQueue, EquippedQueue)
+OPTIONAL = (
+    BulkQueue,
+    LeasingQueue,
+    CountingQueue,
+    SearchableQueue,
+    PagedQueue,
+    WaitingQueue,
+    ConfigurableQueue,
+    EquippedQueue,
+)
 
 
 class Wrapper:

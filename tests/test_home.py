@@ -14,6 +14,7 @@ from workqueue.errors import QueueClosedError
 from workqueue.fallbacks import FullQueue, with_fallbacks
 from workqueue.home import Home
 from workqueue.interface import WorkQueue
+from workqueue.paging import PageRequest, Place
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 
@@ -65,6 +66,7 @@ async def test_a_queue_is_entered_once() -> None:
 OWN: dict[str, Callable[[FullQueue], Awaitable[object]]] = {
     "queue_many": lambda queue: queue.queue_many([]),
     "delayed": lambda queue: queue.delayed(),
+    "page": lambda queue: queue.page(PageRequest(Place.DELAYED)),
     "wait": lambda queue: queue.wait(timedelta(days=1), 1),
     "configure": lambda queue: queue.configure(Configuration()),
     "configuration": lambda queue: queue.configuration(),
@@ -75,6 +77,7 @@ OWN: dict[str, Callable[[FullQueue], Awaitable[object]]] = {
 async def test_what_the_fallbacks_do_themselves_is_refused_too(verb: str) -> None:
     arguments: dict[str, tuple[object, ...]] = {
         "queue_many": ([],),
+        "page": (PageRequest(Place.DELAYED),),
         "wait": (timedelta(days=1), 1),
         "configure": (Configuration(),),
     }

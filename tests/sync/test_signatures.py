@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workqueue import interface, optional, sync
+from workqueue import interface, optional, paging, sync
 
 # What synchronous code has no use for: leases, which a dispatcher keeps, and waiting for keys to start.
 DISPATCHERS = {"lease", "wait", "start", "exact"}
@@ -20,6 +20,7 @@ PAIRS: list[tuple[type, tuple[type, ...]]] = [
             optional.BulkQueue,
             optional.CountingQueue,
             optional.SearchableQueue,
+            optional.PagedQueue,
             optional.ConfigurableQueue,
             optional.LeasingQueue,
             optional.WaitingQueue,
@@ -31,6 +32,7 @@ PAIRS: list[tuple[type, tuple[type, ...]]] = [
     (sync.UnreadableKey, (interface.UnreadableKey,)),
     (sync.Snapshot, (interface.Snapshot,)),
     (sync.Found, (optional.Found,)),
+    (sync.Page, (paging.Page,)),
 ]
 
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from workqueue import interface, optional
+from workqueue import interface, optional, paging
 from workqueue.interface import KeyStatus
+from workqueue.paging import Place
 
 __all__ = [
     "Call",
     "DeadLetteredKey",
     "Found",
     "ObservedInProgressKey",
+    "Page",
     "QueuedKey",
     "Snapshot",
     "UnreadableKey",
@@ -162,6 +164,28 @@ class Found:
             None if found.unreadable is None else seen(UnreadableKey, found.unreadable, call),
         )
 
+
+@dataclass(frozen=True)
+class Page:
+    """Some keys of one place (see `paging.Page`)."""
+
+    keys: Sequence[QueuedKey | ObservedInProgressKey | DeadLetteredKey | UnreadableKey]
+    cursor: str = ""
+
+    @classmethod
+    def of(cls, found: paging.Page, place: Place, call: Call) -> Page:
+        """`found`, a page of that place, for synchronous code."""
+        return cls([seen(_KINDS[place], handle, call) for handle in found.keys], found.cursor)
+
+
+_KINDS: Mapping[Place, Any] = {
+    Place.IN_PROGRESS: ObservedInProgressKey,
+    Place.QUEUED: QueuedKey,
+    Place.TWINS: QueuedKey,
+    Place.DELAYED: QueuedKey,
+    Place.DEAD_LETTERED: DeadLetteredKey,
+    Place.UNREADABLE: UnreadableKey,
+}
 
 _H = TypeVar("_H", QueuedKey, ObservedInProgressKey, DeadLetteredKey, UnreadableKey)
 

@@ -16,9 +16,10 @@ from workqueue.clock import Clock
 from workqueue.errors import QueueClosedError, UnsupportedError
 from workqueue.interface import KeyState
 from workqueue.options import Options
+from workqueue.paging import PageRequest
 from workqueue.safe_text import shown_url
 from workqueue.sync.background import PROCESS, Background
-from workqueue.sync.handles import Found, QueuedKey, Snapshot, seen
+from workqueue.sync.handles import Found, Page, QueuedKey, Snapshot, seen
 from workqueue.throttle import Configuration
 
 __all__ = ["DEFAULT_TIMEOUT", "Queue", "open_queue"]
@@ -122,6 +123,10 @@ class Queue:
         """The next `limit` keys whose not-before has not passed, soonest first."""
         found = self._call(lambda: self._verb("delayed")(limit), timeout)
         return [seen(QueuedKey, handle, self._call) for handle in found]
+
+    def page(self, request: PageRequest, *, timeout: timedelta | None = None) -> Page:
+        """Some keys of one place, from a cursor on (see `PagedQueue.page`)."""
+        return Page.of(self._call(lambda: self._verb("page")(request), timeout), request.place, self._call)
 
     def configure(self, configuration: Configuration, *, timeout: timedelta | None = None) -> None:
         """Replace the stored settings (see `ConfigurableQueue.configure`)."""

@@ -23,6 +23,7 @@ from workqueue.backends.gcs.leasing import Leasing
 from workqueue.backends.gcs.listing.packed import Candidate, unpack
 from workqueue.backends.gcs.listing.running import Seen
 from workqueue.backends.gcs.metadata import PRESENT, attempts_of, check_priority, entry_of, letter_of
+from workqueue.backends.gcs.pages import Pages
 from workqueue.backends.gcs.renewal import Renewal
 from workqueue.backends.gcs.sharing.sharing import Sharing
 from workqueue.backends.gcs.stored_settings import configuration_of
@@ -38,7 +39,6 @@ from workqueue.key import check_key_text
 from workqueue.lease import LeaseRenewer, LeaseTimes
 from workqueue.optional import Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
-from workqueue.page_scan import scan_page
 from workqueue.paging import Page, PageRequest
 from workqueue.rules import enqueued
 from workqueue.throttle import Configuration
@@ -102,6 +102,7 @@ class GCSQueue:
             home=self._home,
         )
         self._handles = Handles(self._bucket, self.renewer, sharing, self._waiters.wake, self._home)
+        self._pages = Pages(self._bucket, self._handles)
         self._leasing = Leasing(self._bucket, self._handles, sharing)
         self._width = asyncio.Semaphore(settings.connections)
 
@@ -209,7 +210,7 @@ class GCSQueue:
     async def page(self, request: PageRequest) -> Page:
         """A page of one place (see `PagedQueue.page`)."""
         self._home.check()
-        return await scan_page(self, request)
+        return await self._pages.page(request)
 
     async def get(self, key: str) -> KeyState:
         """The state of one key (see `WorkQueue.get`)."""

@@ -1,7 +1,7 @@
 """Stage 3: the pages of a queue in Redis, each from where the one before ended, in a bounded number of commands.
 
 What is eligible, delayed or dead-lettered stands in sorted sets, where a position is found in O(log² n). What is in
-progress has no order that renewals leave alone; it is no more than the concurrency, so its names are fetched and sorted.
+progress has no order that renewals leave alone, but is no more than the concurrency: its names are fetched and sorted.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from workqueue.backends.gcs.listing.packed import Candidate, pack, priority_bytes, queued_us_of, unpack
+from workqueue.clock import LATEST_US
 
 __all__ = ["Kept"]
 
@@ -149,6 +150,18 @@ class Kept:
         for delayed in heapq.nsmallest(limit, self._delayed):
             yield unpack(delayed[_DUE.size :])
 
+    def behind(self, after: bytes) -> Iterator[bytes]:
+        """The records of keys that may start, by whatever dispatcher, from behind `after` on in order; they stay."""
+        runs = [_run_behind(head, rest, after) for head, rest in self._runs]
+        left = sorted(record for records in self._left.values() for record in records if record > after)
+        return heapq.merge(*runs, left)
+
+    def later(self, due_us: int, after: bytes) -> Iterator[bytes]:
+        """The records of delayed keys, soonest first, from behind the one of this not-before on; they stay."""
+        bound = _DUE.pack(min(max(due_us, 0), LATEST_US)) + after
+        for delayed in sorted(each for each in self._delayed if each > bound):
+            yield delayed[_DUE.size :]
+
     def waiting_us(self, now_us: int) -> int:
         """How long the longest-waiting ready key could have been started by now, as of the last listing."""
         return max(now_us - self._oldest_us, 0) if self._oldest_us and self.ready else 0
@@ -173,3 +186,11 @@ class Kept:
         self._runs, self.ready = [], 0
         self._push_run(ready)
         self.forgotten += before - self.ready - len(self._delayed)
+
+
+def _run_behind(head: bytes, rest: list[bytes], after: bytes) -> Iterator[bytes]:
+    """What of a run, the best of which is its head and then the last of the rest, stands behind `after`."""
+    if head > after:
+        yield head
+    ends = bisect.bisect_left(rest, True, key=lambda record: record <= after)
+    yield from (rest[at] for at in range(ends - 1, -1, -1))

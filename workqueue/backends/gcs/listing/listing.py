@@ -167,6 +167,11 @@ class Listing:
                 return candidate
         return None
 
+    def may_start(self, candidate: Candidate) -> bool:
+        """Whether a key of the listing is still what was listed, as far as is known, and no twin by now."""
+        is_known_otherwise = self._listed.own.outdates(candidate) or self._is_aside(candidate)
+        return not is_known_otherwise and candidate.key not in self.running.taken
+
     def _is_aside(self, candidate: Candidate) -> bool:
         return self.aside.odd(KeyStatus.QUEUED, candidate.key, candidate.stored) is not None
 

@@ -14,7 +14,7 @@ from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.metadata import NO_TIME, entry_of, priority_text, time_text
 from workqueue.rules import Entry
 
-__all__ = ["Candidate", "Version", "pack", "priority_bytes", "queued_us_of", "unpack", "version_of"]
+__all__ = ["Candidate", "Version", "pack", "priority_bytes", "queued_us_of", "record_behind", "unpack", "version_of"]
 
 Version = tuple[int, int]
 """Generation and metageneration of an object."""
@@ -22,6 +22,8 @@ Version = tuple[int, int]
 _BIAS = 1 << 62
 _ORDER = struct.Struct(">QQ")  # priority descending, queued time
 _PRIORITY_BYTES = 8
+_MOST_IN_ORDER = 2**64 - 1
+_BEHIND_ALL = b"\xff"  # neither JSON nor a generation of this millennium begins so
 _END_OF_KEY = b"\0"  # lets a name sort before those that it begins
 
 # generation, metageneration, created, size, the marks below, the bytes of the key
@@ -105,6 +107,12 @@ def unpack(record: bytes) -> Candidate:
     stored = Stored("", generation, metageneration, created_us, size, metadata)
     entry = entry_of(metadata, key, created_us, size)
     return Candidate(key, stored, entry, listed=bool(marks & _SEEN_IN_A_LISTING))
+
+
+def record_behind(priority: int, queued_us: int, key: str) -> bytes:
+    """What sorts behind every record of a key at this place, and before the record of the next one."""
+    at = _ORDER.pack(*(min(max(number, 0), _MOST_IN_ORDER) for number in (_BIAS - priority, queued_us)))
+    return at + key.encode("utf-8", "surrogateescape") + _END_OF_KEY + _BEHIND_ALL
 
 
 def version_of(record: bytes) -> Version:

@@ -1,0 +1,132 @@
+"""Stage 3: the pages of a bucket, of which a listing goes by name, and not in the order in which keys start or failed.
+
+What waits is paged from the kept listing: the first page lists anew, the others do as a lease step does. So a page
+begins behind the one before, and what lies beyond `keep` is not seen. Dead letters are not kept: each page of them
+lists them all, a request for every thousand, and reads only the payloads that it shows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from workqueue.backends.gcs.api.objects import Stored
+from workqueue.backends.gcs.bucket import Bucket
+from workqueue.backends.gcs.handles import Handles
+from workqueue.backends.gcs.listing.aside import Odd
+from workqueue.backends.gcs.listing.packed import Candidate, record_behind, unpack
+from workqueue.backends.gcs.metadata import letter_of
+from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+
+__all__ = ["Pages"]
+
+_HELD = 4  # times as many letters as a page has are held at once, before those beyond it are forgotten
+_Position = tuple[Any, ...]
+
+
+class Pages:
+    """The pages of one bucket; `handles` makes the handles."""
+
+    def __init__(self, bucket: Bucket, handles: Handles) -> None:
+        self._bucket = bucket
+        self._handles = handles
+
+    async def page(self, request: PageRequest) -> Page:
+        """See `PagedQueue.page`."""
+        listing = self._bucket.listing
+        if request.place is Place.DEAD_LETTERED:
+            return await self._letters(request)
+        await listing.look()
+        if request.place is Place.IN_PROGRESS:
+            names = _behind(request, listing.running.keys, _itself, str)
+            shown = [self._handles.observed(key, listing.running.keys[key]) for key in names[: request.limit]]
+            return _page(request, names, shown, _itself)
+        if request.cursor and listing.is_known:
+            await listing.fill(0)
+        else:
+            await listing.refresh()
+        return await self._listed(request)
+
+    async def _listed(self, request: PageRequest) -> Page:
+        """What the listing of queued keys shows."""
+        listing = self._bucket.listing
+        if request.place is Place.UNREADABLE:
+            found = _behind(request, listing.aside.all(), _odd_position, str, int)
+            keys = [self._handles.unreadable(odd) for odd in found[: request.limit]]
+            return _page(request, found, keys, _odd_position)
+        if request.place is Place.TWINS:
+            names = _behind(request, listing.kept.twins, _itself, str)
+            twins = [unpack(listing.kept.twins[key]) for key in names[: request.limit]]
+            return _page(request, names, await self._handles.queued(twins), _itself)
+        position = _due_position if request.place is Place.DELAYED else _start_position
+        candidates = self._waiting(request)
+        return _page(request, candidates, await self._handles.queued(candidates[: request.limit]), position)
+
+    def _waiting(self, request: PageRequest) -> list[Candidate]:
+        """Eligible or delayed keys of the page, and one more if there is one."""
+        listing, is_delayed = self._bucket.listing, request.place is Place.DELAYED
+        listing.kept.promote(self._bucket.clock.wall_us())
+        position = request.position(*(int,) * (3 if is_delayed else 2), str)
+        due_us = position[0] if position and is_delayed else 0
+        after = record_behind(*position[-3:]) if position else b""
+        found: list[Candidate] = []
+        records = listing.kept.later(due_us, after) if is_delayed else listing.kept.behind(after)
+        for record in records:
+            candidate = unpack(record)
+            if listing.may_start(candidate):
+                found.append(candidate)
+            if len(found) > request.limit:
+                break
+        return found
+
+    async def _letters(self, request: PageRequest) -> Page:
+        after = request.position(int, str)
+        held: list[tuple[str, Stored]] = []
+        async for page in self._bucket.listing.dead_letters():
+            held += [letter for letter in page if after is None or _failed_position(letter) > after]
+            if len(held) > _HELD * (request.limit + 1):
+                held = heapq.nsmallest(request.limit + 1, held, key=_failed_position)
+        held = heapq.nsmallest(request.limit + 1, held, key=_failed_position)
+        return _page(request, held, await self._handles.dead(held[: request.limit]), _failed_position)
+
+
+def _behind(
+    request: PageRequest, items: Iterable[Any], position: Callable[[Any], _Position], *kinds: type
+) -> list[Any]:
+    """The items of the page, and one more if there is one."""
+    after = request.position(*kinds)
+    return heapq.nsmallest(
+        request.limit + 1, (item for item in items if after is None or position(item) > after), key=position
+    )
+
+
+def _page(
+    request: PageRequest, found: Sequence[Any], keys: Sequence[ListedKey], position: Callable[[Any], _Position]
+) -> Page:
+    more = len(found) > request.limit
+    return Page(keys, cursor_at(request.place, *position(found[request.limit - 1])) if more else "")
+
+
+# Where something stands. By these, or by the records made of them, it is sorted.
+
+
+def _itself(key: str) -> _Position:
+    return (key,)
+
+
+def _odd_position(odd: Odd) -> _Position:
+    return odd.key, int(odd.where)
+
+
+def _start_position(candidate: Candidate) -> _Position:
+    return candidate.entry.priority, candidate.entry.queued_us, candidate.key
+
+
+def _due_position(candidate: Candidate) -> _Position:
+    return candidate.entry.not_before_us, *_start_position(candidate)
+
+
+def _failed_position(letter: tuple[str, Stored]) -> _Position:
+    key, stored = letter
+    return -letter_of(stored.metadata, key, stored.created_us, stored.size).failed_us, key
