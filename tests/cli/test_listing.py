@@ -91,7 +91,7 @@ def test_only_the_states_that_are_asked_for_are_listed(url: str, state: str, pla
 
     listed = run(url, "ls", "--state", state, "--json").json
 
-    assert set(listed) == {*places, "totals"}
+    assert set(listed) == {*places, "totals", "cursors"}
     assert set(listed["totals"]) == places
 
 
@@ -124,7 +124,18 @@ def test_a_listing_is_sorted_as_asked(url: str, order: str, keys: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "args", [("--state", "lost"), ("--sort", "size"), ("--min-attempts", "-1"), ("--state", ""), ("--state", "queued,")]
+    "args",
+    [
+        ("--state", "lost"),
+        ("--sort", "size"),
+        ("--min-attempts", "-1"),
+        ("--state", ""),
+        ("--state", "queued,"),
+        ("--cursor", "x"),
+        ("--state", "queued", "--cursor", "x"),
+        ("--state", "queued", "--sort", "key", "--cursor", "x"),
+        ("--older-than", "yesterday"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(url: str, args: tuple[str, ...]) -> None:
     run(url, "enqueue", "a")
@@ -132,6 +143,68 @@ def test_what_makes_no_sense_is_refused(url: str, args: tuple[str, ...]) -> None
     ended = run(url, "ls", *args)
 
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("state", ["queued", "dead-lettered", "in-progress"])
+def test_a_listing_goes_on_where_the_last_one_ended(url: str, state: str) -> None:
+    asyncio.run(filled(url))
+    name = {"queued": "queued", "dead-lettered": "dead_letters", "in-progress": "in_progress"}[state]
+    limit = "50" if state == "queued" else "1"
+    whole = run(url, "ls", "--state", state, "--limit", "1000", "--json").json[name]
+
+    paged: list[object] = []
+    cursor: list[str] = []
+    while not paged or cursor:
+        listed = run(url, "ls", "--state", state, "--limit", limit, *cursor, "--json").json
+        paged += listed[name]
+        cursor = ["--cursor", listed["cursors"][name]] if listed["cursors"] else []
+
+    assert paged == whole
+    assert len(whole) == listed["totals"][name]
+
+
+def test_a_reader_is_shown_how_to_go_on(url: str) -> None:
+    asyncio.run(filled(url))
+
+    said = run(url, "ls", "--state", "queued", "--prefix", "odd-", "--limit", "2").out.splitlines()[-1]
+
+    more = run(url, "ls", "--prefix", "odd-", "--limit", "2", "--json", *said.partition(": more follow: ")[2].split())
+    assert [row["key"] for row in more.json["queued"]] == ["odd-009", "odd-011"]
+
+
+def test_a_choice_that_was_not_made_among_all_keys_says_so(url: str) -> None:
+    asyncio.run(filled(url))
+
+    chosen = run(url, "ls", "--state", "queued", "--prefix", "odd-", "--look-at", "20").out
+    ordered = run(url, "ls", "--state", "queued", "--sort", "key", "--look-at", "20").out
+
+    assert "queued: only the first 20 keys were looked at" in chosen
+    assert "queued: only the first 20 keys were looked at" in ordered
+    assert "--cursor" not in ordered
+
+
+@pytest.mark.parametrize(
+    ("args", "keys"),
+    [
+        (("--priority", "5"), ["b"]),
+        (("--error", "no such"), ["c"]),
+        (("--older-than", "1h"), []),
+        (("--older-than", "1us", "--priority", "0"), ["a", "c"]),
+    ],
+)
+def test_keys_are_found_by_what_is_known_of_them(url: str, args: tuple[str, ...], keys: list[str]) -> None:
+    async def fill() -> None:
+        async with open_queue(url) as queue:
+            await queue.queue("c")
+            [owned] = (await queue.lease(LeaseRequest(1, 1))).started
+            await owned.requeue(error="no such file")
+            await queue.queue_many([("a", Options()), ("b", Options(priority=5))])
+
+    asyncio.run(fill())
+
+    listed = run(url, "ls", *args, "--json").json
+
+    assert sorted(row["key"] for row in [*listed["queued"], *listed["delayed"]]) == keys
 
 
 def test_nothing_is_said_for_what_it_is(url: str) -> None:

@@ -1,7 +1,7 @@
 """Stage 3: the pages of a bucket, of which a listing goes by name, and not in the order in which keys start or failed.
 
-What waits is paged from the kept listing: the first page lists anew, the others do as a lease step does. So a page
-begins behind the one before, and what lies beyond `keep` is not seen. Dead letters are not kept: each page of them
+What waits is paged from the kept listing. The first page of eligible keys lists anew, as does every page where that is
+a matter of a few requests; else what is known must do. What lies beyond `keep` is not seen. Dead letters are not kept: each page of them
 lists them all, a request for every thousand, and reads only the payloads that it shows.
 """
 
@@ -42,8 +42,9 @@ class Pages:
             names = _behind(request, listing.running.keys, _itself, str)
             shown = [self._handles.observed(key, listing.running.keys[key]) for key in names[: request.limit]]
             return _page(request, names, shown, _itself)
-        if request.cursor and listing.is_known:
-            await listing.fill(0)
+        if listing.is_known and (request.cursor or request.place is not Place.QUEUED):
+            await listing.refresh_if_cheap()
+            await listing.fill(0)  # begins a listing in the background where the one that is kept is old
         else:
             await listing.refresh()
         return await self._listed(request)
