@@ -114,7 +114,6 @@ def _hints(listing: Mapping[Place, Shown], wanted: ListFlags) -> Iterator[str]:
 
 async def _list(url: str, wanted: ListFlags) -> dict[Place, Shown]:
     """What is shown of each place."""
+    places = [place for place in STATES if not wanted.state or place in wanted.state]
     async with open_queue(url) as queue:
-        return await shown_in(
-            queue, [place for place in STATES if not wanted.state or place in wanted.state], wanted.choice()
-        )
+        return await shown_in(queue, places, wanted.choice())

@@ -1,8 +1,8 @@
 """Stage 3: the pages of a bucket, of which a listing goes by name, and not in the order in which keys start or failed.
 
 What waits is paged from the kept listing. The first page of eligible keys lists anew, as does every page where that is
-a matter of a few requests; else what is known must do. What lies beyond `keep` is not seen. Dead letters are not kept: each page of them
-lists them all, a request for every thousand, and reads only the payloads that it shows.
+a matter of a few requests; else what is known must do. What lies beyond `keep` is not seen. Dead letters are not kept:
+each page of them lists them all, a request for every thousand, and reads only the payloads that it shows.
 """
 
 from __future__ import annotations

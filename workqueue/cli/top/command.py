@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 from workqueue.backends import open_queue
-from workqueue.cli.listing import cut
 from workqueue.cli.top.dispatchers import AskedDispatcher, Dispatchers
 from workqueue.cli.top.picture import View, rows_of
 from workqueue.cli.top.screen import screen
 from workqueue.equipment import Equipment
 from workqueue.errors import StoreError
 from workqueue.fallbacks import FullQueue
+from workqueue.interface import DeadLetteredKey
+from workqueue.paging import MAX_LIMIT, PageRequest, Place
 from workqueue.programs.access import CallFlags
 from workqueue.programs.converters import DURATION, Converter, whole
 from workqueue.programs.ending import run_server
@@ -94,9 +96,10 @@ async def _looked(queue: FullQueue, dispatchers: Dispatchers, how: TopFlags) -> 
 async def _found(queue: FullQueue, limit: int) -> View:
     snapshot = await queue.enumerate(limit)
     delayed = await queue.delayed(limit)
-    dead = [letter async for letter in cut(snapshot.dead_letters, limit)]
+    dead = await queue.page(PageRequest(Place.DEAD_LETTERED, min(limit, MAX_LIMIT)))
+    letters = cast(Sequence[DeadLetteredKey], dead.keys)
     counts, stored = await queue.counts(), await queue.configuration()
     now = datetime.now(UTC)
     longest = sorted(snapshot.in_progress, key=lambda each: each.attempt_began or now)[:limit]
-    rows = list(rows_of(now, longest, [*snapshot.queued, *delayed], dead))
+    rows = list(rows_of(now, longest, [*snapshot.queued, *delayed], letters))
     return View("", now, counts, stored, rows)
