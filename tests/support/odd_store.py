@@ -9,6 +9,7 @@ from typing import Any
 from workqueue.errors import KeyNotFoundError
 from workqueue.interface import Snapshot
 from workqueue.optional import LeaseRequest
+from workqueue.paging import PageRequest, Place
 from workqueue.testing import FakeClock
 
 __all__ = ["look_at_everything", "run_what_there_is"]
@@ -24,6 +25,8 @@ async def look_at_everything(queue: Any, *keys: str) -> Snapshot:
     snapshot: Snapshot = await queue.enumerate(100)
     letters = [letter async for letter in snapshot.dead_letters]
     _read([*snapshot.in_progress, *snapshot.queued, *snapshot.twins, *letters, *await queue.delayed(100)])
+    for place in Place:
+        _read(await _paged(queue, place))
     await queue.counts()
     await queue.configuration()
     for key in keys:
@@ -51,6 +54,16 @@ async def run_what_there_is(queue: Any, clock: FakeClock, odd: str) -> set[str]:
         await queue.wait(timedelta(0), 100)
         clock.freeze(timedelta(minutes=20))
     return ran
+
+
+async def _paged(queue: Any, place: Place) -> list[object]:
+    handles: list[object] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await queue.page(PageRequest(place, 2, cursor))
+        handles += page.keys
+        cursor = page.cursor or None
+    return handles
 
 
 def _read(handles: Iterable[object]) -> None:
