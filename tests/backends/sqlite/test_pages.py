@@ -1,4 +1,4 @@
-"""What a page of a SQLite queue costs: as many rows as it has, however far back it stands. And rows that a hand wrote."""
+"""What a page of a SQLite queue costs: as many rows as it has, wherever it stands. And rows that a hand wrote."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ async def test_a_letter_whose_id_is_given_again_is_not_met_by_a_later_page(tmp_p
         clock.advance(timedelta(minutes=1))
         for key in "bcd":
             letter = (await queue.find(key)).dead_letter
-            assert letter is not None and await letter.requeue()
+            assert letter is not None
+            assert await letter.requeue()
         for owned in (await queue.lease(LeaseRequest(4, 4))).started:
             await owned.dead_letter("again")
 
