@@ -38,7 +38,7 @@ _POSITIONS: dict[Place, tuple[Callable[[Any], _Position], tuple[type, ...]]] = {
     Place.TWINS: (lambda key: (key.key,), (str,)),
     Place.DELAYED: (lambda key: (to_us(key.not_before), key.key), (int, str)),
     Place.DEAD_LETTERED: (lambda key: (-to_us(key.failed_time), key.key), (int, str)),
-    Place.UNREADABLE: (lambda key: (key.key, int(key.place)), (str, int)),
+    Place.UNREADABLE: (lambda key: (key.key, str(key.place)), (str, str)),
 }
 
 

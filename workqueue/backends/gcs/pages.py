@@ -53,7 +53,7 @@ class Pages:
         """What the listing of queued keys shows."""
         listing = self._bucket.listing
         if request.place is Place.UNREADABLE:
-            found = _behind(request, listing.aside.all(), _odd_position, str, int)
+            found = _behind(request, listing.aside.all(), _odd_position, str, str)
             keys = [self._handles.unreadable(odd) for odd in found[: request.limit]]
             return _page(request, found, keys, _odd_position)
         if request.place is Place.TWINS:
@@ -117,7 +117,7 @@ def _itself(key: str) -> _Position:
 
 
 def _odd_position(odd: Odd) -> _Position:
-    return odd.key, int(odd.where)
+    return odd.key, str(odd.where)
 
 
 def _start_position(candidate: Candidate) -> _Position:
