@@ -121,7 +121,7 @@ async def test_below_the_wanted_priority_nobody_looks() -> None:
 
     matches = await search(queue, Place.QUEUED, Filter(priority=1), budget=10_000)
 
-    assert (len(matches.keys), matches.looked_at, matches.cursor) == (3, 1000, "")
+    assert (len(matches.keys), matches.looked_at, matches.cursor) == (3, 100, "")
 
 
 class Shifting(MemoryQueue):

@@ -20,6 +20,8 @@ from workqueue.paging import MAX_LIMIT, ListedKey, Page, PageRequest, Place
 
 __all__ = ["Filter", "Matches", "search"]
 
+_GROWTH = 4  # where few keys match, the next page is that much longer; where most do, none is read in vain
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -124,22 +126,23 @@ class _Search:
 
     async def run(self, limit: int, cursor: str, budget: int) -> Matches:
         found: list[ListedKey] = []
-        looked_at = 0
+        looked_at, size = 0, limit
         while True:
-            page, matches = await self._page(limit - len(found), cursor, budget - looked_at)
+            size = min(size, budget - looked_at, MAX_LIMIT)
+            page, matches = await self._page(limit - len(found), cursor, size)
+            size *= _GROWTH
             found += matches
             looked_at += len(page.keys)
             cursor = "" if self._is_past(page) else page.cursor
             if not cursor or len(found) >= limit or looked_at >= budget:
                 return Matches(found, cursor, looked_at)
 
-    async def _page(self, limit: int, cursor: str, budget: int) -> tuple[Page, list[ListedKey]]:
-        """The next page and what of it matches; it ends with the last match that is wanted.
+    async def _page(self, limit: int, cursor: str, size: int) -> tuple[Page, list[ListedKey]]:
+        """The next page, of `size` keys at most, and what of it matches; it ends with the last match that is wanted.
 
         Its cursor is behind its last key. So where a page has more matches than wanted, a shorter one is asked for,
         and looked through anew, since keys may have come and gone meanwhile.
         """
-        size = min(MAX_LIMIT, budget, MAX_LIMIT if self._wanted.is_given() else limit)
         while True:
             page = await self._queue.page(PageRequest(self._place, size, cursor))
             at = [index for index, key in enumerate(page.keys) if self._wanted.matches(key, self._now)]
