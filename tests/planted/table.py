@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.planted.dispatching import DISPATCH_BUGS
 from tests.planted.limits import LIMIT_BUGS
+from tests.planted.pages import PAGE_BUGS
 from tests.planted.places import PLACE_BUGS
 from tests.planted.planting import FAMILIES, Bug
 from tests.planted.rules import RULE_BUGS
@@ -43,7 +44,7 @@ def page() -> str:
 
 
 def _score() -> Iterator[str]:
-    bugs = [*RULE_BUGS, *PLACE_BUGS, *LIMIT_BUGS]
+    bugs = [*RULE_BUGS, *PLACE_BUGS, *PAGE_BUGS, *LIMIT_BUGS]
     everywhere = sum(len(_backends_with(bug)) for bug in bugs)
     bugs_of_tests = sum(map(len, _CAUGHT_BY_TESTS.values()))
     planted = f"Planted: {len(bugs)} in queues, on {everywhere} backends in all, and {bugs_of_tests} elsewhere."
@@ -53,7 +54,7 @@ def _score() -> Iterator[str]:
 
 
 def _bugs_of_queues() -> Iterator[str]:
-    bugs = [*RULE_BUGS, *PLACE_BUGS, *LIMIT_BUGS]
+    bugs = [*RULE_BUGS, *PLACE_BUGS, *PAGE_BUGS, *LIMIT_BUGS]
     yield f"## In a queue ({len(bugs)})"
     yield ""
     yield "| the bug | the scenario that catches it | on |"

@@ -15,6 +15,7 @@ from aiohttp import ClientError
 
 from tests.planted.dispatching import DISPATCH_BUGS, DispatchBug
 from tests.planted.limits import LIMIT_BUGS
+from tests.planted.pages import PAGE_BUGS
 from tests.planted.places import PLACE_BUGS
 from tests.planted.planting import Bug, planted
 from tests.planted.rules import RULE_BUGS
@@ -27,7 +28,7 @@ from workqueue.conformance import Target, all_scenarios, run_scenario
 from workqueue.conformance.scenarios import waiting
 from workqueue.errors import WorkQueueError
 
-BUGS = [*RULE_BUGS, *PLACE_BUGS, *LIMIT_BUGS]
+BUGS = [*RULE_BUGS, *PLACE_BUGS, *PAGE_BUGS, *LIMIT_BUGS]
 SCENARIOS = {scenario.name: scenario for scenario in all_scenarios()}
 WAKING_SECONDS = 2.0
 """How long a scenario waits for a wake-up that a bug keeps from coming; without the bug it must come in that time."""

@@ -1,7 +1,7 @@
 """Stage 3: the pages of a SQLite queue, each from where the one before ended, along the index of its place.
 
 So a page reads no more rows than it has, wherever it stands. What came due and was not promoted yet is merged in, and
-is few: the backend promotes a backlog of those before.
+is few: the backend promotes a backlog of those before, unless it may only look.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ _ORDER = "ORDER BY priority DESC, queued_us, key LIMIT :limit"
 _READY_FIRST = f"SELECT json_group_array({rows.QUEUED}) FROM ({_READY_ROWS} {_ORDER})"
 # What is behind a key: three stretches of the index, each of which SQLite finds the beginning of. With one condition it
 # would step over all keys of the same microsecond, as those of one `queue_many` are.
-_READY_BEHIND = (
-    f"""
+_READY_TIED = f"""
 SELECT json_group_array({rows.QUEUED}) FROM ({_READY_ROWS} AND priority = :priority AND queued_us = :queued_us
 AND key > CAST(:key AS TEXT) ORDER BY key LIMIT :limit)
-""",
-    f"""
+"""
+_READY_SAME = f"""
 SELECT json_group_array({rows.QUEUED}) FROM ({_READY_ROWS} AND priority = :priority AND queued_us > :queued_us
 ORDER BY queued_us, key LIMIT :limit)
-""",
-    f"SELECT json_group_array({rows.QUEUED}) FROM ({_READY_ROWS} AND priority < :priority {_ORDER})",
-)
+"""
+_READY_LOWER = f"SELECT json_group_array({rows.QUEUED}) FROM ({_READY_ROWS} AND priority < :priority {_ORDER})"
 _DUE_ROWS = f"""
 SELECT * FROM queued INDEXED BY queued_due WHERE queue = :queue AND place = {DELAYED} AND not_before_us <= :now_us
 """
@@ -50,16 +48,14 @@ SELECT iif(typeof(priority) = 'blob', CAST(priority AS TEXT), priority),
 """
 # What stands in the index is the moment and then the id: nothing has to be sorted, however many wait for one moment.
 _LATER_ROWS = f"SELECT * FROM queued INDEXED BY queued_due WHERE queue = :queue AND place = {DELAYED}"
-_LATER = (
-    f"""
+_LATER_TIED = f"""
 SELECT json_group_array({rows.QUEUED}) FROM ({_LATER_ROWS} AND not_before_us = :not_before_us AND id > :id
 ORDER BY id LIMIT :limit)
-""",
-    f"""
+"""
+_LATER = f"""
 SELECT json_group_array({rows.QUEUED}) FROM ({_LATER_ROWS} AND not_before_us > :not_before_us
 ORDER BY not_before_us, id LIMIT :limit)
-""",
-)
+"""
 _TWINS = f"""
 SELECT json_group_array({rows.QUEUED}) FROM (
   SELECT * FROM queued INDEXED BY queued_twin WHERE queue = :queue AND place = {TWIN} AND key > CAST(:key AS TEXT)
@@ -95,7 +91,8 @@ def page_of(lists: Lists, request: PageRequest, now_us: int) -> Page:
             return _eligible(lists, request, now_us)
         case Place.DELAYED:
             not_before_us, row_id = max(request.position(int, int) or (0, 0), (now_us, _NO_ID))
-            delayed = _stretch(lists, _LATER, request.limit + 1, not_before_us=not_before_us, id=row_id)
+            bounds = {"not_before_us": not_before_us, "id": row_id}
+            delayed = _stretch(lists, (_LATER_TIED, _LATER), request.limit + 1, **bounds)
             return _page(request, delayed, lambda key: (key.entry.not_before_us, key.version[0]))
         case Place.TWINS:
             return _page(request, lists.list_queued(_TWINS, **_by_name(request)), lambda key: (key.key,))
@@ -137,7 +134,7 @@ def _eligible(lists: Lists, request: PageRequest, now_us: int) -> Page:
     else:
         priority, queued_us, key = position
         behind = {"priority": priority, "queued_us": queued_us, "key": bound(key)}
-        keys = _stretch(lists, _READY_BEHIND, limit, **behind)
+        keys = _stretch(lists, (_READY_TIED, _READY_SAME, _READY_LOWER), limit, **behind)
         due = lists.list_queued(_DUE_BEHIND, **behind, limit=limit, now_us=now_us)
     if due:
         keys = sorted([*keys, *due], key=lambda each: (-each.priority, each.entry.queued_us, each.key))[:limit]

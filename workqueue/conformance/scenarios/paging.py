@@ -221,11 +221,12 @@ async def a_cursor_of_nonsense_is_refused(case: Case, place: Place) -> None:
 @scenario(Need.CLOCK)
 async def a_cursor_of_another_place_is_refused(case: Case) -> None:
     for key in "abc":
-        await case.failed(f"dead {key}")
+        await case.enqueue(key)
+    await case.lease()
     for key in "abc":
         await case.enqueue(key)
-    cursor = (await _first(case, Place.QUEUED, 1)).cursor
-    for place in (Place.DEAD_LETTERED, Place.TWINS, Place.DELAYED):
+    cursor = (await _first(case, Place.IN_PROGRESS, 1)).cursor
+    for place in (Place.QUEUED, Place.TWINS, Place.DELAYED, Place.DEAD_LETTERED, Place.UNREADABLE):
         await refused(InvalidOptionsError, case.queue.page(PageRequest(place, 10, cursor)))
 
 
