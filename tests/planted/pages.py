@@ -8,7 +8,7 @@ from tests.planted.planting import Edit
 SCAN = "workqueue.page_scan:"
 SQL_PAGES = "workqueue.backends.sqlite.pages:"
 
-TIES_PASSED = "low = low + call('ZCOUNT', zset, score, score)\\n  local high = low --"
+TIES_PASSED = "low = low + call('ZCOUNT', zset, score, score)\n  local high = low --"
 
 PAGE_BUGS = [
     bug(
