@@ -69,7 +69,9 @@ async def test_a_backlog_that_came_due_is_promoted_once_and_not_sorted_for_every
     assert steps <= MANY // 100
 
 
-@pytest.mark.parametrize("number", ["'high'", "1.5", "-3", "x'00ff'", "9223372036854775807", "-9223372036854775808"])
+@pytest.mark.parametrize(
+    "number", ["'high'", "1.5", "-3", "x'00ff'", "CAST(x'68ff' AS TEXT)", "9223372036854775807", "-9223372036854775808"]
+)
 async def test_a_key_with_a_number_that_a_hand_wrote_is_on_one_page_and_hides_no_other(
     tmp_path: Path, number: str
 ) -> None:

@@ -7,6 +7,7 @@ is few: the backend promotes a backlog of those before, unless it may only look.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from workqueue.backends.sqlite import rows as rows
@@ -17,7 +18,7 @@ from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
 
 __all__ = ["Lists", "page_of"]
 
-_STORED = (int, float, str)  # a hand may have written a number as text; it is sorted as what it is
+_STORED = (int, float, str)  # a hand may have written text or a blob for a number; it is sorted as what it is
 
 _READY_ROWS = f"SELECT * FROM queued INDEXED BY queued_ready WHERE queue = :queue AND place = {READY}"
 _ORDER = "ORDER BY priority DESC, queued_us, key LIMIT :limit"
@@ -41,11 +42,7 @@ _DUE_BEHIND = f"""
 SELECT json_group_array({rows.QUEUED}) FROM ({_DUE_ROWS}
 AND (priority < :priority OR (priority = :priority AND (queued_us, key) > (:queued_us, CAST(:key AS TEXT)))) {_ORDER})
 """
-# As it stands in the index. A blob cannot travel in a cursor.
-_STANDS = """
-SELECT iif(typeof(priority) = 'blob', CAST(priority AS TEXT), priority),
-  iif(typeof(queued_us) = 'blob', CAST(queued_us AS TEXT), queued_us) FROM queued WHERE id = ?
-"""
+_STANDS = "SELECT priority, queued_us FROM queued WHERE id = ?"
 # What stands in the index is the moment and then the id: nothing has to be sorted, however many wait for one moment.
 _LATER_ROWS = f"SELECT * FROM queued INDEXED BY queued_due WHERE queue = :queue AND place = {DELAYED}"
 _LATER_TIED = f"""
@@ -133,9 +130,28 @@ def _eligible(lists: Lists, request: PageRequest, now_us: int) -> Page:
         due = lists.list_queued(_DUE_FIRST, limit=limit, now_us=now_us)
     else:
         priority, queued_us, key = position
-        behind = {"priority": priority, "queued_us": queued_us, "key": bound(key)}
+        behind = {"priority": _received(priority), "queued_us": _received(queued_us), "key": bound(key)}
         keys = _stretch(lists, (_READY_TIED, _READY_SAME, _READY_LOWER), limit, **behind)
         due = lists.list_queued(_DUE_BEHIND, **behind, limit=limit, now_us=now_us)
     if due:
         keys = sorted([*keys, *due], key=lambda each: (-each.priority, each.entry.queued_us, each.key))[:limit]
-    return _page(request, keys, lambda last: (*lists.row_of(_STANDS, last.version[0]), last.key))
+    return _page(request, keys, lambda last: (*map(_sent, lists.row_of(_STANDS, last.version[0])), last.key))
+
+
+# What stands where a number belongs, in a cursor: text begins with a t, a blob with a b.
+
+
+def _sent(value: Any) -> float | str:
+    if isinstance(value, bytes):
+        return f"b{value.hex()}"
+    number: float = value
+    return f"t{value}" if isinstance(value, str) else number
+
+
+def _received(value: float | str) -> float | str | bytes:
+    if not isinstance(value, str):
+        return value
+    if value.startswith("b"):
+        with suppress(ValueError):
+            return bytes.fromhex(value[1:])
+    return value[1:].encode(errors="ignore").decode()
