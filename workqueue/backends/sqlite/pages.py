@@ -130,7 +130,7 @@ def _eligible(lists: Lists, request: PageRequest, now_us: int) -> Page:
         due = lists.list_queued(_DUE_FIRST, limit=limit, now_us=now_us)
     else:
         priority, queued_us, key = position
-        behind = {"priority": _received(priority), "queued_us": _received(queued_us), "key": bound(key)}
+        behind = {"priority": _received(priority, ""), "queued_us": _received(queued_us, b""), "key": bound(key)}
         keys = _stretch(lists, (_READY_TIED, _READY_SAME, _READY_LOWER), limit, **behind)
         due = lists.list_queued(_DUE_BEHIND, **behind, limit=limit, now_us=now_us)
     if due:
@@ -138,7 +138,8 @@ def _eligible(lists: Lists, request: PageRequest, now_us: int) -> Page:
     return _page(request, keys, lambda last: (*map(_sent, lists.row_of(_STANDS, last.version[0])), last.key))
 
 
-# What stands where a number belongs, in a cursor: text begins with a t, a blob with a b.
+# What stands where a number belongs, in a cursor: text begins with a t, a blob with a b. Text that is no UTF-8 cannot be
+# bound as text; what is `behind` it in the order stands in, so that a page at least never begins where one before did.
 
 
 def _sent(value: Any) -> float | str:
@@ -148,10 +149,14 @@ def _sent(value: Any) -> float | str:
     return f"t{value}" if isinstance(value, str) else number
 
 
-def _received(value: float | str) -> float | str | bytes:
+def _received(value: float | str, behind: str | bytes) -> float | str | bytes:
     if not isinstance(value, str):
         return value
     if value.startswith("b"):
         with suppress(ValueError):
             return bytes.fromhex(value[1:])
-    return value[1:].encode(errors="ignore").decode()
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return behind
+    return value[1:]
