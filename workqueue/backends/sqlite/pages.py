@@ -138,8 +138,8 @@ def _eligible(lists: Lists, request: PageRequest, now_us: int) -> Page:
     return _page(request, keys, lambda last: (*map(_sent, lists.row_of(_STANDS, last.version[0])), last.key))
 
 
-# What stands where a number belongs, in a cursor: text begins with a t, a blob with a b. Text that is no UTF-8 cannot be
-# bound as text; what is `behind` it in the order stands in, so that a page at least never begins where one before did.
+# What stands where a number belongs, in a cursor: text begins with a t, a blob with a b. Text that is no UTF-8 cannot
+# be bound; what is `behind` it in the order stands in, so that no page begins where one before did.
 
 
 def _sent(value: Any) -> float | str:
