@@ -24,10 +24,11 @@ from tests.support.processes import Ended, python, started
 from tests.support.programs import workqueue
 from workqueue import Options, open_queue
 from workqueue.access.security import ClientSecurity
-from workqueue.cli.top.dispatchers import AskedDispatcher, Dispatchers, Standing
+from workqueue.cli.dispatchers import AskedDispatcher, Dispatchers
 from workqueue.cli.top.picture import Row, View, picture
 from workqueue.errors import InvalidSettingError
 from workqueue.optional import Counts, LeaseRequest
+from workqueue.telemetry.standing import Standing
 from workqueue.throttle import Configuration
 from workqueue.web.server import http_server
 

@@ -20,7 +20,7 @@ from workqueue.clock import Clock, duration_us
 from workqueue.errors import InvalidSettingError
 from workqueue.safe_text import cut, describe, shown_url
 
-__all__ = ["IssuerKeys", "SigningKey", "check_issuer_url"]
+__all__ = ["IssuerKeys", "SigningKey", "check_issuer_url", "discovery_document"]
 
 log = logging.getLogger(__name__)
 
@@ -131,11 +131,20 @@ class IssuerKeys:
         return keys
 
     async def _discover(self, session: aiohttp.ClientSession) -> str:
-        found = await _document(session, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
-        named = found.get("issuer")
-        if named != self._issuer:  # OpenID Connect Discovery 1.0, section 4.3
-            raise ValueError(f"its discovery document is that of another issuer, {shown_url(str(named))!r}")
-        return check_issuer_url(str(found.get("jwks_uri")))
+        return check_issuer_url(str((await discovery_document(session, self._issuer)).get("jwks_uri")))
+
+
+async def discovery_document(session: aiohttp.ClientSession, issuer: str) -> dict[str, Any]:
+    """What an issuer says of itself (OpenID Connect Discovery 1.0, section 4).
+
+    Raises:
+        ClientError, TimeoutError, ValueError: there is no such document, or it is another issuer's.
+    """
+    found = await _document(session, issuer.rstrip("/") + "/.well-known/openid-configuration")
+    named = found.get("issuer")
+    if named != issuer:  # section 4.3
+        raise ValueError(f"its discovery document is that of another issuer, {shown_url(str(named))!r}")
+    return found
 
 
 async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -56,6 +56,15 @@ class OIDCTokens:
         self._keys = IssuerKeys(issuer, check_issuer_url(jwks_url) if jwks_url else "", clock or SystemClock())
 
     async def verify(self, token: str) -> None:
+        await self.claims(token)
+
+    async def claims(self, token: str) -> Mapping[str, Any]:
+        """What an accepted token says of its holder.
+
+        Raises:
+            TokenRefusedError: it is not accepted; the message may go to whoever showed it.
+            TokenCheckUnavailableError: it could not be checked.
+        """
         if len(token) > _LONGEST:
             raise TokenRefusedError(f"the token is longer than {_LONGEST} characters")
         key = await self._keys.of(_key_id(token))
@@ -64,6 +73,7 @@ class OIDCTokens:
         shown = {name for name in (claims["sub"], email) if isinstance(name, str)}
         if self._subjects and not self._subjects & shown:
             raise TokenRefusedError(f"the token is valid, but its subject {claims['sub']!r} may not call this server")
+        return claims
 
     def _claims(self, token: str, key: SigningKey) -> dict[str, Any]:
         try:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, cast
 
 from workqueue.backends import open_queue
-from workqueue.cli.top.dispatchers import AskedDispatcher, Dispatchers
+from workqueue.cli.dispatchers import AskedDispatcher, Dispatchers
 from workqueue.cli.top.picture import View, rows_of
 from workqueue.cli.top.screen import screen
 from workqueue.equipment import Equipment

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from workqueue.cli.top.dispatchers import Standing
 from workqueue.interface import DeadLetteredKey, ObservedInProgressKey, QueuedKey
 from workqueue.optional import Counts
 from workqueue.safe_text import shown_duration, visible
+from workqueue.telemetry.standing import Standing
 from workqueue.throttle import Configuration
 
 __all__ = ["Line", "Row", "View", "picture", "rows_of"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,49 +12,14 @@ from workqueue.access.urls import http_url
 from workqueue.errors import StoreUnavailableError
 from workqueue.extras import importing
 from workqueue.safe_text import describe, shown_url
+from workqueue.telemetry.standing import Standing
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-__all__ = ["AskedDispatcher", "Dispatchers", "Standing"]
+__all__ = ["AskedDispatcher", "Dispatchers"]
 
 _PATIENCE_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How one dispatcher fares, or why that is not known.
-
-    `per_second` is by outcome; `troubles` are what somebody should look after.
-    """
-
-    name: str
-    running: int = 0
-    limit: int = 0
-    uptime: timedelta | None = None
-    per_second: Mapping[str, float] = field(default_factory=dict)
-    troubles: Sequence[str] = ()
-
-    @classmethod
-    def read(cls, name: str, document: Any) -> Standing:
-        """Read what `/status` answered.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is not what a dispatcher answers.
-        """
-        target = document["target"]
-        since = f"the target is down: {target['error']}" if target["down"] else ""
-        running = document["running"]
-        runaway = f"{running['runaway']} callbacks run on though they were cancelled" if running["runaway"] else ""
-        said = [document["trouble"], document["remark"], since, runaway]
-        return cls(
-            name,
-            int(running["count"]),
-            int(document["limits"]["effective_concurrency"]),
-            timedelta(seconds=float(document["uptime_seconds"])),
-            {str(outcome): float(rate) for outcome, rate in document["rates"]["per_second"].items()},
-            [str(trouble) for trouble in said if trouble],
-        )
 
 
 class AskedDispatcher:

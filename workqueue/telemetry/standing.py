@@ -1,0 +1,48 @@
+"""Stage 7: how a dispatcher fares, as its `/status` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+__all__ = ["Standing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one dispatcher fares, or why that is not known.
+
+    `per_second` is by outcome; `troubles` are what somebody should look after; `queue` is the name of its queue.
+    """
+
+    name: str
+    running: int = 0
+    limit: int = 0
+    uptime: timedelta | None = None
+    per_second: Mapping[str, float] = field(default_factory=dict)
+    troubles: Sequence[str] = ()
+    queue: str = ""
+
+    @classmethod
+    def read(cls, name: str, document: Any) -> Standing:
+        """Read what `/status` answered.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not what a dispatcher answers.
+        """
+        target = document["target"]
+        since = f"the target is down: {target['error']}" if target["down"] else ""
+        running = document["running"]
+        runaway = f"{running['runaway']} callbacks run on though they were cancelled" if running["runaway"] else ""
+        said = [document["trouble"], document["remark"], since, runaway]
+        return cls(
+            name,
+            int(running["count"]),
+            int(document["limits"]["effective_concurrency"]),
+            timedelta(seconds=float(document["uptime_seconds"])),
+            {str(outcome): float(rate) for outcome, rate in document["rates"]["per_second"].items()},
+            [str(trouble) for trouble in said if trouble],
+            str(document["queue"]),
+        )
