@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -20,10 +21,13 @@ from dispatcher.environment import (
     TargetFlags,
 )
 from dispatcher.relay.environment import RelayFlags, RelayListen, StoreFlags, TargetCallFlags, note_what_is_ignored
+from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError
+from workqueue.extras import require
 from workqueue.programs import printing
 from workqueue.programs.access import CallFlags, ListenFlags
 from workqueue.programs.completion import completion_of
+from workqueue.programs.console import ConsoleFlags
 from workqueue.programs.ending import EXIT_CODES, common, program, run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
@@ -32,6 +36,11 @@ from workqueue.programs.settings import LogFlags, OutputFlags, QueueFlags
 if TYPE_CHECKING:
     from dispatcher.process import Process
     from dispatcher.relay.process import Relay
+    from workqueue.fallbacks import FullQueue
+    from workqueue.web.console import Console
+    from workqueue.web.console.watched import AskDispatchers
+
+    MakeConsole = Callable[[FullQueue, AskDispatchers], Console]
 
 _ATTEMPTS = (1, 2, 5, 20)
 _Bounds = dict[int, tuple[timedelta, timedelta]]
@@ -59,7 +68,7 @@ class Work:
     calls: CallFlags
     schedules: ScheduleFlags
 
-    def process(self, *, memory: bool = False) -> Process:
+    def process(self, *, memory: bool = False, console: MakeConsole | None = None) -> Process:
         """The process to run; whatever can be wrong about it is found here."""
         from dispatcher.process import Process
 
@@ -67,7 +76,7 @@ class Work:
         events = self.events.sinks(self.calls.security)
         callback, settings = self.target.opened(self.calls, self.events.name), self.dispatch.settings()
         schedules = self.schedules.fired(url, self.dispatch.owner)
-        return Process(url, self.dispatch.owner, callback, settings, events, os.environ, schedules)
+        return Process(url, self.dispatch.owner, callback, settings, events, os.environ, schedules, console=console)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +103,29 @@ class ReloadFlags:
     ] = False
 
 
+@dataclass(frozen=True, slots=True)
+class OwnConsoleFlags:
+    """The console of the process itself."""
+
+    how: ConsoleFlags
+    console: Annotated[bool, Flag("show the queue in the browser, at /console/", ("WORKQUEUE_CONSOLE",))] = False
+
+    def made(self, listen: ListenFlags) -> MakeConsole | None:
+        """What makes the console; None = there is none. Whatever can be wrong about it is found here."""
+        if not self.console:
+            return None
+        require("console", "--console")
+        from workqueue.web.console import Console
+
+        settings, (admission, login) = self.how.settings(listen), self.how.admission(listen)
+        return lambda queue, ask: Console({Equipment.of(queue).name: queue}, settings, admission, login, ask)
+
+
 @app.command("serve")
 @with_flags
-def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags, develop: ReloadFlags) -> int:
+def serve(
+    work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags, develop: ReloadFlags, shown: OwnConsoleFlags
+) -> int:
     """Run receiver, loop and trigger in one process.
 
     Keys come in over gRPC; GET or POST / starts a round; /healthz, /readyz and /metrics are beside it. SIGTERM and
@@ -105,7 +134,7 @@ def serve(work: Work, listen: ListenFlags, ports: ServePorts, logs: LogFlags, de
     configure_logging(logs.log_level, logs.log_format)
     if develop.reload:
         return _reloaded(work)
-    process = work.process(memory=True)
+    process = work.process(memory=True, console=shown.made(listen))
     run_server(process.serve(listen.front(ports.http_port), ports.grpc_port))
     return 0
 

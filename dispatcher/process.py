@@ -35,8 +35,12 @@ from workqueue.telemetry.gauges import GaugeRefresher
 from workqueue.telemetry.samples import SampleSource
 from workqueue.web.front import Front
 
-if TYPE_CHECKING:  # cron, which few processes need
+if TYPE_CHECKING:  # cron and templates, which few processes need
+    from starlette.types import ASGIApp
+
     from dispatcher.schedules import Schedules
+    from workqueue.web.console import Console
+    from workqueue.web.console.watched import AskDispatchers
 
 __all__ = ["Process"]
 
@@ -56,6 +60,7 @@ class Process:
         environ: names the process in its metrics.
         schedules: fired beside, into the same queue.
         sources: whatever else counts in this process.
+        console: makes the one that is served at `/console/`, of the queue and of who asks this dispatcher.
     """
 
     url: str
@@ -66,6 +71,7 @@ class Process:
     environ: Mapping[str, str]
     schedules: Schedules | None = None
     sources: Sequence[SampleSource] = ()
+    console: Callable[[FullQueue, AskDispatchers], Console] | None = None
 
     async def once(self) -> None:
         """Run one round. SIGTERM lets its callbacks run on for `drain_timeout`, a second one cancels them.
@@ -126,12 +132,28 @@ class Process:
         trigger = Trigger(setup, health)
         async with (
             GaugeRefresher(setup.queue, metrics, [setup.metrics]),
-            front.opened(trigger.app(exposition.scraped), "trigger, probes and metrics"),
+            self._served(front, trigger, trigger.app(exposition.scraped), setup.queue),
         ):
             try:
                 yield trigger
             finally:
                 await trigger.drain()
+
+    @asynccontextmanager
+    async def _served(self, front: Front, trigger: Trigger, app: ASGIApp, queue: FullQueue) -> AsyncIterator[None]:
+        """Serve the trigger's app, and perhaps a console beside it, until the block ends."""
+        shows = "trigger, probes and metrics"
+        if self.console is None:
+            async with front.opened(app, shows):
+                yield
+            return
+        from workqueue.web.console.beside import opened_beside
+
+        async with (
+            self.console(queue, trigger.standings) as console,
+            opened_beside(front, app, console.app, f"{shows}, and the console at /console/", at="/console"),
+        ):
+            yield
 
 
 def _received(

@@ -29,6 +29,7 @@ from dispatcher.setup import Setup
 from dispatcher.status import Status
 from workqueue.errors import StoreError
 from workqueue.interface import WorkQueue
+from workqueue.telemetry.standing import Standing
 
 __all__ = ["MAX_BODY_BYTES", "MAX_HEADER_BYTES", "Endpoint", "Trigger", "handler"]
 
@@ -139,6 +140,10 @@ class Trigger:
     async def status(self, request: Request) -> Response:
         """What this dispatcher is about, as JSON (see `Status`)."""
         return JSONResponse(self._status.document(), headers={"cache-control": "no-store"})
+
+    async def standings(self) -> list[Standing]:
+        """How this dispatcher fares, for a console beside it."""
+        return [Standing.read("this dispatcher", self._status.document())]
 
     async def _ask_store(self) -> None:
         """See whether the store is back: no loop does, and no round comes to who is not ready."""

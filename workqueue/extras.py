@@ -21,6 +21,7 @@ _CLI = ("rich", "typer")
 
 EXTRAS = {
     "cli": _CLI,
+    "console": (*_CLI, *_HTTP, "prometheus_client", "jinja2"),
     "events": _EVENTS,
     "gcs": ("aiohttp", "gcloud.aio.auth"),
     "grpc": _GRPC,

@@ -7,6 +7,7 @@ import typer
 from workqueue.cli import (
     backup,
     conformance,
+    console,
     keys,
     listing,
     queue,
@@ -53,6 +54,7 @@ app.command()(watch.watch)
 app.command()(subscribe.subscribe)
 app.command()(resync.resync)
 app.command()(scaler.scaler)
+app.command()(console.console)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(conformance.conformance)

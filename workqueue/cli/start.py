@@ -9,7 +9,7 @@ from workqueue.signals import exit_on_signals
 
 __all__ = ["start"]
 
-_SERVERS = frozenset({"receive", "hyperqueue", "resync", "scaler", "subscribe", "watch"})
+_SERVERS = frozenset({"console", "receive", "hyperqueue", "resync", "scaler", "subscribe", "watch"})
 
 
 def start() -> None:

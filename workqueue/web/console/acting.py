@@ -1,0 +1,115 @@
+"""Pages that change something: one key, those selected, the settings stored with the queue. Each logs who did it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from starlette.responses import Response
+
+from workqueue.backends.url import duration
+from workqueue.errors import InvalidOptionsError
+from workqueue.options import Options
+from workqueue.paging import MAX_LIMIT, Place
+from workqueue.safe_text import visible
+from workqueue.throttle import Configuration
+from workqueue.web.console.filters import place_of
+from workqueue.web.console.links import address, is_within, keys_of
+from workqueue.web.console.verbs import VERBS, Verb, handle_at
+from workqueue.web.console.visit import Visit
+
+__all__ = ["act", "configure", "enqueue"]
+
+log = logging.getLogger(__name__)
+
+_REASONS = 3
+
+
+async def act(visit: Visit) -> Response:
+    """Do one verb to the keys that were named; a verb with a warning asks first."""
+    verb, place, keys = _verb(visit), place_of(visit.posted("place")), keys_of(visit.form.get("at", ()))
+    if place not in verb.places:
+        raise InvalidOptionsError(f"{verb.name} does not suit {place} keys")
+    if not 1 <= len(keys) <= MAX_LIMIT:
+        raise InvalidOptionsError(f"select 1 to {MAX_LIMIT:,} keys")
+    if verb.warning and visit.posted("sure") != "yes":
+        return visit.page("confirm.html", watched=visit.watched, verb=verb, place=place, keys=keys)
+    done, reasons = 0, list[str]()
+    for key in keys:
+        reason = await _one(visit, verb, place, key)
+        done += not reason
+        reasons += [f"{visible(key)}: {reason}"] if reason else []
+    return visit.back(_from(visit, place), _account(verb, done, reasons))
+
+
+async def _one(visit: Visit, verb: Verb, place: Place, key: str) -> str:
+    """Do it to one key; returns why not, or ''."""
+    watched = visit.watched
+    handle = handle_at(await watched.queue.find(key), place)
+    reason = f"it is not {place} any more" if handle is None else await verb.act(watched.queue, handle)
+    log.info(
+        "%s by %s: %s",
+        *(verb.name, visit.who, reason or verb.done),
+        extra={"queue": watched.name, "key": key, "who": visit.who},
+    )
+    return reason
+
+
+def _account(verb: Verb, done: int, reasons: Sequence[str]) -> str:
+    said = f"{done} {'key' if done == 1 else 'keys'} {verb.done}"
+    if reasons:
+        more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+        said += f"; not {verb.done}: {'; '.join(reasons[:_REASONS])}{more}"
+    return said
+
+
+def _verb(visit: Visit) -> Verb:
+    name = visit.posted("verb")
+    if name not in VERBS:
+        raise InvalidOptionsError(f"there is no verb {name!r}")
+    return VERBS[name]
+
+
+def _from(visit: Visit, place: Place) -> str:
+    """The page that was acted from."""
+    back = visit.posted("back")
+    return back if is_within(back) else address("q", visit.watched.name, "keys", place)
+
+
+async def enqueue(visit: Visit) -> Response:
+    """Put one key into the queue."""
+    delay = visit.posted("delay").strip()
+    key = next(iter(keys_of(visit.form.get("at", ()))), visit.posted("key").strip())
+    payload = visit.posted("payload").replace("\r\n", "\n")  # browsers end the lines of a form so
+    not_before = datetime.now(UTC) + _delay(delay) if delay else None
+    options = Options(visit.number("priority") or 0, not_before, payload=payload.encode() if payload else None)
+    await visit.watched.queue.queue(key, options)
+    log.info("enqueue by %s", visit.who, extra={"queue": visit.watched.name, "key": key, "who": visit.who})
+    return visit.back(address("q", visit.watched.name, "key", key=key), "enqueued")
+
+
+def _delay(text: str) -> timedelta:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise InvalidOptionsError(f"delay: {error}, not {text!r}") from error
+
+
+async def configure(visit: Visit) -> Response:
+    """Pause, resume, or set the limits stored with the queue."""
+    watched, wanted = visit.watched, visit.posted("change")
+    stored = await watched.queue.configuration()
+    match wanted:
+        case "pause" | "resume":
+            changed = replace(stored, paused=wanted == "pause")
+        case "limits":
+            changed = Configuration(
+                visit.number("concurrency"), stored.paused, visit.number("starts_per_second", float)
+            )
+        case _:
+            raise InvalidOptionsError(f"there is no change {wanted!r}")
+    await watched.queue.configure(changed)
+    log.info("%s by %s: %s", wanted, visit.who, changed, extra={"queue": watched.name, "who": visit.who})
+    return visit.back(address("q", watched.name), {"pause": "paused", "resume": "resumed"}.get(wanted, "limits stored"))

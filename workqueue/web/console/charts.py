@@ -1,0 +1,72 @@
+"""Samples as lines of an SVG: pure, and drawn by the server, so that a chart needs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from workqueue.web.console.history import SPAN, History, Sample
+
+__all__ = ["HEIGHT", "WIDTH", "Chart", "charts_of"]
+
+WIDTH, HEIGHT = 600, 60
+
+_COUNTED = {
+    "eligible": "queued",
+    "in progress": "in_progress",
+    "delayed": "not_before",
+    "dead-lettered": "dead_lettered",
+    "oldest eligible, s": "oldest_queued_seconds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One line over the last hour: `lines` are the points of its unbroken pieces, `most` is the top of its scale."""
+
+    title: str
+    lines: Sequence[str]
+    last: float | None
+    most: float
+
+    @property
+    def spoken(self) -> str:
+        """What a screen reader says of it."""
+        last = "unknown" if self.last is None else f"{self.last:,.4g}"
+        return f"{self.title}: {last} now, at most {self.most:,.4g} in the last hour"
+
+
+def charts_of(history: History, now: datetime) -> Sequence[Chart]:
+    """The charts of an overview; the outcomes of dispatchers have one where they were asked."""
+    samples = history.samples
+    drawn = [
+        _chart(title, [(each, None if each.counts is None else getattr(each.counts, name)) for each in samples], now)
+        for title, name in _COUNTED.items()
+    ]
+    if any(each.per_second for each in samples):
+        settled = [(each, sum(each.per_second.values()) if each.per_second else None) for each in samples]
+        drawn.append(_chart("settled a second", settled, now))
+    return drawn
+
+
+def _chart(title: str, points: Sequence[tuple[Sample, float | None]], now: datetime) -> Chart:
+    values = [value for _, value in points if value is not None]
+    most = max(values, default=0)
+    scale = (HEIGHT - 4) / (most or 1)
+    placed = [
+        None if value is None else (WIDTH * (1 - (now - sample.at) / SPAN), HEIGHT - 2 - value * scale)
+        for sample, value in points
+    ]
+    return Chart(title, list(_pieces(placed)), values[-1] if values else None, most)
+
+
+def _pieces(placed: Iterable[tuple[float, float] | None]) -> Iterable[str]:
+    """Points as SVG has them, broken where nothing is known; a single point is drawn as a short line."""
+    piece: list[str] = []
+    for point in (*placed, None):
+        if point is not None:
+            piece.append(f"{max(point[0], 0):.1f},{point[1]:.1f}")
+        elif piece:
+            yield " ".join(piece if len(piece) > 1 else piece * 2)
+            piece = []

@@ -1,0 +1,56 @@
+"""Which keys a page is about: a place and a filter, as fields of a URL or of a form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from workqueue.backends.url import duration
+from workqueue.errors import InvalidOptionsError
+from workqueue.paging import Place
+from workqueue.searching import Filter
+
+__all__ = ["FIELDS", "filter_of", "place_of"]
+
+FIELDS = ("prefix", "priority", "attempts", "older", "error")
+"""The fields of a filter, in URLs and forms."""
+
+
+def place_of(text: str) -> Place:
+    """The place of this name.
+
+    Raises:
+        InvalidOptionsError: there is none.
+    """
+    try:
+        return Place(text)
+    except ValueError:
+        raise InvalidOptionsError(f"there is no place {text!r}; they are {', '.join(Place)}") from None
+
+
+def filter_of(value: Callable[[str], str]) -> Filter:
+    """The filter that the fields make.
+
+    Args:
+        value: the text of a field, '' where it was left empty.
+
+    Raises:
+        InvalidOptionsError: one of them makes no sense; the message names it.
+    """
+    priority = _whole("priority", value("priority"))
+    attempts, older = _whole("attempts", value("attempts")), value("older").strip()
+    return Filter(value("prefix"), priority, attempts or 0, _age(older) if older else None, value("error"))
+
+
+def _whole(name: str, text: str) -> int | None:
+    try:
+        return int(text) if text.strip() else None
+    except ValueError:
+        raise InvalidOptionsError(f"{name} takes a whole number, not {text!r}") from None
+
+
+def _age(text: str) -> timedelta:
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise InvalidOptionsError(f"older than: {error}, not {text!r}") from error
