@@ -115,7 +115,7 @@ def workload(program: str, *required: str, **more: Schema) -> Schema:
     return keys(*required, **(WORKLOAD | {"settings": settings} | more))
 
 
-FURTHER = ("watch", "subscribe", "resync", "scaler", "schedules", "relay")
+FURTHER = ("watch", "subscribe", "resync", "scaler", "console", "schedules", "relay")
 WATCHED = keys(
     "kind",
     "resource",

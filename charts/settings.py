@@ -8,12 +8,14 @@ from typing import Any
 
 from dispatcher.environment import DispatchFlags, EventFlags, ScheduleFileFlags, TargetFlags
 from dispatcher.relay.environment import RelayFlags, TargetCallFlags
+from workqueue.cli.console import ShownFlags
 from workqueue.cli.keys import ReceiverFlags
 from workqueue.cli.receivers import ShardFlags
 from workqueue.cli.resync import ListingFlags
 from workqueue.cli.subscribe import KeyFlags, SQSFlags
 from workqueue.cli.watch import WatchFlags
 from workqueue.programs.access import CallFlags, ListenFlags
+from workqueue.programs.console import ConsoleFlags
 from workqueue.programs.flags import Flag, flags_of
 from workqueue.programs.settings import LogFlags
 
@@ -29,6 +31,7 @@ PROGRAMS: dict[str, list[type]] = {
     "subscribe": [KeyFlags, SQSFlags, ReceiverFlags, *_SERVES],
     "resync": [ListingFlags, ReceiverFlags, *_SERVES],
     "scaler": _SERVES,
+    "console": [ShownFlags, ConsoleFlags, *_SERVES],
     "schedules": [ScheduleFileFlags, EventFlags, *_SERVES],
     "relay": [RelayFlags, EventFlags, TargetCallFlags, *_SERVES],
 }
@@ -38,6 +41,7 @@ PROGRAMS: dict[str, list[type]] = {
 _THE_CHARTS = {
     "--host", "--insecure", "--probe-port", "--tls-cert", "--tls-key", "--tls-client-ca", "--accept-tokens", "--owner",
     "--ca", "--client-cert", "--client-key", "--token-file", "--shards", "--once",
+    "--queue", "--http-port", "--viewer-tokens", "--oidc-client-secret",
 }  # fmt: skip
 
 _DURATION = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"

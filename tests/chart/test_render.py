@@ -240,6 +240,15 @@ def redis_queue(dispatcher: Object) -> Object:
     return {"store": {"redis": {"url": "redis://redis"}}, "queues": [{"name": "builds", "dispatcher": dispatcher}]}
 
 
+def test_callers_reach_a_console_where_networks_have_policies() -> None:
+    people = {"namespaceSelector": {"matchLabels": {"team": "ingress"}}}
+    policy = {"enabled": True, "callers": [people], "egress": [{"ports": [{"port": 6379}]}]}
+
+    rules = find(render(values_of("sources") | {"networkPolicy": policy}), "NetworkPolicy", "screen")["spec"]["ingress"]
+
+    assert [(rule["ports"][0]["port"], people in rule["from"]) for rule in rules] == [(8091, True)]
+
+
 if __name__ == "__main__":  # writes the golden files anew: look at what changed before you commit it
     for name in CI:
         target = REPOSITORY / "tests" / "chart" / "golden" / f"{name}.yaml"

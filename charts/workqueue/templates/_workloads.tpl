@@ -2,7 +2,7 @@
 
 {{/* What each program of the image is: its command, and which of these it has. `queue`: it opens one. `grpc`, `http`:
      it serves it (all serve probes, but a round). `keys`: it takes keys over gRPC. `intake`: it takes what becomes keys
-     over HTTP. `calls`: it calls servers. `starts`: it calls back for keys. `drains`: it lets calls end.
+     over HTTP, or people come in there. `calls`: it calls servers. `starts`: it calls back for keys. `drains`: it lets calls end.
      `feeds`: it only enqueues, so that a receiver will do where it cannot open the store. `many`: flags that are
      repeated for each of their values. */}}
 {{- define "workqueue.programs" -}}
@@ -15,6 +15,7 @@ watch: {command: [workqueue, watch], queue: true, http: true, calls: true, feeds
 subscribe: {command: [workqueue, subscribe], queue: true, http: true, intake: true, calls: true, feeds: true, many: [filter]}
 resync: {command: [workqueue, resync], queue: true, http: true, calls: true, feeds: true}
 scaler: {command: [workqueue, scaler], queue: true, grpc: true, http: true}
+console: {command: [workqueue, console], queue: true, http: true, intake: true, calls: true, many: [dispatcher]}
 schedules: {command: [dispatcher, schedules], queue: true, http: true, drains: true, owner: true}
 relay: {command: [dispatcher, relay], queue: true, http: true, intake: true, drains: true, owner: true}
 {{- end -}}
