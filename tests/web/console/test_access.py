@@ -16,12 +16,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import Message
 
 from tests.support.oidc import Issuer
 from tests.web.console.browsing import Browser, browsing, console_at, stored
 from workqueue.access.oidc import OIDCTokens
 from workqueue.access.tokens import ListedTokens, StaticTokens
-from workqueue.web.console import ConsoleSettings, OIDCAdmission, OIDCLogin, TokenAdmission
+from workqueue.web.console import Console, ConsoleSettings, OIDCAdmission, OIDCLogin, TokenAdmission
 from workqueue.web.server import http_server
 
 TOKENS = TokenAdmission(StaticTokens(["operate"]), StaticTokens(["view"]))
@@ -219,6 +220,26 @@ async def test_behind_a_public_url_forms_work_whether_the_proxy_keeps_its_prefix
         assert 'href="/ops/queues/q/default/keys/queued"' in page.text
         assert "Path=/ops/queues" in page.headers["Set-Cookie"]
         assert (await queue.configuration()).paused
+
+
+async def test_a_form_that_does_not_end_is_refused_wherever_the_console_is_mounted(tmp_path: Path) -> None:
+    read = 0
+
+    async def endless() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"a" * 65536, "more_body": True}
+
+    async def seen(message: Message) -> None:
+        answers.append(message)
+
+    answers: list[Message] = []
+    async with stored(tmp_path) as queue, Console({"default": queue}) as console:
+        scope = {"type": "http", "method": "POST", "path": "/login", "query_string": b"", "headers": []}
+
+        await console.app(scope, endless, seen)
+
+    assert (answers[0]["status"], read) == (400, 17)
 
 
 # An issuer

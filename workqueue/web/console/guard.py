@@ -37,6 +37,7 @@ _HEADERS = {
 }
 _OPEN = re.compile(r"/login(/.*)?|/static/.*")
 _COOKIE_TEXT = re.compile(r"[\w-]{43}")
+_MOST_BYTES = 1024 * 1024  # a payload of 256 KiB, each byte of it escaped, and what goes with it
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -83,7 +84,7 @@ class Guard:
         try:
             visitor = await self._visitor(request, cookie)
             query = values_of(request.scope["query_string"])
-            form = values_of(await request.body()) if request.method == "POST" else {}
+            form = values_of(await _body(request)) if request.method == "POST" else {}
         except TokenRefusedError as error:
             return PlainTextResponse(f"{error}\n", 401, {"www-authenticate": "Bearer"})
         except TokenCheckUnavailableError as error:
@@ -138,6 +139,20 @@ class Guard:
         if not is_open and path != "/logout" and not visit.may_act:
             return PlainTextResponse("you may look here, and not act\n", 403)
         return None
+
+
+async def _body(request: Request) -> bytes:
+    """A form as it was posted; whoever has mounted the console need not limit it.
+
+    Raises:
+        InvalidOptionsError: no form of ours is that long.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_BYTES:
+            raise InvalidOptionsError(f"a form has at most {_MOST_BYTES} bytes")
+    return body
 
 
 def set_cookie(answer: Response, request: Request, cookie: str) -> None:
