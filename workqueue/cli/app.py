@@ -16,6 +16,7 @@ from workqueue.cli import (
     scaler,
     schedules,
     subscribe,
+    waiting,
     watch,
 )
 from workqueue.cli import dead_letters as letters
@@ -41,7 +42,8 @@ app.command()(keys.get)
 app.command()(listing.ls)
 app.command()(queue.stats)
 app.command()(top)
-app.command()(keys.drop)
+app.command()(waiting.drop)
+app.command("run-now")(waiting.run_now)
 app.command()(keys.release)
 app.add_typer(dead_letters, name="dead-letters")
 app.command()(queue.pause)

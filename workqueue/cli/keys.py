@@ -1,4 +1,4 @@
-"""The commands about single keys: enqueue, get, ls, drop, release."""
+"""The commands about single keys: enqueue, get, release."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
     "EnqueueFlags",
     "ForceFlags",
     "ReceiverFlags",
-    "drop",
+    "each_named",
     "enqueue",
     "get",
     "opened",
@@ -206,20 +206,17 @@ def _described(state: KeyState) -> Iterator[tuple[str, object]]:
     yield "meta", " ".join(f"{name}={value}" for name, value in state.meta.items())
 
 
-@with_flags
-def drop(source: StdinFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
-    """Remove keys from the queue, and records that cannot be read.
-
-    An attempt under way goes on; `dead-letters drop` removes dead letters.
-    """
-    report = asyncio.run(_each("dropped", where.url(made=False), given_keys(keys, source), _drop))
-    return report.show("dropped", output)
-
-
-async def _each(verb: str, url: str, keys: Sequence[str], act: Callable[[FullQueue, str], Awaitable[str]]) -> Report:
+async def each_named(
+    verb: str,
+    url: str,
+    keys: Sequence[str],
+    act: Callable[[FullQueue, str], Awaitable[str]],
+    rate: float | None = None,
+) -> Report:
+    """Do `act` to each of `keys` in the queue at `url`; `verb` says what was done."""
     async with open_queue(url) as queue:
         with progress(verb, len(keys)) as advance:
-            return await sweep(_acts(queue, keys, act), advance=advance)
+            return await sweep(_acts(queue, keys, act), rate, advance=advance)
 
 
 async def _acts(
@@ -227,14 +224,6 @@ async def _acts(
 ) -> AsyncIterator[tuple[str, Act]]:
     for key in keys:
         yield key, partial(act, queue, key)
-
-
-async def _drop(queue: FullQueue, key: str) -> str:
-    found = await queue.find(key)
-    entry = found.unreadable or found.queued
-    if entry is None:
-        return "it is not queued"
-    return "" if await entry.drop() else "it changed meanwhile; try again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +246,7 @@ def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: Ou
     They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its
     process is gone: this is for not waiting that long.
     """
-    report = asyncio.run(_each("released", where.url(made=False), given_keys(keys, source), _release))
+    report = asyncio.run(each_named("released", where.url(made=False), given_keys(keys, source), _release))
     return report.show("released", output)
 
 
