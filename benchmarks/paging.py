@@ -67,18 +67,23 @@ async def behind(queue: FullQueue, pages: int) -> str:
     return cursor
 
 
+def resident() -> int:
+    """Bytes that this process has in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 async def walk(queue: FullQueue) -> tuple[float, float]:
-    """Keys a second over `WALK` pages of 1,000, and by how many MiB the process grew after the first ten."""
-    cursor, keys, grown_from = "", 0, 0
+    """Keys a second over `WALK` pages of 1,000, and how much more memory than after ten there was at most, in MiB."""
+    cursor, keys, sizes = "", 0, []
     began = time.perf_counter()
-    for number in range(WALK):
+    for _ in range(WALK):
         page = await queue.page(PageRequest(Place.QUEUED, MAX_LIMIT, cursor))
         keys, cursor = keys + len(page.keys), page.cursor
-        grown_from = grown_from if number > 10 else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        sizes.append(resident())
         if not cursor:
             break
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown_from
-    return keys / (time.perf_counter() - began), grown / 1024
+    rate = keys / (time.perf_counter() - began)
+    return rate, (max(sizes[9:], default=0) - sizes[min(9, len(sizes) - 1)]) / 2**20
 
 
 async def measured(name: str, url: str, short_url: str, backlog: int) -> list[Row]:
