@@ -40,6 +40,7 @@ __all__ = [
     "verbatim",
 ]
 
+_FOLDED = 12  # a column that is folded to less cannot be read: a date has ten characters
 _CUT = 120  # errors can be long; `get` and --json show them whole
 
 
@@ -133,12 +134,24 @@ def _fold(rows: Sequence[Sequence[str]], *, header: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    if header and console.width < _least_width(rows):
+        for record in rows[1:]:
+            console.print(Text(record[0], style="bold"))
+            said = [(name, cell) for name, cell in zip(rows[0], record, strict=True) if cell != "-"]
+            console.print(Text("\n".join(f"  {name}: {cell}" for name, cell in said[1:])))
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header, header_style="bold")
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows[1:] if header else rows:
         table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    console.print(table)
+
+
+def _least_width(rows: Sequence[Sequence[str]]) -> int:
+    """What a table needs to be read as one; in less, each row is a record of lines."""
+    return sum(min(max(map(len, column)), _FOLDED) + 2 for column in zip(*rows, strict=True)) - 2
 
 
 def _cell(value: object) -> str:
