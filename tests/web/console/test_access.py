@@ -90,7 +90,7 @@ async def test_the_log_names_a_token_without_showing_it(tmp_path: Path, caplog: 
 
     name = f"token {hashlib.sha256(b'operate').hexdigest()[:8]}"
     assert f"{name} logged in as operator" in caplog.text
-    assert f"enqueue by {name}" in caplog.text
+    assert f"enqueue a by {name}" in caplog.text
     assert "operate " not in caplog.text
 
 

@@ -157,7 +157,7 @@ async def test_each_action_is_logged_with_who_did_it(tmp_path: Path, caplog: pyt
         await browser.submit(page, "/q/default/act", verb="redrive", place="dead-lettered", at="a")
 
     (record,) = [each for each in caplog.records if each.name.endswith("acting")]
-    assert record.getMessage() == "redrive by anybody at 127.0.0.1: re-driven"
+    assert record.getMessage() == "redrive a by anybody at 127.0.0.1: re-driven"
     assert (vars(record)["key"], vars(record)["queue"], vars(record)["who"]) == ("a", "default", "anybody at 127.0.0.1")
 
 

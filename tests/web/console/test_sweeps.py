@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -122,6 +123,21 @@ async def test_a_store_that_fails_ends_a_sweep_and_its_page_says_so() -> None:
 
         shown = await ended_page(browser, begun)
         assert "It ended early: StoreUnavailableError" in shown.said
+
+
+async def test_a_sweep_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "workqueue.web.console")
+    clock = FakeClock()
+    async with MemoryQueue(clock=clock) as queue:
+        await given_up(queue, "a/1", "b/1")
+        clock.advance(timedelta(seconds=1))
+
+        await ended(Sweeps("default", queue, clock).start(order(prefix="a/")))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "sweep 1 began: redrive dead-lettered keys of prefix a/: 0 matched, 0 done, 0 not, by me",
+        "sweep 1 done: redrive dead-lettered keys of prefix a/: 1 matched, 1 done, 0 not, by me",
+    ]
 
 
 async def test_four_sweeps_run_at_once_and_twenty_are_remembered() -> None:

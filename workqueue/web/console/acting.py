@@ -50,8 +50,8 @@ async def _one(visit: Visit, verb: Verb, place: Place, key: str) -> str:
     handle = handle_at(await watched.queue.find(key), place)
     reason = f"it is not {place} any more" if handle is None else await verb.act(watched.queue, handle)
     log.info(
-        "%s by %s: %s",
-        *(verb.name, visit.who, reason or verb.done),
+        "%s %s by %s: %s",
+        *(verb.name, visible(key), visit.who, reason or verb.done),
         extra={"queue": watched.name, "key": key, "who": visit.who},
     )
     return reason
@@ -86,7 +86,9 @@ async def enqueue(visit: Visit) -> Response:
     not_before = datetime.now(UTC) + _delay(delay) if delay else None
     options = Options(visit.number("priority") or 0, not_before, payload=payload.encode() if payload else None)
     await visit.watched.queue.queue(key, options)
-    log.info("enqueue by %s", visit.who, extra={"queue": visit.watched.name, "key": key, "who": visit.who})
+    log.info(
+        "enqueue %s by %s", visible(key), visit.who, extra={"queue": visit.watched.name, "key": key, "who": visit.who}
+    )
     return visit.back(address("q", visit.watched.name, "key", key=key), "enqueued")
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from workqueue.access.tokens import TokenRefusedError, TokenVerifier
+from workqueue.safe_text import visible
 
 __all__ = ["Admission", "ClaimedTokens", "OIDCAdmission", "Role", "TokenAdmission", "Visitor"]
 
@@ -99,4 +100,4 @@ class OIDCAdmission:
         subject = str(claims["sub"])
         email = str(claims["email"]) if claims.get("email_verified") is True and claims.get("email") else ""
         may_act = not self.operators or subject in self.operators or (email != "" and email in self.operators)
-        return Visitor(email or subject, Role.OPERATOR if may_act else Role.VIEWER)
+        return Visitor(visible(email or subject), Role.OPERATOR if may_act else Role.VIEWER)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -19,7 +19,7 @@ from workqueue.equipment import Equipment
 from workqueue.errors import InvalidOptionsError, WorkQueueError
 from workqueue.fallbacks import FullQueue
 from workqueue.paging import Place
-from workqueue.safe_text import describe
+from workqueue.safe_text import describe, visible
 from workqueue.searching import Filter, search
 from workqueue.web.console.verbs import Verb, since
 
@@ -204,8 +204,15 @@ class Sweeps:
     def _log(self, what: str, sweep: Sweep) -> None:
         order = sweep.order
         log.info(
-            "sweep %s %s: %s %s keys %s%s: %d matched, %d done, %d not, by %s",
-            *(sweep.id, what, order.verb.name, order.place, order.wanted, " (dry run)" if order.dry_run else ""),
+            "sweep %s %s: %s%s %s keys%s: %d matched, %d done, %d not, by %s",
+            *(sweep.id, what, "dry run: " if order.dry_run else "", order.verb.name, order.place, _said(order.wanted)),
             *(sweep.matched, sweep.done, sweep.failed, order.who),
             extra={"queue": self._name, "who": order.who},
         )
+
+
+def _said(wanted: Filter) -> str:
+    """What a filter asks for, for the log; nothing of what it leaves open."""
+    default = asdict(Filter())
+    given = [f"{name} {visible(str(value))}" for name, value in asdict(wanted).items() if value != default[name]]
+    return f" of {', '.join(given)}" if given else ""
