@@ -14,6 +14,7 @@ from tests.support.dispatching import until
 from tests.support.gcs import bucket_queue, emulator, operations, start_all, start_one
 from workqueue.optional import LeaseRequest
 from workqueue.options import Options
+from workqueue.paging import PageRequest, Place
 from workqueue.testing import FakeClock
 
 LOOK = "list in-progress"
@@ -191,3 +192,29 @@ async def test_a_process_that_only_enqueues_keeps_no_list(server: GcsServer) -> 
         assert len(await start_all(queue, limit=1)) == 1
 
     assert [each for each in operations(server) if each in LIST] == LIST
+
+
+async def test_a_page_behind_the_first_of_a_long_bucket_lists_only_what_is_in_progress(server: GcsServer) -> None:
+    server.store.fill("wq", [f"queued/{number:05}" for number in range(12_000)])
+    async with bucket_queue(server, FakeClock()) as queue:
+        cursor = (await queue.page(PageRequest(Place.QUEUED, 1000))).cursor
+        server.reset()
+        page = await queue.page(PageRequest(Place.QUEUED, 1000, cursor))
+
+    assert [page.keys[0].key, page.keys[-1].key] == ["01000", "01999"]
+    assert operations(server) == [LOOK]
+
+
+@pytest.mark.parametrize("place", [Place.QUEUED, Place.DEAD_LETTERED])
+async def test_a_page_reads_the_payloads_that_it_shows_and_no_others(server: GcsServer, place: Place) -> None:
+    async with bucket_queue(server, FakeClock()) as queue:
+        for key in "abcdef":
+            await queue.queue(key, Options(payload=b"p"))
+        if place is Place.DEAD_LETTERED:
+            for owned in (await queue.lease(LeaseRequest(6, 6))).started:
+                await owned.dead_letter("boom")
+        first = await queue.page(PageRequest(place, 2))
+        server.reset()
+        await queue.page(PageRequest(place, 2, first.cursor))
+
+    assert sum(each.startswith("get ") for each in operations(server)) == 2
