@@ -11,12 +11,12 @@ WITHOUT_ENSUREPIP = { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pi
 	|| { echo "Neither 'venv' nor pip works in $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-quick test-floors coverage test-aws test-chart test-kubernetes charts docs lint format proto bench clean
+.PHONY: help setup run test test-quick test-floors coverage test-aws test-browser test-chart test-kubernetes charts docs lint format proto bench clean
 
 # Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
-ROOMS := aws chart deploy floors kubernetes
+ROOMS := aws browser chart deploy floors kubernetes
 # Minutes that each has on two quiet cores, once its servers are built; `.ci/run` says what took more CPU than that.
-BUDGETS := lint=2 docs=1 test=11 test-quick=4 test-floors=6 test-chart=6 test-kubernetes=12 test-aws=3
+BUDGETS := lint=2 docs=1 test=11 test-quick=4 test-floors=6 test-chart=6 test-kubernetes=12 test-aws=3 test-browser=6
 
 # A cross-section of every room, for each other Python. It leaves out what takes minutes, each store in a second set-up,
 # and what no Python changes: planted bugs, kill -9, random lives, faults at each request, the rules for files.
@@ -83,6 +83,13 @@ test-kubernetes: $(VENV)/installed-chart ## the chart on a real API server, buil
 
 test-aws: $(VENV)/installed-aws ## what talks to AWS, against moto's server (some 190 MB)
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/aws
+
+# A Chromium that is there is used; on Debian one is installed, and said so.
+test-browser: $(VENV)/installed-browser ## the console in a real Chromium (on Debian apt-get installs it, some 300 MB)
+	@command -v chromium >/dev/null || { echo 'test-browser: installing chromium with apt-get' >&2; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >&2; } \
+		|| { echo 'test-browser needs a chromium on PATH' >&2; exit 1; }
+	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/browser
 
 $(VENV)/installed-%: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
