@@ -54,7 +54,7 @@ class At:
     async def dead(self, *keys: str, error: str = "HTTP 503", payload: bytes = b"{}") -> None:
         """Have these keys given up, one after the other."""
         for key in keys:
-            await self.queue.queue(key, Options(payload=payload, meta={"note": error}))
+            await self.queue.queue(key, Options(payload=payload, meta={"note": error[:80]}))
             [owned] = (await self.queue.lease(LeaseRequest(1, 100))).started
             await owned.dead_letter(error)
 

@@ -4,60 +4,121 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from datetime import timedelta
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from unittest import mock
+
+from playwright.async_api import Browser
 
 from tests.browser.chromium import chromium
 from tests.support.processes import REPOSITORY
 from workqueue import Options, open_queue
-from workqueue.clock import from_us
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import OwnedInProgressKey
 from workqueue.optional import LeaseRequest
+from workqueue.telemetry.standing import Standing
 from workqueue.testing import FakeClock
-from workqueue.web.console import Console
+from workqueue.web.console import Console, ConsoleSettings
+from workqueue.web.console.history import Sample
+from workqueue.web.console.watched import Watched
 from workqueue.web.server import http_server
 
 FOLDER = REPOSITORY / "docs" / "images"
-PAGES = {"overview": "", "dead-lettered": "keys/dead-lettered", "key": "key?key=cluster-1/deployments/web-17"}
-META = {"traceparent": f"00-{'4bf92f3577b34da6a3ce929d0e0e4736'}-00f067aa0ba902b7-01"}
+KEY = "cluster-1/deployments/web-17"
+TRACE = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+SHOTS = [  # name, page, width, scheme
+    ("overview-light", "", 1120, "light"),
+    ("overview-dark", "", 1120, "dark"),
+    ("overview-narrow", "", 390, "dark"),
+    ("dead-lettered-light", "/keys/dead-lettered", 1120, "light"),
+    ("dead-lettered-narrow", "/keys/dead-lettered", 390, "light"),
+    ("key-dark", f"/key?key={KEY}", 1120, "dark"),
+    ("key-narrow", f"/key?key={KEY}", 390, "light"),
+]
+ERRORS = ["HTTP 503: no answer from the API server", "TimeoutError: no answer within 30 s", "HTTP 409: conflict"]
 
 
-async def work(queue: FullQueue, clock: FakeClock, console: Console) -> None:
-    """An hour of keys that come in waves and are worked off; every sample is one that was taken."""
-    samples = next(iter(console._desk.queues.values())).samples
+@dataclass
+class Hour:
+    """An hour of keys that come in waves and are worked off, on a clock that ends now; each sample was taken."""
+
+    queue: FullQueue
+    clock: FakeClock
+    dice: random.Random = field(default_factory=lambda: random.Random(17))
     held: Sequence[OwnedInProgressKey] = ()
-    for step in range(700):
-        clock.advance(timedelta(seconds=5))
-        for number in range(9 if step % 180 < 60 else 3):
-            key = f"cluster-{number}/deployments/web-{step % 90}"
-            await queue.queue(key, Options(priority=number % 3, payload=b'{"spec": {"replicas": 3}}', meta=META))
-        for owned in held:
-            await (owned.dead_letter("HTTP 503: no answer from the API server") if step % 97 == 0 else owned.complete())
-        held = (await queue.lease(LeaseRequest(4 + step // 30 % 3, 20))).started
-        await samples.take()
-    spec = json.dumps({"spec": {"replicas": 3, "image": "web:1.7"}}).encode()
-    await queue.queue("cluster-1/deployments/web-17", Options(priority=5, payload=spec, meta=META))
-    later = from_us(clock.wall_us())
-    await queue.queue("nightly", Options(not_before=later + timedelta(hours=6), not_before_floor=True))
+    samples: list[Sample] = field(default_factory=list)
+
+    async def pass_by(self, until: datetime) -> None:
+        """Let it happen."""
+        for step in range(720):
+            self.clock.advance(timedelta(seconds=5))
+            await self._come(12 if (step + 50) % 240 < 70 else 3)
+            ended = len(self.held)
+            for owned in self.held:
+                failed = self.dice.random() < 0.004
+                await (owned.dead_letter(self.dice.choice(ERRORS)) if failed else owned.complete())
+            self.held = (await self.queue.lease(LeaseRequest(4 + step // 60 % 4, 20))).started
+            at = until - timedelta(seconds=5 * (719 - step))
+            self.samples.append(Sample(at, await self.queue.counts(), {"completed": ended / 5}))
+
+    async def _come(self, most: int) -> None:
+        for _ in range(self.dice.randint(0, most)):
+            key = f"cluster-{self.dice.randint(1, 9)}/deployments/web-{self.dice.randint(1, 99)}"
+            await self.queue.queue(key, Options(priority=self.dice.choice([0, 0, 0, 5]), payload=b"{}", meta=TRACE))
+
+
+async def last_keys(hour: Hour, now: datetime) -> None:
+    """What is waiting at its end: one key that is shown alone, and some for later."""
+    spec = json.dumps({"spec": {"replicas": 3, "image": "registry.example/web:1.7", "ports": [8080, 9090]}}).encode()
+    await hour.queue.queue(KEY, Options(priority=9, payload=spec, meta=TRACE))
+    [owned] = (await hour.queue.lease(LeaseRequest(1, 100))).started
+    await owned.dead_letter("HTTP 503: no answer from the API server\nafter 5 attempts in 12 minutes")
+    await hour.queue.queue(KEY, Options(not_before=now + timedelta(minutes=9), payload=spec, meta=TRACE))
+    for number in range(4):
+        await hour.queue.queue(f"nightly/report-{number}", Options(not_before=now + timedelta(hours=6), not_before_floor=True))
+
+
+class Drawn(Watched):
+    """A queue whose last hour is given."""
+
+    hour: Sequence[Sample] = ()
+
+    async def watch(self) -> None:
+        """Nothing is added to it."""
+        for sample in self.hour:
+            self.history.add(sample)
+        self.standings = [Standing("dispatcher-7f9c:8091", 7, 20, timedelta(hours=31), self.hour[-1].per_second)]
+
+
+async def shoot(browser: Browser, base: str) -> None:
+    """Draw every picture."""
+    for name, page_of, width, scheme in SHOTS:
+        context = await browser.new_context(viewport={"width": width, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
+        page = await context.new_page()
+        await page.goto(f"{base}/q/builds{page_of}")
+        await page.screenshot(path=FOLDER / f"console-{name}.png")
+        await context.close()
 
 
 async def main() -> None:
-    """Draw every page, wide and narrow, light and dark."""
+    """Draw them all into docs/images."""
     FOLDER.mkdir(exist_ok=True)
-    clock = FakeClock()
+    now = datetime.now(UTC)
+    clock = FakeClock(int((now - timedelta(hours=1)).timestamp() * 1_000_000))
     queue = open_queue("memory://?name=builds", clock=clock, owner="dispatcher-7f9c")
-    async with queue:
-        console = Console([queue])
-        await work(queue, clock, console)
-        async with http_server(console, "127.0.0.1", 0) as port:
-            for kind, width in (("wide", 1280), ("narrow", 390)):
-                for scheme in ("light", "dark"):
-                    async with chromium(viewport={"width": width, "height": 760}, color_scheme=scheme) as context:
-                        page = await context.new_page()
-                        for name, rest in PAGES.items():
-                            await page.goto(f"http://127.0.0.1:{port}/q/builds/{rest}")
-                            await page.screenshot(path=FOLDER / f"console-{name}-{kind}-{scheme}.png")
+    async with queue, open_queue("memory://?name=mail") as mail:
+        hour = Hour(queue, clock)
+        await hour.pass_by(now)
+        await last_keys(hour, now)
+        Drawn.hour = hour.samples
+        settings = ConsoleSettings(trace_link="https://traces.example/{trace_id}")
+        queues: Mapping[str, FullQueue] = {"builds": queue, "mail": mail}
+        with mock.patch("workqueue.web.console.app.Watched", Drawn):
+            console = Console(queues, settings)
+        async with console, http_server(console.app, "127.0.0.1", 0) as port, chromium() as browser:
+            await shoot(browser, f"http://127.0.0.1:{port}")
 
 
 if __name__ == "__main__":

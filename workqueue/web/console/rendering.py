@@ -45,12 +45,17 @@ def _environment() -> Environment:
     environment.globals["address"] = address
     environment.globals["version"] = sha256(b"".join((asset(name) or (b"",))[0] for name in _ASSETS)).hexdigest()[:12]
     environment.filters |= {"visible": _visible, "moment": _moment, "ago": _ago, "duration": _duration, "rate": _rate}
-    environment.filters["token"] = key_token
+    environment.filters |= {"token": key_token, "lines": _lines}
     return environment
 
 
 def _visible(text: object) -> str:
     return visible(str(text))
+
+
+def _lines(text: str) -> str:
+    """As `visible`, but what has several lines, such as a traceback, keeps them."""
+    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def _moment(moment: datetime | None) -> str:
