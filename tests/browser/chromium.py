@@ -24,7 +24,7 @@ PATIENCE_MS = 30_000  # of a machine that does other things too
 
 @dataclass
 class At:
-    """A page at a console, and what the browser complained about: errors, what the policy forbade, other hosts asked."""
+    """A page at a console, and what the browser complained about: errors, what the policy forbids, other hosts."""
 
     queue: FullQueue
     server: Server

@@ -36,12 +36,11 @@ async def test_the_page_of_a_key_follows_it_from_place_to_place(url: str) -> Non
     async with at_console(url) as at:
         await at.queue.queue("a")
         await at.go("/key?key=a")
-        for place in ("Eligible", "In progress", "Dead-lettered"):
-            await at.page.get_by_role("heading", name=place).wait_for()
-            if place == "Eligible":
-                [owned] = (await at.queue.lease(LeaseRequest(1, 1))).started
-            if place == "In progress":
-                await owned.dead_letter("HTTP 503")
+        await at.page.get_by_role("heading", name="Eligible").wait_for()
+        [owned] = (await at.queue.lease(LeaseRequest(1, 1))).started
+        await at.page.get_by_role("heading", name="In progress").wait_for()
+        await owned.dead_letter("HTTP 503")
+        await at.page.get_by_role("heading", name="Dead-lettered").wait_for()
         await at.reads("HTTP 503")
     assert at.complaints == []
 
