@@ -72,8 +72,8 @@ async def test_while_the_store_is_down_an_open_page_says_so_and_goes_on_by_itsel
             await at.reads("The store does not answer")
             server.start()
             await at.page.locator("#lost").wait_for(state="hidden")
-            await at.queue.queue("b")
-            await at.page.locator("#state").get_by_text("2", exact=True).first.wait_for()
+            await at.queue.queue_many([(key, Options()) for key in "bcd"])  # it forgot the first: it has no disk
+            await at.page.locator("#state").get_by_text("3", exact=True).first.wait_for()
 
             assert await at.page.evaluate("window.same") is True
 
