@@ -148,6 +148,14 @@ async def test_a_form_of_another_page_is_refused(tmp_path: Path, origin: str) ->
         assert not (await queue.configuration()).paused
 
 
+async def test_a_form_that_comes_without_a_cookie_is_given_none_in_place_of_that_of_a_session(tmp_path: Path) -> None:
+    async with stored(tmp_path) as queue, console_at(queue) as browser:
+        page = await browser.post("/q/default/configure", {"change": "pause"}, origin="https://elsewhere.example")
+
+        assert page.status == 403
+        assert "set-cookie" not in page.headers
+
+
 async def test_a_form_without_the_token_of_its_browser_is_refused(tmp_path: Path) -> None:
     async with stored(tmp_path) as queue, console_at(queue) as browser, browsing(browser.url) as other:
         mine, theirs = await browser.get("/q/default"), await other.get("/q/default")

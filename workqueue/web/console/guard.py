@@ -73,7 +73,8 @@ class Guard:
         known = cookie_parser(request.headers.get("cookie", "")).get(COOKIE, "")
         cookie = known if _COOKIE_TEXT.fullmatch(known) else fresh_secret()
         answer = await self._answer(request, cookie)
-        new = [] if known == cookie else _cookie_headers(request, cookie)
+        # Not for a form: that of another site comes without the cookie, and a new one would end the session.
+        new = [] if known == cookie or request.method == "POST" else _cookie_headers(request, cookie)
         return await answer(scope, receive, _with_headers(send, new))
 
     async def _answer(self, request: Request, cookie: str) -> ASGIApp:
