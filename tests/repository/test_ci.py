@@ -40,10 +40,11 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(checkout: Path, *, seconds: float = 0, code: int = 0) -> tuple[Ended, list[str]]:
+def run(checkout: Path, *, seconds: float = 0, code: int = 0, minutes: str = "27") -> tuple[Ended, list[str]]:
     """`.ci/run` with a `make` that takes `seconds` for the chart and exits with `code` else; which targets it made."""
     script(checkout / "bin/make", MAKE.format(python=sys.executable, seconds=seconds, code=code))
-    ended = ran([checkout / ".ci/run"], env={"PATH": f"{checkout}/bin:/usr/bin:/bin"}, cwd=checkout)
+    environment = {"PATH": f"{checkout}/bin:/usr/bin:/bin", "CI_MINUTES": minutes}
+    ended = ran([checkout / ".ci/run"], env=environment, cwd=checkout)
     called = checkout / "called"
     return ended, [line.split()[0] for line in called.read_text().splitlines()] if called.exists() else []
 
@@ -77,6 +78,14 @@ def test_a_room_over_its_budget_is_named_at_the_end_and_fails_nothing(checkout: 
     assert ended.code == 0
     assert [line for line in ended.err.splitlines() if "OVER" in line] == [ended.err.splitlines()[-1]]
     assert re.fullmatch(r"test-chart: \d+ s of CPU of 0, OVER; \d+ s in all", ended.err.splitlines()[-1])
+
+
+def test_a_room_that_would_end_too_late_is_left_out_and_named(checkout: Path) -> None:
+    ended, made = run(checkout, minutes="5")  # room for the cross-sections, and none for the chart
+
+    assert ended.code == 0
+    assert made == ["lint", "docs", "test", "test-quick", "test-quick"]
+    assert ended.err.splitlines()[-1] == "test-chart: NOT RUN, it would end too late"
 
 
 def test_a_room_that_fails_ends_the_run(checkout: Path) -> None:
