@@ -10,6 +10,7 @@ import pytest
 from tests.web.console.browsing import console_at, stored
 from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
+from workqueue.optional import LeaseRequest
 from workqueue.testing import FlakyQueue
 from workqueue.web.console import ConsoleSettings
 
@@ -123,6 +124,17 @@ async def test_a_hostile_key_is_harmless_wherever_it_is_shown(tmp_path: Path, ke
             assert "\u202e" not in page.text
             assert "\u200b" not in page.text
         assert "error of" in shown.said
+
+
+async def test_an_error_of_several_lines_keeps_them_on_the_page_of_its_key(tmp_path: Path) -> None:
+    async with stored(tmp_path) as queue, console_at(queue) as browser:
+        await queue.queue("a")
+        [owned] = (await queue.lease(LeaseRequest(1, 1))).started
+        await owned.dead_letter("HTTP 503\n  at line 2\u202e\x01")
+
+        page = await browser.get("/q/default/key?key=a")
+
+        assert "<bdi>HTTP 503\n  at line 2\\u202e\\x01</bdi>" in page.text
 
 
 async def test_a_key_that_is_nowhere_is_said_to_be_nowhere(tmp_path: Path) -> None:
