@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 from unittest import mock
 
 from playwright.async_api import Browser
@@ -28,7 +29,7 @@ from workqueue.web.server import http_server
 FOLDER = REPOSITORY / "docs" / "images"
 KEY = "cluster-1/deployments/web-17"
 TRACE = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
-SHOTS = [  # name, page, width, scheme
+SHOTS: list[tuple[str, str, int, Literal["light", "dark"]]] = [  # name, page, width, scheme
     ("overview-light", "", 1120, "light"),
     ("overview-narrow", "", 390, "dark"),
     ("dead-lettered-light", "/keys/dead-lettered", 1120, "light"),
@@ -97,7 +98,7 @@ class Drawn(Watched):
 async def shoot(browser: Browser, base: str) -> None:
     """Draw every picture."""
     for name, page_of, width, scheme in SHOTS:
-        context = await browser.new_context(viewport={"width": width, "height": 700}, color_scheme=scheme)  # type: ignore[arg-type]
+        context = await browser.new_context(viewport={"width": width, "height": 700}, color_scheme=scheme)
         page = await context.new_page()
         await page.goto(f"{base}/q/builds{page_of}")
         await page.screenshot(path=FOLDER / f"console-{name}.png")
