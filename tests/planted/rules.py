@@ -128,14 +128,14 @@ ATTEMPTS = [
         "a requeue with a delay keeps the attempts",
         "attempts: a requeue with a delay starts the attempts over",
         ENTRY + "requeued",
-        ("attempts=0 if how.delay else entry.attempts", "attempts=entry.attempts"),
+        ("attempts = 0 if how.delay else e.attempts", "attempts = e.attempts"),
         ("a = again and 0 or e.a", "a = e.a"),
     ),
     rule(
         "a failure starts the attempts over, so that no key is ever given up",
         "attempts: a requeue with a backoff keeps the attempts and waits [zero]",
         ENTRY + "requeued",
-        ("attempts=0 if how.delay else entry.attempts", "attempts=0"),
+        ("attempts = 0 if how.delay else e.attempts", "attempts = 0"),
         ("a = again and 0 or e.a", "a = 0"),
     ),
     rule(
@@ -156,14 +156,14 @@ ATTEMPTS = [
         "a bare requeue goes back to the front",
         "attempts: a bare requeue goes to the back of the queue",
         ENTRY + "requeued",
-        ("queued_us=now_us", "queued_us=entry.queued_us"),
+        ("attempts, now_us, e.first", "attempts, e.queued_us, e.first"),
         ("a = again and 0 or e.a, q = wall", "a = again and 0 or e.a, q = e.q"),
     ),
     rule(
         "a requeue forgets the floor it was asked for",
         "floors: a requeue with a floor holds against events",
         ENTRY + "requeued",
-        ("floor=how.floor", "floor=False"),
+        ("not_before_us, how.floor,", "not_before_us, False,"),
         ("floor = how == 'f'", "floor = false"),
     ),
     rule(

@@ -195,14 +195,14 @@ GUARDS = [
     bug(
         "every subject may call",
         OIDC + "only_the_given_subjects_and_verified_addresses_are_accepted",
-        "workqueue.access.oidc:OIDCTokens.verify",
+        "workqueue.access.oidc:OIDCTokens.claims",
         "if self._subjects and",
         "if False and",
     ),
     bug(
         "an e-mail address that nobody verified counts",
         OIDC + "only_the_given_subjects_and_verified_addresses_are_accepted",
-        "workqueue.access.oidc:OIDCTokens.verify",
+        "workqueue.access.oidc:OIDCTokens.claims",
         'if claims.get("email_verified") is True else None',
         "",
     ),
