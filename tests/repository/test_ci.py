@@ -40,7 +40,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(checkout: Path, *, seconds: float = 0, code: int = 0, minutes: str = "27") -> tuple[Ended, list[str]]:
+def run(checkout: Path, *, seconds: float = 0, code: int = 0, minutes: str = "25") -> tuple[Ended, list[str]]:
     """`.ci/run` with a `make` that takes `seconds` for the chart and exits with `code` else; which targets it made."""
     script(checkout / "bin/make", MAKE.format(python=sys.executable, seconds=seconds, code=code))
     environment = {"PATH": f"{checkout}/bin:/usr/bin:/bin", "CI_MINUTES": minutes}
