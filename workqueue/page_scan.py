@@ -5,20 +5,17 @@ A page costs a listing of all that stands before it. A queue of a million keys w
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from workqueue.clock import to_us
-from workqueue.interface import DeadLetteredKey, QueuedKey, Snapshot
-from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+from workqueue.interface import QueuedKey, Snapshot
+from workqueue.paging import First, ListedKey, Page, PageRequest, Place, Position, page_from
 
 __all__ = ["Listable", "scan_page"]
 
 _FIRST, _GROWTH = 1000, 4
 """How many keys are listed at first, and how many times as many if the page stands further back."""
-
-_Position = tuple[Any, ...]
 
 
 class Listable(Protocol):
@@ -32,7 +29,7 @@ class Listable(Protocol):
 
 
 # Where a key stands: what is smaller comes first.
-_POSITIONS: dict[Place, tuple[Callable[[Any], _Position], tuple[type, ...]]] = {
+_POSITIONS: dict[Place, tuple[Callable[[Any], Position], tuple[type, ...]]] = {
     Place.IN_PROGRESS: (lambda key: (key.key,), (str,)),
     Place.QUEUED: (lambda key: (-key.priority, to_us(key.queued_time), key.key), (int, int, str)),
     Place.TWINS: (lambda key: (key.key,), (str,)),
@@ -49,28 +46,31 @@ async def scan_page(queue: Listable, request: PageRequest) -> Page:
         InvalidOptionsError: the cursor is of no page of this place.
     """
     place_of, kinds = _POSITIONS[request.place]
-    after, wanted = request.position(*kinds), request.limit + 1  # one more: whether another page follows
-    found = await _first(queue, request.place, lambda key: after is None or place_of(key) > after, place_of, wanted)
-    keys = found[: request.limit]
-    return Page(keys, cursor_at(request.place, *place_of(keys[-1])) if len(found) > len(keys) else "")
+    after, wanted = request.position(*kinds), First[ListedKey](request.limit + 1, place_of)
+    await _look(queue, request.place, lambda key: after is None or place_of(key) > after, wanted, request.limit + 1)
+    found = wanted.sorted()
+    return page_from(request, found, found, place_of)
 
 
-async def _first(
-    queue: Listable, place: Place, is_after: Callable[[Any], bool], place_of: Callable[[Any], _Position], wanted: int
-) -> Sequence[ListedKey]:
-    """The first `wanted` keys of a place that are `is_after`, in order."""
-    if place is Place.DEAD_LETTERED:
-        letters = (await queue.enumerate(0)).dead_letters
-        return await _least((letter async for letter in letters if is_after(letter)), place_of, wanted)
+async def _look(
+    queue: Listable, place: Place, is_after: Callable[[Any], bool], first: First[ListedKey], wanted: int
+) -> None:
+    """Let `first` know the keys of a place that are `is_after`, of which the first `wanted` are asked for."""
     if place in (Place.QUEUED, Place.DELAYED):
-        return sorted(await _grown(queue, place, is_after, wanted), key=place_of)[:wanted]
+        first.add(await _grown(queue, place, is_after, wanted))
+        return
     snapshot = await queue.enumerate(0)
+    if place is Place.DEAD_LETTERED:
+        async for letter in snapshot.dead_letters:
+            if is_after(letter):
+                first.add([letter])
+        return
     listed: dict[Place, Iterable[ListedKey]] = {
         Place.IN_PROGRESS: snapshot.in_progress,
         Place.TWINS: snapshot.twins,
         Place.UNREADABLE: snapshot.unreadable,
     }
-    return heapq.nsmallest(wanted, filter(is_after, listed[place]), key=place_of)
+    first.add(filter(is_after, listed[place]))
 
 
 async def _grown(
@@ -84,15 +84,3 @@ async def _grown(
         if len(found) >= wanted or len(listed) < limit:
             return found
         limit *= _GROWTH
-
-
-async def _least(
-    letters: AsyncIterator[DeadLetteredKey], place_of: Callable[[DeadLetteredKey], _Position], wanted: int
-) -> Sequence[ListedKey]:
-    """The first `wanted` letters in order; no more than some times as many are held at once."""
-    held: list[DeadLetteredKey] = []
-    async for letter in letters:
-        held.append(letter)
-        if len(held) >= _GROWTH * wanted:
-            held = heapq.nsmallest(wanted, held, key=place_of)
-    return heapq.nsmallest(wanted, held, key=place_of)

@@ -7,18 +7,30 @@ it travels. `optional.PagedQueue` is the verb.
 
 from __future__ import annotations
 
+import heapq
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import DeadLetteredKey, ObservedInProgressKey, QueuedKey, UnreadableKey
 from workqueue.options import check_type
 
-__all__ = ["MAX_LIMIT", "ListedKey", "Page", "PageRequest", "Place", "cursor_at"]
+__all__ = [
+    "MAX_LIMIT",
+    "First",
+    "ListedKey",
+    "Page",
+    "PageRequest",
+    "Place",
+    "Position",
+    "cursor_at",
+    "first_behind",
+    "page_from",
+]
 
 MAX_LIMIT = 1000
 """The most keys of one page."""
@@ -26,6 +38,11 @@ MAX_LIMIT = 1000
 ListedKey = QueuedKey | ObservedInProgressKey | DeadLetteredKey | UnreadableKey
 """A handle, of the kind that its place has."""
 
+Position = tuple[Any, ...]
+"""Where a key stands in the order of its place: what is smaller comes first."""
+
+_T = TypeVar("_T")
+_HELD = 4  # times as many keys as are wanted are held at once, before those beyond them are forgotten
 _MOST_CURSOR = 16_384  # the longest key, each byte of it escaped, and what goes with it
 _MOST_WHOLE = 2**63  # what a store can compare with
 
@@ -71,7 +88,7 @@ class PageRequest:
         if not 1 <= self.limit <= MAX_LIMIT:
             raise InvalidOptionsError(f"limit is 1 to {MAX_LIMIT:,} keys, not {self.limit}")
 
-    def position(self, *kinds: type | tuple[type, ...]) -> tuple[Any, ...] | None:
+    def position(self, *kinds: type | tuple[type, ...]) -> Position | None:
         """The position in the cursor, for backends; None = before the first key.
 
         Args:
@@ -108,6 +125,59 @@ def cursor_at(place: Place, *position: float | str) -> str:
     """A cursor behind the key at `position`, for backends; URL-safe text."""
     packed = json.dumps([place, *position], separators=(",", ":"))
     return urlsafe_b64encode(packed.encode()).decode().rstrip("=")
+
+
+def page_from(
+    request: PageRequest, found: Sequence[_T], keys: Sequence[ListedKey], position: Callable[[_T], Position]
+) -> Page:
+    """The page of what was found for `request`, for backends.
+
+    Args:
+        request: what was asked for.
+        found: what stands behind the cursor, in order; one more than was asked for if another page follows.
+        keys: the handles of what was found, at least of what is on the page.
+        position: where something that was found stands.
+    """
+    follows = len(found) > request.limit
+    cursor = cursor_at(request.place, *position(found[request.limit - 1])) if follows else ""
+    return Page(keys[: request.limit], cursor)
+
+
+def first_behind(
+    request: PageRequest, items: Iterable[_T], position: Callable[[_T], Position], *kinds: type
+) -> list[_T]:
+    """What `page_from` takes, of a place that is looked through; for backends.
+
+    Raises:
+        InvalidOptionsError: the cursor is of no page of this place.
+    """
+    after = request.position(*kinds)
+    behind = items if after is None else (item for item in items if position(item) > after)
+    return heapq.nsmallest(request.limit + 1, behind, key=position)
+
+
+class First(Generic[_T]):
+    """The first of any number of items, of which a few times as many are held at once.
+
+    Args:
+        wanted: how many.
+        order: what is smaller comes first.
+    """
+
+    def __init__(self, wanted: int, order: Callable[[_T], Any]) -> None:
+        self._wanted = wanted
+        self._order = order
+        self._held: list[_T] = []
+
+    def add(self, items: Iterable[_T]) -> None:
+        """Take notice of further items."""
+        self._held += items
+        if len(self._held) > _HELD * self._wanted:
+            self._held = self.sorted()
+
+    def sorted(self) -> list[_T]:
+        """The first of all that were added, in order."""
+        return heapq.nsmallest(self._wanted, self._held, key=self._order)
 
 
 def _decoded(cursor: str) -> list[Any] | None:

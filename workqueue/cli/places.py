@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from workqueue.fallbacks import FullQueue
 from workqueue.optional import Counts
-from workqueue.paging import MAX_LIMIT, ListedKey, Place
+from workqueue.paging import MAX_LIMIT, First, ListedKey, Place
 from workqueue.programs import printing
 from workqueue.searching import Filter, Matches, search
 
@@ -115,17 +114,14 @@ async def _matching(queue: FullQueue, place: Place, choice: Choice) -> Shown:
 
 
 async def _sorted(queue: FullQueue, place: Place, choice: Choice, order: Order) -> Shown:
-    """The first keys in `order`; some times as many are held at once."""
+    """The first keys in `order`."""
     by = order if place is not Place.UNREADABLE or order is ORDERS["key"] else _alike
-    held: list[ListedKey] = []
+    first = First[ListedKey](choice.limit, by)
     total, cursor = 0, ""
     async for page in _pages(queue, place, choice, None, choice.look_at):
-        held += page.keys
+        first.add(page.keys)
         total, cursor = total + len(page.keys), page.cursor
-        if len(held) > 2 * choice.limit + MAX_LIMIT:
-            held = heapq.nsmallest(choice.limit, held, key=by)
-    best = heapq.nsmallest(choice.limit, held, key=by)
-    return Shown([STATES[place].row(key) for key in best], total, is_cut=bool(cursor))
+    return Shown([STATES[place].row(key) for key in first.sorted()], total, is_cut=bool(cursor))
 
 
 def _alike(_: object) -> int:

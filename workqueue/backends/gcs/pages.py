@@ -7,22 +7,15 @@ each page of them lists them all, a request for every thousand, and reads only t
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
 from workqueue.backends.gcs.api.objects import Stored
 from workqueue.backends.gcs.bucket import Bucket
 from workqueue.backends.gcs.handles import Handles
 from workqueue.backends.gcs.listing.aside import Odd
 from workqueue.backends.gcs.listing.packed import Candidate, record_behind, unpack
 from workqueue.backends.gcs.metadata import letter_of
-from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+from workqueue.paging import First, Page, PageRequest, Place, Position, first_behind, page_from
 
 __all__ = ["Pages"]
-
-_HELD = 4  # times as many letters as a page has are held at once, before those beyond it are forgotten
-_Position = tuple[Any, ...]
 
 
 class Pages:
@@ -39,9 +32,9 @@ class Pages:
             return await self._letters(request)
         await listing.look()
         if request.place is Place.IN_PROGRESS:
-            names = _behind(request, listing.running.keys, _itself, str)
+            names = first_behind(request, listing.running.keys, _itself, str)
             shown = [self._handles.observed(key, listing.running.keys[key]) for key in names[: request.limit]]
-            return _page(request, names, shown, _itself)
+            return page_from(request, names, shown, _itself)
         if listing.is_known and (request.cursor or request.place is not Place.QUEUED):
             await listing.refresh_if_cheap()
             await listing.fill(0)  # begins a listing in the background where the one that is kept is old
@@ -53,16 +46,16 @@ class Pages:
         """What the listing of queued keys shows."""
         listing = self._bucket.listing
         if request.place is Place.UNREADABLE:
-            found = _behind(request, listing.aside.all(), _odd_position, str, str)
+            found = first_behind(request, listing.aside.all(), _odd_position, str, str)
             keys = [self._handles.unreadable(odd) for odd in found[: request.limit]]
-            return _page(request, found, keys, _odd_position)
+            return page_from(request, found, keys, _odd_position)
         if request.place is Place.TWINS:
-            names = _behind(request, listing.kept.twins, _itself, str)
+            names = first_behind(request, listing.kept.twins, _itself, str)
             twins = [unpack(listing.kept.twins[key]) for key in names[: request.limit]]
-            return _page(request, names, await self._handles.queued(twins), _itself)
+            return page_from(request, names, await self._handles.queued(twins), _itself)
         position = _due_position if request.place is Place.DELAYED else _start_position
         candidates = self._waiting(request)
-        return _page(request, candidates, await self._handles.queued(candidates[: request.limit]), position)
+        return page_from(request, candidates, await self._handles.queued(candidates[: request.limit]), position)
 
     def _waiting(self, request: PageRequest) -> list[Candidate]:
         """Eligible or delayed keys of the page, and one more if there is one."""
@@ -83,51 +76,32 @@ class Pages:
 
     async def _letters(self, request: PageRequest) -> Page:
         after = request.position(int, str)
-        held: list[tuple[str, Stored]] = []
+        first = First[tuple[str, Stored]](request.limit + 1, _failed_position)
         async for page in self._bucket.listing.dead_letters():
-            held += [letter for letter in page if after is None or _failed_position(letter) > after]
-            if len(held) > _HELD * (request.limit + 1):
-                held = heapq.nsmallest(request.limit + 1, held, key=_failed_position)
-        held = heapq.nsmallest(request.limit + 1, held, key=_failed_position)
-        return _page(request, held, await self._handles.dead(held[: request.limit]), _failed_position)
-
-
-def _behind(
-    request: PageRequest, items: Iterable[Any], position: Callable[[Any], _Position], *kinds: type
-) -> list[Any]:
-    """The items of the page, and one more if there is one."""
-    after = request.position(*kinds)
-    return heapq.nsmallest(
-        request.limit + 1, (item for item in items if after is None or position(item) > after), key=position
-    )
-
-
-def _page(
-    request: PageRequest, found: Sequence[Any], keys: Sequence[ListedKey], position: Callable[[Any], _Position]
-) -> Page:
-    more = len(found) > request.limit
-    return Page(keys, cursor_at(request.place, *position(found[request.limit - 1])) if more else "")
+            first.add(letter for letter in page if after is None or _failed_position(letter) > after)
+        found = first.sorted()
+        return page_from(request, found, await self._handles.dead(found[: request.limit]), _failed_position)
 
 
 # Where something stands. By these, or by the records made of them, it is sorted.
 
 
-def _itself(key: str) -> _Position:
+def _itself(key: str) -> Position:
     return (key,)
 
 
-def _odd_position(odd: Odd) -> _Position:
+def _odd_position(odd: Odd) -> Position:
     return odd.key, str(odd.where)
 
 
-def _start_position(candidate: Candidate) -> _Position:
+def _start_position(candidate: Candidate) -> Position:
     return candidate.entry.priority, candidate.entry.queued_us, candidate.key
 
 
-def _due_position(candidate: Candidate) -> _Position:
+def _due_position(candidate: Candidate) -> Position:
     return candidate.entry.not_before_us, *_start_position(candidate)
 
 
-def _failed_position(letter: tuple[str, Stored]) -> _Position:
+def _failed_position(letter: tuple[str, Stored]) -> Position:
     key, stored = letter
     return -letter_of(stored.metadata, key, stored.created_us, stored.size).failed_us, key

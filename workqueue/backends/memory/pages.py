@@ -5,19 +5,17 @@ What is eligible is filed in order. Any other place is looked through for each p
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from workqueue.backends.memory.store import Held, MemoryStore
 from workqueue.handles import Dead, HandleStore, Observed, Queued
-from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+from workqueue.paging import ListedKey, Page, PageRequest, Place, Position, first_behind, page_from
 from workqueue.rules import DeadLetter, Entry
 
 __all__ = ["page_of"]
 
 _T = TypeVar("_T")
-_Position = tuple[int | str, ...]
 
 
 def page_of(
@@ -30,35 +28,26 @@ def page_of(
             eligible = store.ready.after(_eligible_after(request), request.limit + 1)
             return _page(request, eligible, lambda entry: Queued(handles, entry), _in_order)
         case Place.DELAYED:
-            delayed = _next(request, store.all_delayed(), _due, int, str)
+            delayed = first_behind(request, store.all_delayed(), _due, int, str)
             return _page(request, delayed, lambda entry: Queued(handles, entry), _due)
         case Place.TWINS:
             twins = (store.queued[key] for key in store.in_progress if key in store.queued)
-            return _page(request, _next(request, twins, _name, str), lambda entry: Queued(handles, entry), _name)
+            return _page(request, first_behind(request, twins, _name, str), lambda entry: Queued(handles, entry), _name)
         case Place.IN_PROGRESS:
-            held = _next(request, store.in_progress.values(), _held_name, str)
+            held = first_behind(request, store.in_progress.values(), _held_name, str)
             return _page(request, held, observed, _held_name)
         case Place.DEAD_LETTERED:
-            letters = _next(request, store.dead.values(), _failed, int, str)
+            letters = first_behind(request, store.dead.values(), _failed, int, str)
             return _page(request, letters, lambda letter: Dead(handles, letter), _failed)
         case Place.UNREADABLE:
             request.position(str)
             return Page([])
 
 
-def _next(request: PageRequest, items: Iterable[_T], position: Callable[[_T], _Position], *kinds: type) -> list[_T]:
-    """The items of the page and one more, if there is one."""
-    after = request.position(*kinds)
-    behind = items if after is None else (item for item in items if position(item) > after)
-    return heapq.nsmallest(request.limit + 1, behind, key=position)
-
-
 def _page(
-    request: PageRequest, items: list[_T], handle: Callable[[_T], ListedKey], position: Callable[[_T], _Position]
+    request: PageRequest, found: list[_T], handle: Callable[[_T], ListedKey], position: Callable[[_T], Position]
 ) -> Page:
-    shown = items[: request.limit]
-    cursor = cursor_at(request.place, *position(shown[-1])) if len(items) > len(shown) else ""
-    return Page([handle(item) for item in shown], cursor)
+    return page_from(request, found, [handle(item) for item in found[: request.limit]], position)
 
 
 def _eligible_after(request: PageRequest) -> tuple[int, int, str] | None:
@@ -69,21 +58,21 @@ def _eligible_after(request: PageRequest) -> tuple[int, int, str] | None:
 # Where something stands: what is smaller comes first.
 
 
-def _in_order(entry: Entry) -> _Position:
+def _in_order(entry: Entry) -> Position:
     return entry.priority, entry.queued_us, entry.key  # as `ReadyIndex.after` takes it
 
 
-def _due(entry: Entry) -> _Position:
+def _due(entry: Entry) -> Position:
     return entry.not_before_us, entry.key
 
 
-def _name(entry: Entry) -> _Position:
+def _name(entry: Entry) -> Position:
     return (entry.key,)
 
 
-def _held_name(held: Held) -> _Position:
+def _held_name(held: Held) -> Position:
     return (held.entry.key,)
 
 
-def _failed(letter: DeadLetter) -> _Position:
+def _failed(letter: DeadLetter) -> Position:
     return -letter.failed_us, letter.entry.key

@@ -15,7 +15,7 @@ from workqueue.backends.redis.records import UNREADABLE, key_bytes, key_text
 from workqueue.backends.redis.turns import Turns
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyStatus
-from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at, page_from
 
 __all__ = ["Pages"]
 
@@ -143,9 +143,7 @@ class Pages:
 
 
 def _named(request: PageRequest, keys: Sequence[tuple[bytes, ListedKey]]) -> Page:
-    shown = keys[: request.limit]
-    cursor = cursor_at(request.place, key_text(shown[-1][0])) if len(keys) > len(shown) else ""
-    return Page([key for _, key in shown], cursor)
+    return page_from(request, keys, [key for _, key in keys], lambda named: (key_text(named[0]),))
 
 
 def _rows(found: Sequence[Any], columns: int) -> list[_Row]:

@@ -6,7 +6,7 @@ is few: the backend promotes a backlog of those before, unless it may only look.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from workqueue.backends.sqlite import rows as rows
 from workqueue.backends.sqlite.parameters import bound
 from workqueue.backends.sqlite.schema import DELAYED, READY, TWIN
 from workqueue.handles import Dead, Observed, Queued
-from workqueue.paging import ListedKey, Page, PageRequest, Place, cursor_at
+from workqueue.paging import Page, PageRequest, Place, Position, page_from
 
 __all__ = ["Lists", "page_of"]
 
@@ -118,9 +118,8 @@ def _by_name(request: PageRequest) -> dict[str, Any]:
     return {"key": bound(position[0]) if position else "", "limit": request.limit + 1}
 
 
-def _page(request: PageRequest, keys: Sequence[Any], position: Any) -> Page:
-    shown: Sequence[ListedKey] = keys[: request.limit]
-    return Page(shown, cursor_at(request.place, *position(shown[-1])) if len(keys) > len(shown) else "")
+def _page(request: PageRequest, keys: Sequence[Any], position: Callable[[Any], Position]) -> Page:
+    return page_from(request, keys, keys, position)
 
 
 def _eligible(lists: Lists, request: PageRequest, now_us: int) -> Page:
