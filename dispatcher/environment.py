@@ -21,7 +21,7 @@ from workqueue.attempt import check_callback
 from workqueue.backoff import Backoff
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import GRPC_PORT, HTTP_PORT, PORT, CallFlags
-from workqueue.programs.converters import DURATION, DURATION_OR_ZERO, TEXT, Converter, whole
+from workqueue.programs.converters import DURATION, DURATION_OR_ZERO, FILE, TEXT, URL, Converter, whole
 from workqueue.programs.flags import Flag, naming
 from workqueue.programs.imported import imported
 
@@ -34,13 +34,11 @@ if TYPE_CHECKING:  # gRPC and aiohttp, which `--help` does not need
 __all__ = ["DispatchFlags", "EventFlags", "RunPorts", "ScheduleFileFlags", "ScheduleFlags", "ServePorts", "TargetFlags"]
 
 _DEFAULT = DispatcherSettings()
-_URL = Converter("URL", str)
 _CALLBACK = Converter("MODULE:NAME|URL", str)
 _BACKOFF = Converter("POLICY|MODULE:NAME", str)
 _COMMAND = Converter("COMMAND", str)
 _CALLBACK_SETTING = "--callback or WORKQUEUE_CALLBACK"
 _EVENTS_SETTING = "--events-url or WORKQUEUE_EVENTS_URL"
-_FILE = Converter("FILE", Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class TargetFlags:
         Flag("a function of yours: package.module:name, or a URL to post keys to", ("WORKQUEUE_CALLBACK",), _CALLBACK),
     ] = None
     target: Annotated[
-        str | None, Flag("or a reconciler behind gRPC: grpc://host:port, https://host", ("WORKQUEUE_TARGET",), _URL)
+        str | None, Flag("or a reconciler behind gRPC: grpc://host:port, https://host", ("WORKQUEUE_TARGET",), URL)
     ] = None
     command: Annotated[
         str | None,
@@ -155,7 +153,7 @@ class EventFlags:
         Flag(
             "CloudEvents broker that failures are sent to; none = no events",
             ("WORKQUEUE_EVENTS_URL", "ERROR_EVENT_INGRESS_URI", "ERROR_EVENT_BROKER_URL"),
-            _URL,
+            URL,
         ),
     ] = ""
     name: Annotated[str, Flag("the workqueue's name in events; else the queue's own", ("WORKQUEUE_NAME",), TEXT)] = ""
@@ -211,7 +209,7 @@ class ScheduleFileFlags:
     """Schedules that are declared where they are fired."""
 
     schedules_file: Annotated[
-        Path | None, Flag("a TOML file of schedules to add or change first", ("WORKQUEUE_SCHEDULES_FILE",), _FILE)
+        Path | None, Flag("a TOML file of schedules to add or change first", ("WORKQUEUE_SCHEDULES_FILE",), FILE)
     ] = None
 
 

@@ -14,7 +14,7 @@ from dispatcher.relay.settings import RelaySettings
 from workqueue.backends.url import QueueURL, size, url_beside, url_with
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import HTTP_PORT, PORT, ListenFlags
-from workqueue.programs.converters import DURATION_OR_ZERO, TEXT, Converter, listed, whole
+from workqueue.programs.converters import DURATION_OR_ZERO, FILE, TEXT, URL, Converter, listed, whole
 from workqueue.programs.flags import Flag, naming
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 _DEFAULT = RelaySettings()
 _DEFAULT_FILE = "relay.db"
-_URL = Converter("URL", str)
-_FILE = Converter("FILE", Path)
 _SIZE = Converter("SIZE", size)
 _MAGIC = b"SQLite format 3\0"
 
@@ -53,11 +51,11 @@ class StoreFlags:
 
     queue: Annotated[
         str | None,
-        Flag("the queue of the requests: sqlite, redis or gs; else --transaction-log", ("WORKQUEUE_URL",), _URL),
+        Flag("the queue of the requests: sqlite, redis or gs; else --transaction-log", ("WORKQUEUE_URL",), URL),
     ] = None
     transaction_log: Annotated[
         Path | None,
-        Flag(f"or the SQLite file that they are in; else {_DEFAULT_FILE}", ("TRANSACTION_LOG",), _FILE),
+        Flag(f"or the SQLite file that they are in; else {_DEFAULT_FILE}", ("TRANSACTION_LOG",), FILE),
     ] = None
 
     def urls(self, max_payload: int, outcome_bytes: int) -> tuple[str, str]:
@@ -195,13 +193,13 @@ class RelayFlags:
 class TargetCallFlags:
     """How targets are called over TLS. A relay shows them no token of its own: a request brings what it needs."""
 
-    ca: Annotated[Path | None, Flag("authorities that targets are checked against, PEM", ("WORKQUEUE_CA",), _FILE)] = (
+    ca: Annotated[Path | None, Flag("authorities that targets are checked against, PEM", ("WORKQUEUE_CA",), FILE)] = (
         None
     )
     client_cert: Annotated[
-        Path | None, Flag("certificate to show to targets, PEM", ("WORKQUEUE_CLIENT_CERT",), _FILE)
+        Path | None, Flag("certificate to show to targets, PEM", ("WORKQUEUE_CLIENT_CERT",), FILE)
     ] = None
-    client_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_CLIENT_KEY",), _FILE)] = None
+    client_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_CLIENT_KEY",), FILE)] = None
 
     def security(self) -> ClientSecurity:
         """These flags as a client takes them; files are read and checked.

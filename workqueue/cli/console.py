@@ -17,7 +17,7 @@ from workqueue.fallbacks import FullQueue
 from workqueue.metrics import metrics_of
 from workqueue.programs.access import HTTP_PORT, PORT, CallFlags, ListenFlags
 from workqueue.programs.console import ConsoleFlags
-from workqueue.programs.converters import Converter
+from workqueue.programs.converters import URL
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.logs import configure_logging
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ShownFlags", "console"]
 
-_URL = Converter("URL", str)
-
 
 @dataclass(frozen=True, slots=True)
 class ShownFlags:
@@ -40,11 +38,11 @@ class ShownFlags:
 
     calls: CallFlags
     queue: Annotated[
-        tuple[str, ...], Flag("a queue to show; several = one switcher", ("WORKQUEUE_URL",), _URL, many=True)
+        tuple[str, ...], Flag("a queue to show; several = one switcher", ("WORKQUEUE_URL",), URL, many=True)
     ] = ()
     dispatcher: Annotated[
         tuple[str, ...],
-        Flag("also show what the dispatcher at this address knows: http://host:8091", takes=_URL, many=True),
+        Flag("also show what the dispatcher at this address knows: http://host:8091", takes=URL, many=True),
     ] = ()
     http_port: Annotated[
         int, Flag("the console, probes and /metrics; 0 = any free one", ("WORKQUEUE_HTTP_PORT", "PORT"), PORT)

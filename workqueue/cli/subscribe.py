@@ -13,7 +13,7 @@ from workqueue.backends import open_queue
 from workqueue.cli.sources import PRIORITY, SourceFlags, showing
 from workqueue.equipment import Equipment
 from workqueue.programs.access import HTTP_PORT, PORT
-from workqueue.programs.converters import Converter, whole
+from workqueue.programs.converters import URL, Converter, whole
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.readiness import of_store
@@ -57,7 +57,7 @@ class KeyFlags:
         str | None,
         Flag(
             "a queue without a dispatcher for events that can never be keys; none = refuse them",
-            takes=Converter("URL", str),
+            takes=URL,
         ),
     ] = None
     max_body: Annotated[int, Flag("the largest request in bytes", takes=whole(1))] = 1024 * 1024
@@ -82,9 +82,7 @@ class SQSFlags:
 
     sqs: Annotated[
         str | None,
-        Flag(
-            "an SQS queue to take messages from instead of HTTP; needs [sqs]", ("WORKQUEUE_SQS",), Converter("URL", str)
-        ),
+        Flag("an SQS queue to take messages from instead of HTTP; needs [sqs]", ("WORKQUEUE_SQS",), URL),
     ] = None
     message_key: Annotated[
         str,

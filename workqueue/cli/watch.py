@@ -13,7 +13,7 @@ import typer
 
 from workqueue.cli.sources import PRIORITY, SourceFlags, SourcePort, showing
 from workqueue.errors import InvalidSettingError
-from workqueue.programs.converters import DURATION, Converter
+from workqueue.programs.converters import DURATION, FILE, Converter
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.imported import imported
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterFlags", "WatchFlags", "watch"]
 
-_FILE = Converter("FILE", Path)
 _Kinds = Annotated[list[str], typer.Argument(metavar="KIND[=MAPPING]", help="such as apps/v1/Deployment")]
 
 
@@ -36,7 +35,7 @@ class ClusterFlags:
 
     kubeconfig: Annotated[
         Path | None,
-        Flag("how to reach the API server; none = the pod's service account", ("WORKQUEUE_KUBECONFIG",), _FILE),
+        Flag("how to reach the API server; none = the pod's service account", ("WORKQUEUE_KUBECONFIG",), FILE),
     ] = None
     context: Annotated[str | None, Flag("a context in the kubeconfig; none = its current one")] = None
     lease: Annotated[

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from workqueue.errors import InvalidSettingError
-from workqueue.programs.converters import TEXT, Converter, listed, whole
+from workqueue.programs.converters import FILE, TEXT, URL, Converter, listed, whole
 from workqueue.programs.flags import Flag, naming
 
 if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does not need it
@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # gRPC takes long to import, and enqueueing into a file does 
 
 __all__ = ["GRPC_PORT", "HTTP_PORT", "PORT", "CallFlags", "ListenFlags"]
 
-_FILE = Converter("FILE", Path)
-_URL = Converter("URL", str)
 
 PORT = whole(0, 65535)
 GRPC_PORT, HTTP_PORT = 8090, 8091  # not 8080, where a reconciler on the same machine listens
@@ -45,23 +43,23 @@ class ListenFlags:
             "plaintext /healthz and /readyz alone, for kubelets; none = no such port", ("WORKQUEUE_PROBE_PORT",), PORT
         ),
     ] = None
-    tls_cert: Annotated[Path | None, Flag("certificate to serve with, PEM", ("WORKQUEUE_TLS_CERT",), _FILE)] = None
-    tls_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_TLS_KEY",), _FILE)] = None
+    tls_cert: Annotated[Path | None, Flag("certificate to serve with, PEM", ("WORKQUEUE_TLS_CERT",), FILE)] = None
+    tls_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_TLS_KEY",), FILE)] = None
     tls_client_ca: Annotated[
-        Path | None, Flag("authorities whose client certificates are asked for", ("WORKQUEUE_TLS_CLIENT_CA",), _FILE)
+        Path | None, Flag("authorities whose client certificates are asked for", ("WORKQUEUE_TLS_CLIENT_CA",), FILE)
     ] = None
     accept_tokens: Annotated[
-        Path | None, Flag("bearer tokens that callers may show, one a line", ("WORKQUEUE_ACCEPT_TOKENS",), _FILE)
+        Path | None, Flag("bearer tokens that callers may show, one a line", ("WORKQUEUE_ACCEPT_TOKENS",), FILE)
     ] = None
     oidc_issuer: Annotated[
-        str | None, Flag("accept OIDC tokens of this issuer; needs [oidc]", ("WORKQUEUE_OIDC_ISSUER",), _URL)
+        str | None, Flag("accept OIDC tokens of this issuer; needs [oidc]", ("WORKQUEUE_OIDC_ISSUER",), URL)
     ] = None
     oidc_audience: Annotated[str | None, Flag("for this audience", ("WORKQUEUE_OIDC_AUDIENCE",), TEXT)] = None
     oidc_subjects: Annotated[
         tuple[str, ...], Flag("of these subjects or e-mail addresses", ("WORKQUEUE_OIDC_SUBJECTS",), listed("SUBJECT"))
     ] = ()
     oidc_jwks_url: Annotated[
-        str | None, Flag("the issuer's keys, where discovery has none", ("WORKQUEUE_OIDC_JWKS_URL",), _URL)
+        str | None, Flag("the issuer's keys, where discovery has none", ("WORKQUEUE_OIDC_JWKS_URL",), URL)
     ] = None
 
     def __post_init__(self) -> None:
@@ -121,16 +119,14 @@ class ListenFlags:
 class CallFlags:
     """How calls to gRPC servers are secured; used with addresses of grpcs:// and https://."""
 
-    ca: Annotated[Path | None, Flag("authorities that servers are checked against, PEM", ("WORKQUEUE_CA",), _FILE)] = (
+    ca: Annotated[Path | None, Flag("authorities that servers are checked against, PEM", ("WORKQUEUE_CA",), FILE)] = (
         None
     )
     client_cert: Annotated[
-        Path | None, Flag("certificate to show to servers, PEM", ("WORKQUEUE_CLIENT_CERT",), _FILE)
+        Path | None, Flag("certificate to show to servers, PEM", ("WORKQUEUE_CLIENT_CERT",), FILE)
     ] = None
-    client_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_CLIENT_KEY",), _FILE)] = None
-    token_file: Annotated[Path | None, Flag("bearer token to send, read again", ("WORKQUEUE_TOKEN_FILE",), _FILE)] = (
-        None
-    )
+    client_key: Annotated[Path | None, Flag("its private key, PEM", ("WORKQUEUE_CLIENT_KEY",), FILE)] = None
+    token_file: Annotated[Path | None, Flag("bearer token to send, read again", ("WORKQUEUE_TOKEN_FILE",), FILE)] = None
     google_id_token: Annotated[
         bool, Flag("send an ID token of this service account, as Cloud Run asks", ("WORKQUEUE_GOOGLE_ID_TOKEN",))
     ] = False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from workqueue.access.addresses import is_loopback
 from workqueue.errors import InvalidSettingError
 from workqueue.programs.access import ListenFlags
-from workqueue.programs.converters import TEXT, Converter, listed
+from workqueue.programs.converters import FILE, TEXT, URL, listed
 from workqueue.programs.flags import Flag, naming
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ConsoleFlags"]
 
-_FILE = Converter("FILE", Path)
-_URL = Converter("URL", str)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -30,7 +28,7 @@ class ConsoleFlags:
     read_only: Annotated[bool, Flag("nobody may act", ("WORKQUEUE_CONSOLE_READ_ONLY",))] = False
     viewer_tokens: Annotated[
         Path | None,
-        Flag("bearer tokens that may look and not act, one a line", ("WORKQUEUE_CONSOLE_VIEWER_TOKENS",), _FILE),
+        Flag("bearer tokens that may look and not act, one a line", ("WORKQUEUE_CONSOLE_VIEWER_TOKENS",), FILE),
     ] = None
     oidc_operators: Annotated[
         tuple[str, ...],
@@ -45,10 +43,10 @@ class ConsoleFlags:
         Flag("offer a login by --oidc-issuer, as this client", ("WORKQUEUE_CONSOLE_OIDC_CLIENT_ID",), TEXT),
     ] = None
     oidc_client_secret: Annotated[
-        Path | None, Flag("its secret; a public client has none", ("WORKQUEUE_CONSOLE_OIDC_CLIENT_SECRET",), _FILE)
+        Path | None, Flag("its secret; a public client has none", ("WORKQUEUE_CONSOLE_OIDC_CLIENT_SECRET",), FILE)
     ] = None
     public_url: Annotated[
-        str, Flag("where browsers reach it, behind a proxy", ("WORKQUEUE_CONSOLE_PUBLIC_URL",), _URL)
+        str, Flag("where browsers reach it, behind a proxy", ("WORKQUEUE_CONSOLE_PUBLIC_URL",), URL)
     ] = ""
     trusted_proxies: Annotated[
         tuple[str, ...],
@@ -59,7 +57,7 @@ class ConsoleFlags:
         ),
     ] = ()
     trace_link: Annotated[
-        str, Flag("where a trace is shown: a URL with {trace_id} in it", ("WORKQUEUE_CONSOLE_TRACE_LINK",), _URL)
+        str, Flag("where a trace is shown: a URL with {trace_id} in it", ("WORKQUEUE_CONSOLE_TRACE_LINK",), URL)
     ] = ""
 
     def settings(self, listen: ListenFlags) -> ConsoleSettings:

@@ -15,11 +15,13 @@ __all__ = [
     "CONTENT",
     "DURATION",
     "DURATION_OR_ZERO",
+    "FILE",
     "MOMENT",
     "PAIR",
     "RATE",
     "SWITCH",
     "TEXT",
+    "URL",
     "Converter",
     "choice",
     "listed",
@@ -146,3 +148,5 @@ MOMENT = Converter("TIME", _moment)
 PAIR = Converter("NAME=VALUE", _pair)
 RATE = Converter("RATE", _rate)
 CONTENT = Converter("FILE", _content)
+FILE = Converter("FILE", Path)
+URL = Converter("URL", str)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from workqueue.backends.url import QueueURL
 from workqueue.errors import InvalidSettingError, StoreUnusableError
-from workqueue.programs.converters import Converter, choice
+from workqueue.programs.converters import URL, choice
 from workqueue.programs.flags import Flag, naming
 from workqueue.safe_text import shown_url
 
@@ -21,7 +21,6 @@ __all__ = ["DEFAULT_URL", "LogFlags", "OutputFlags", "QueueFlags", "is_receiver"
 
 DEFAULT_URL = "sqlite:///workqueue.db"
 
-_URL = Converter("URL", str)
 _SQS = "sqs://"
 _SQLITE = "sqlite:"
 _RECEIVERS = ("grpc://", "grpcs://", "http://", "https://")
@@ -86,7 +85,7 @@ class QueueFlags:
 
     queue: Annotated[
         str | None,
-        Flag(f"the queue; else what WORKQUEUE_MODE and _BUCKET say, else {DEFAULT_URL}", ("WORKQUEUE_URL",), _URL),
+        Flag(f"the queue; else what WORKQUEUE_MODE and _BUCKET say, else {DEFAULT_URL}", ("WORKQUEUE_URL",), URL),
     ] = None
 
     def url(

@@ -18,7 +18,7 @@ from workqueue.fallbacks import FullQueue
 from workqueue.interface import DeadLetteredKey
 from workqueue.paging import MAX_LIMIT, PageRequest, Place
 from workqueue.programs.access import CallFlags
-from workqueue.programs.converters import DURATION, Converter, whole
+from workqueue.programs.converters import DURATION, URL, whole
 from workqueue.programs.ending import run_server
 from workqueue.programs.flags import Flag, naming, with_flags
 from workqueue.programs.settings import QueueFlags
@@ -36,7 +36,7 @@ class TopFlags:
         tuple[str, ...],
         Flag(
             "also show what the dispatcher at this address knows: http://host:8091",
-            takes=Converter("URL", str),
+            takes=URL,
             many=True,
         ),
     ] = ()
