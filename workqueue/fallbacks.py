@@ -66,17 +66,7 @@ def with_fallbacks(queue: WorkQueue, clock: Clock | None = None) -> FullQueue:
 
 
 def _is_full(queue: WorkQueue) -> bool:
-    optional = (
-        BulkQueue,
-        LeasingQueue,
-        CountingQueue,
-        SearchableQueue,
-        PagedQueue,
-        WaitingQueue,
-        ConfigurableQueue,
-        EquippedQueue,
-    )
-    return all(offers(queue, protocol) for protocol in optional)
+    return all(offers(queue, protocol) for protocol in FullQueue.__bases__)
 
 
 class _Completed:
