@@ -18,7 +18,7 @@ from workqueue.fallbacks import FullQueue
 from workqueue.options import check_duration, check_type
 from workqueue.paging import MAX_LIMIT, ListedKey, Page, PageRequest, Place
 
-__all__ = ["Filter", "Matches", "search"]
+__all__ = ["Filter", "Matches", "search", "since"]
 
 _GROWTH = 4  # where few keys match, the next page is that much longer; where most do, none is read in vain
 
@@ -72,7 +72,10 @@ class Filter:
         return is_tried and is_in_lane and self._is_old(key, now) and self.error in _error_of(key)
 
     def _is_old(self, key: Any, now: datetime) -> bool:
-        return self.older_than is None or now - _since(key) > self.older_than
+        if self.older_than is None:
+            return True
+        began = since(key)
+        return began is not None and now - began > self.older_than
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +160,13 @@ class _Search:
         return getattr(page.keys[-1], "priority", self._wanted.priority) < self._wanted.priority
 
 
-def _since(key: Any) -> datetime:
-    """When it came where it is, as far as that is known."""
-    since: datetime = getattr(key, "failed_time", None) or getattr(key, "attempt_began", None) or key.queued_time
-    return since
+def since(key: ListedKey) -> datetime | None:
+    """Since when a key is where it is, as far as that is known; None of one that cannot be read."""
+    for name in ("failed_time", "attempt_began", "queued_time"):
+        moment: datetime | None = getattr(key, name, None)
+        if moment is not None:
+            return moment
+    return None
 
 
 def _error_of(key: Any) -> str:

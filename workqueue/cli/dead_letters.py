@@ -21,6 +21,7 @@ from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
 from workqueue.programs.progress import is_watched, progress
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.sweep import Act, Report, sweep
+from workqueue.searching import Filter
 
 __all__ = ["MatchFlags", "SweepFlags", "drop", "ls", "redrive"]
 
@@ -42,13 +43,8 @@ class MatchFlags:
 
     def match(self, letter: DeadLetteredKey, now: datetime) -> bool:
         """Whether `letter` is one of those meant."""
-        age = now - letter.failed_time
-        return (
-            letter.key.startswith(self.prefix)
-            and (self.older_than is None or age > self.older_than)
-            and (self.newer_than is None or age < self.newer_than)
-            and self.error in letter.error
-        )
+        is_new = self.newer_than is None or now - letter.failed_time < self.newer_than
+        return is_new and Filter(self.prefix, older_than=self.older_than, error=self.error).matches(letter, now)
 
 
 @dataclass(frozen=True, slots=True)

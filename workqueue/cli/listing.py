@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated
 
 from workqueue.backends import open_queue
+from workqueue.cli.matching import ChosenFlags
 from workqueue.cli.places import ORDERS, STATES, Choice, Shown, shown_in
 from workqueue.errors import InvalidSettingError
-from workqueue.options import MAX_PRIORITY
 from workqueue.paging import Place
 from workqueue.programs import printing
-from workqueue.programs.converters import DURATION, choice, listed, whole
+from workqueue.programs.converters import choice, listed, whole
 from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.settings import OutputFlags, QueueFlags
-from workqueue.searching import Filter
 
 __all__ = ["LimitFlags", "ListFlags", "PageFlags", "ls", "title"]
 
@@ -44,14 +42,10 @@ class PageFlags:
 class ListFlags:
     """Which keys to list, and in which order. All that is given must hold; then keys are looked at one by one."""
 
+    chosen: ChosenFlags
     size: LimitFlags
     page: PageFlags
     state: Annotated[tuple[str, ...], Flag(f"only these: {', '.join(STATES)}", takes=listed("STATE"))] = ()
-    prefix: Annotated[str, Flag("keys that start so")] = ""
-    priority: Annotated[int | None, Flag("keys of this priority", takes=whole(-MAX_PRIORITY, MAX_PRIORITY))] = None
-    min_attempts: Annotated[int, Flag("keys that were started N times or more", takes=whole(0))] = 0
-    older_than: Annotated[timedelta | None, Flag("keys in this state for longer than this", takes=DURATION)] = None
-    error: Annotated[str, Flag("keys whose error, or last one, contains this text")] = ""
     sort: Annotated[str, Flag("what comes first: in the order of starts, or as said", takes=choice(*_SORTS))] = "start"
 
     def __post_init__(self) -> None:
@@ -63,8 +57,7 @@ class ListFlags:
 
     def choice(self) -> Choice:
         """Which keys are meant."""
-        wanted = Filter(self.prefix, self.priority, self.min_attempts, self.older_than, self.error)
-        return Choice(wanted, ORDERS.get(self.sort), self.size.limit, self.page.cursor, self.page.look_at)
+        return Choice(self.chosen.filter, ORDERS.get(self.sort), self.size.limit, self.page.cursor, self.page.look_at)
 
 
 @with_flags

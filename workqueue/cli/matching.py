@@ -1,4 +1,4 @@
-"""For commands that act on waiting keys: those that are named, or those of some states that match, page by page."""
+"""For commands about many keys: which ones are meant, by filters, and those of some states that match, page by page."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["ChosenFlags", "ExtentFlags", "check_one_way", "matching"]
 
 @dataclass(frozen=True, slots=True)
 class ChosenFlags:
-    """Which keys, where none are named; all that is given must hold."""
+    """Which keys; all that is given must hold."""
 
     prefix: Annotated[str, Flag("keys that start so")] = ""
     priority: Annotated[int | None, Flag("keys of this priority", takes=whole(-MAX_PRIORITY, MAX_PRIORITY))] = None
     min_attempts: Annotated[int, Flag("keys that were started N times or more", takes=whole(0))] = 0
-    older_than: Annotated[timedelta | None, Flag("keys queued longer ago than this", takes=DURATION)] = None
-    error: Annotated[str, Flag("keys whose last error contains this text")] = ""
+    older_than: Annotated[timedelta | None, Flag("keys in this state for longer than this", takes=DURATION)] = None
+    error: Annotated[str, Flag("keys whose error, or last one, contains this text")] = ""
 
     @property
     def filter(self) -> Filter:

@@ -12,7 +12,6 @@ from workqueue.backends import open_queue
 from workqueue.cli.keys import each_named
 from workqueue.cli.matching import ChosenFlags, ExtentFlags, check_one_way, matching
 from workqueue.fallbacks import FullQueue
-from workqueue.options import Options
 from workqueue.paging import Place
 from workqueue.programs import printing
 from workqueue.programs.flags import with_flags
@@ -20,6 +19,7 @@ from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
 from workqueue.programs.progress import progress
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.sweep import Report, sweep
+from workqueue.run_now import run_now as make_eligible
 
 __all__ = ["drop", "run_now"]
 
@@ -139,8 +139,4 @@ async def _advance(queue: FullQueue, key: str) -> str:
 
 
 async def _advance_listed(queue: FullQueue, delayed: Any) -> str:
-    """Enqueue it once more: of two not-befores the earlier counts, unless the first is a floor."""
-    if delayed.floor:
-        return "it has a floor, and waits for its time"
-    await queue.queue(delayed.key, Options(priority=delayed.priority))
-    return ""
+    return "" if await make_eligible(queue, delayed) else "it has a floor, and waits for its time"

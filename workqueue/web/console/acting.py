@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from workqueue.backends.url import duration
 from workqueue.errors import InvalidOptionsError
 from workqueue.options import Options
 from workqueue.paging import MAX_LIMIT, Place
 from workqueue.safe_text import visible
 from workqueue.throttle import Configuration
-from workqueue.web.console.filters import place_of
+from workqueue.web.console.filters import duration_of, place_of
 from workqueue.web.console.links import address, is_within, keys_of
-from workqueue.web.console.verbs import VERBS, Verb, handle_at
+from workqueue.web.console.verbs import Verb, handle_at, verb_named
 from workqueue.web.console.visit import Visit
 
 __all__ = ["act", "configure", "enqueue"]
@@ -29,7 +28,8 @@ _REASONS = 3
 
 async def act(visit: Visit) -> Response:
     """Do one verb to the keys that were named; a verb with a warning asks first."""
-    verb, place, keys = _verb(visit), place_of(visit.posted("place")), keys_of(visit.form.get("at", ()))
+    verb, place = verb_named(visit.posted("verb")), place_of(visit.posted("place"))
+    keys = keys_of(visit.form.get("at", ()))
     if place not in verb.places:
         raise InvalidOptionsError(f"{verb.name} does not suit {place} keys")
     if not 1 <= len(keys) <= MAX_LIMIT:
@@ -65,13 +65,6 @@ def _account(verb: Verb, done: int, reasons: Sequence[str]) -> str:
     return said
 
 
-def _verb(visit: Visit) -> Verb:
-    name = visit.posted("verb")
-    if name not in VERBS:
-        raise InvalidOptionsError(f"there is no verb {name!r}")
-    return VERBS[name]
-
-
 def _from(visit: Visit, place: Place) -> str:
     """The page that was acted from."""
     back = visit.posted("back")
@@ -80,23 +73,16 @@ def _from(visit: Visit, place: Place) -> str:
 
 async def enqueue(visit: Visit) -> Response:
     """Put one key into the queue."""
-    delay = visit.posted("delay").strip()
+    delay = duration_of("delay", visit.posted("delay"))
     key = next(iter(keys_of(visit.form.get("at", ()))), visit.posted("key").strip())
     payload = visit.posted("payload").replace("\r\n", "\n")  # browsers end the lines of a form so
-    not_before = datetime.now(UTC) + _delay(delay) if delay else None
+    not_before = None if delay is None else datetime.now(UTC) + delay
     options = Options(visit.number("priority") or 0, not_before, payload=payload.encode() if payload else None)
     await visit.watched.queue.queue(key, options)
     log.info(
         "enqueue %s by %s", visible(key), visit.who, extra={"queue": visit.watched.name, "key": key, "who": visit.who}
     )
     return visit.back(address("q", visit.watched.name, "key", key=key), "enqueued")
-
-
-def _delay(text: str) -> timedelta:
-    try:
-        return duration(text)
-    except ValueError as error:
-        raise InvalidOptionsError(f"delay: {error}, not {text!r}") from error
 
 
 async def configure(visit: Visit) -> Response:

@@ -10,7 +10,7 @@ from workqueue.errors import InvalidOptionsError
 from workqueue.paging import Place
 from workqueue.searching import Filter
 
-__all__ = ["FIELDS", "filter_of", "place_of"]
+__all__ = ["FIELDS", "duration_of", "filter_of", "place_of"]
 
 FIELDS = ("prefix", "priority", "attempts", "older", "error")
 """The fields of a filter, in URLs and forms."""
@@ -38,8 +38,8 @@ def filter_of(value: Callable[[str], str]) -> Filter:
         InvalidOptionsError: one of them makes no sense; the message names it.
     """
     priority = _whole("priority", value("priority"))
-    attempts, older = _whole("attempts", value("attempts")), value("older").strip()
-    return Filter(value("prefix"), priority, attempts or 0, _age(older) if older else None, value("error"))
+    attempts, older = _whole("attempts", value("attempts")), duration_of("older than", value("older"))
+    return Filter(value("prefix"), priority, attempts or 0, older, value("error"))
 
 
 def _whole(name: str, text: str) -> int | None:
@@ -49,8 +49,14 @@ def _whole(name: str, text: str) -> int | None:
         raise InvalidOptionsError(f"{name} takes a whole number, not {text!r}") from None
 
 
-def _age(text: str) -> timedelta:
+def duration_of(name: str, text: str) -> timedelta | None:
+    """The duration in the field of this name; None where it was left empty.
+
+    Raises:
+        InvalidOptionsError: it is none.
+    """
+    text = text.strip()
     try:
-        return duration(text)
+        return duration(text) if text else None
     except ValueError as error:
-        raise InvalidOptionsError(f"older than: {error}, not {text!r}") from error
+        raise InvalidOptionsError(f"{name}: {error}, not {text!r}") from error

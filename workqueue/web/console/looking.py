@@ -15,12 +15,12 @@ from workqueue.fallbacks import FullQueue
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.optional import Found
 from workqueue.paging import MAX_LIMIT, Place
-from workqueue.searching import search
+from workqueue.searching import search, since
 from workqueue.web.console.charts import HEIGHT, WIDTH, charts_of
 from workqueue.web.console.filters import FIELDS, filter_of, place_of
 from workqueue.web.console.links import address
 from workqueue.web.console.payloads import ShownPayload, shown_payload
-from workqueue.web.console.verbs import Verb, since, verbs_at
+from workqueue.web.console.verbs import Verb, verbs_at
 from workqueue.web.console.visit import Visit
 
 __all__ = ["KeyAt", "first", "key", "keys", "overview"]

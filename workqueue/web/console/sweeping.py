@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from workqueue.errors import InvalidOptionsError
 from workqueue.web.console.filters import FIELDS, filter_of, place_of
 from workqueue.web.console.links import address
 from workqueue.web.console.sweeps import Order, Sweep
-from workqueue.web.console.verbs import VERBS
+from workqueue.web.console.verbs import verb_named
 from workqueue.web.console.visit import Visit
 
 __all__ = ["start", "stop", "sweep", "sweeps"]
@@ -21,11 +20,8 @@ async def sweeps(visit: Visit) -> Response:
 
 async def start(visit: Visit) -> Response:
     """Begin one, or a dry run of it, and show it."""
-    name = visit.posted("verb")
-    if name not in VERBS:
-        raise InvalidOptionsError(f"there is no verb {name!r}")
     order = Order(
-        VERBS[name],
+        verb_named(visit.posted("verb")),
         place_of(visit.posted("place")),
         filter_of(lambda field: next(iter(visit.form.get(field, ())), "")),
         visit.number("rate", float),

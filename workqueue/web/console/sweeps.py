@@ -20,8 +20,8 @@ from workqueue.errors import InvalidOptionsError, WorkQueueError
 from workqueue.fallbacks import FullQueue
 from workqueue.paging import Place
 from workqueue.safe_text import describe, visible
-from workqueue.searching import Filter, search
-from workqueue.web.console.verbs import Verb, since
+from workqueue.searching import Filter, search, since
+from workqueue.web.console.verbs import Verb
 
 __all__ = ["Order", "State", "Sweep", "Sweeps"]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from workqueue.errors import InvalidOptionsError
 from workqueue.fallbacks import FullQueue
 from workqueue.optional import Found
-from workqueue.options import Options
 from workqueue.paging import Place
+from workqueue.run_now import run_now
 
-__all__ = ["VERBS", "Verb", "handle_at", "since", "verbs_at"]
+__all__ = ["VERBS", "Verb", "handle_at", "verb_named", "verbs_at"]
 
 _CHANGED = "it changed meanwhile; look again"
 
@@ -51,11 +52,7 @@ async def _release(queue: FullQueue, running: Any) -> str:
 
 
 async def _run_now(queue: FullQueue, delayed: Any) -> str:
-    """Enqueue it once more: of two not-befores the earlier counts, unless the first is a floor."""
-    if delayed.floor:
-        return "a floor holds it until its time"
-    await queue.queue(delayed.key, Options(priority=delayed.priority))
-    return ""
+    return "" if await run_now(queue, delayed) else "a floor holds it until its time"
 
 
 VERBS = {
@@ -84,6 +81,17 @@ VERBS = {
 """Every verb by its name."""
 
 
+def verb_named(name: str) -> Verb:
+    """The verb of this name.
+
+    Raises:
+        InvalidOptionsError: there is none.
+    """
+    if name not in VERBS:
+        raise InvalidOptionsError(f"there is no verb {name!r}")
+    return VERBS[name]
+
+
 def verbs_at(place: Place) -> list[Verb]:
     """What can be done to keys of `place`."""
     return [verb for verb in VERBS.values() if place in verb.places]
@@ -100,11 +108,3 @@ def handle_at(found: Found, place: Place) -> Any:
             return found.unreadable
         case _:
             return found.queued
-
-
-def since(handle: Any) -> datetime | None:
-    """Since when a key is where it is; None where nobody can say."""
-    for name in ("failed_time", "attempt_began", "queued_time"):
-        if (moment := getattr(handle, name, None)) is not None:
-            return moment if isinstance(moment, datetime) else None
-    return None
