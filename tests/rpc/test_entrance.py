@@ -154,6 +154,18 @@ async def test_a_connection_without_calls_is_closed(headers: bytes) -> None:
         await it.hung_up()
 
 
+async def test_streams_beyond_the_limit_are_unavailable() -> None:
+    async with receiver(GrpcLimits(calls=1)) as server, stub_of(server) as stub:
+        many: Any = stub.ProcessMany
+        first = many()
+        await first.read()
+        second = many()
+
+        assert await second.code() is grpc.StatusCode.UNAVAILABLE
+        assert "too many calls" in await second.details()
+        first.cancel()
+
+
 def test_whoever_greets_and_is_silent_does_not_keep_others_out_for_long() -> None:
     assert GrpcLimits().idle_time <= timedelta(seconds=20)
 

@@ -72,10 +72,10 @@ class Entrance(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
                 async for each in raw:
                     yield await _understood(context, handler.request_deserializer, each)
 
-            if self._under_way > self._limits.calls:
-                await context.abort(*_NO_ROOM)
             self._under_way += 1
             try:
+                if self._under_way > self._limits.calls:
+                    await context.abort(*_NO_ROOM)
                 async for answer in handler.stream_stream(requests(), context):
                     yield answer
             except Exception as error:  # noqa: BLE001 - a refusal, or a bug

@@ -23,7 +23,7 @@ from workqueue.readiness import Readiness, of_store
 from workqueue.rpc.grpc_limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
-from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft
+from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft, answered
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import Refusal, of_enqueue
 from workqueue.rpc.wire import options_of, state_message_of
@@ -96,10 +96,7 @@ class Receiver(WorkqueueServiceServicer):
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key."""
         take_over_trace(request, context)
-        answer = await self._store(request, context.time_remaining)
-        if isinstance(answer, Refusal):
-            await context.abort(answer.code, answer.text)
-        return answer
+        return await answered(await self._store(request, context.time_remaining), context)
 
     def ProcessMany(  # noqa: N802
         self, requests: AsyncIterator[pb.ProcessManyRequest], context: _Context

@@ -22,7 +22,7 @@ from workqueue.rpc.drain import Drain, DrainTimes
 from workqueue.rpc.grpc_limits import RECONCILER_LIMITS
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
-from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft
+from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft, answered
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import MAX_TEXT_BYTES, Refusal, of_attempt
 from workqueue.rpc.wire import response_of
@@ -82,10 +82,7 @@ class Reconciler(WorkqueueServiceServicer):
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Call the callback for the request's key."""
-        answer = await self._attempt(request, context.time_remaining)
-        if isinstance(answer, Refusal):
-            await context.abort(answer.code, answer.text, answer.trailers)
-        return answer
+        return await answered(await self._attempt(request, context.time_remaining), context)
 
     def ProcessMany(  # noqa: N802
         self, requests: AsyncIterator[pb.ProcessManyRequest], context: _Context

@@ -9,18 +9,20 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.statuses import Refusal, status_of
 
-__all__ = ["Answer", "Handle", "ServedStreams", "TimeLeft"]
+__all__ = ["Answer", "Handle", "ServedStreams", "TimeLeft", "answered"]
 
 log = logging.getLogger(__name__)
 
 Answer = pb.ProcessResponse | Refusal
+
+_T = TypeVar("_T")
 
 TimeLeft = Callable[[], float | None]
 """How many seconds the caller still waits; None for ever."""
@@ -32,6 +34,13 @@ _MESSAGE_BYTES = 1024 * 1024
 _IDLE_SECONDS = 20.0  # without a call: as long as a request may take to come in
 
 _BUG = Refusal(grpc.StatusCode.INTERNAL, "the server failed unexpectedly; its log says how")
+
+
+async def answered(answer: _T | Refusal, context: grpc.aio.ServicerContext[Any, Any]) -> _T:
+    """What a call by itself is answered with; a refusal ends it."""
+    if isinstance(answer, Refusal):
+        await context.abort(answer.code, answer.text, answer.trailers)
+    return answer
 
 
 class ServedStreams:

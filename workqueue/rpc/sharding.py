@@ -24,7 +24,7 @@ from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
 from workqueue.rpc.receiver import take_over_trace
-from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft
+from workqueue.rpc.served_stream import Answer, ServedStreams, TimeLeft, answered
 from workqueue.rpc.server import GrpcServer, Listen
 from workqueue.rpc.statuses import Refusal, of_shard
 from workqueue.rpc.streamed_calls import StreamedCalls
@@ -176,7 +176,7 @@ class Router(WorkqueueServiceServicer):
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
         """Enqueue the request's key at its shard."""
         take_over_trace(request, context)
-        return await _answered(await self._pass_on(request, context.time_remaining), context)
+        return await answered(await self._pass_on(request, context.time_remaining), context)
 
     def ProcessMany(  # noqa: N802
         self, requests: AsyncIterator[pb.ProcessManyRequest], context: _Context
@@ -187,7 +187,7 @@ class Router(WorkqueueServiceServicer):
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is, at its shard."""
         shard, seconds = self._shards[self._choose(request.key)], _seconds(context.time_remaining)
-        return await _answered(await _asked(shard, shard.stub.GetKeyState(request, timeout=seconds)), context)
+        return await answered(await _asked(shard, shard.stub.GetKeyState(request, timeout=seconds)), context)
 
     async def _pass_on(self, request: pb.ProcessRequest, time_left: TimeLeft) -> Answer:
         shard = self._shards[self._choose(request.key)]
@@ -208,9 +208,3 @@ async def _asked(shard: Shard, answer: Awaitable[_T | None]) -> _T | Refusal:
     if given is None:  # what gRPC makes of an answer that cannot be read
         return Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"shard {shard.name}: its answer cannot be read")
     return given
-
-
-async def _answered(answer: _T | Refusal, context: _Context) -> _T:
-    if isinstance(answer, Refusal):
-        await context.abort(answer.code, answer.text)
-    return answer

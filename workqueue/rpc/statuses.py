@@ -219,14 +219,13 @@ def error_of(receiver: str, error: grpc.aio.AioRpcError, payload_bytes: int = 0)
 
 def error_in(status: Status) -> grpc.aio.AioRpcError:
     """What a call of its own would have raised that ended with `status`."""
-    code = _CODE_OF.get(status.code, grpc.StatusCode.UNKNOWN)
-    trailers = grpc.aio.Metadata(*([(DETAILS_TRAILER, status.SerializeToString())] if status.details else []))
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, status.message, None)
+    trailers = [(DETAILS_TRAILER, status.SerializeToString())] if status.details else []
+    return failed(_CODE_OF.get(status.code, grpc.StatusCode.UNKNOWN), status.message, trailers)
 
 
-def failed(code: grpc.StatusCode, text: str) -> grpc.aio.AioRpcError:
-    """What a call of its own would have raised that ended with this code and text."""
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), text, None)
+def failed(code: grpc.StatusCode, text: str, trailers: Iterable[Trailer] = ()) -> grpc.aio.AioRpcError:
+    """What a call of its own would have raised that ended so."""
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers), text, None)
 
 
 def marked(error: grpc.aio.AioRpcError) -> WorkQueueError | None:
