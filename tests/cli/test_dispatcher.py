@@ -18,21 +18,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.support.processes import Ended
-from tests.support.programs import Server, dispatcher, process, serving, workqueue
+from tests.support.programs import Server, dispatcher, process, run, serving, workqueue
 from workqueue.routing import POLICIES
 from workqueue.rpc.wire import SERVICE
 
 ANY_PORTS = ["--grpc-port", "0", "--http-port", "0"]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
-
-
-def run(url: str, *args: str) -> Ended:
-    return workqueue(*args, env={"WORKQUEUE_URL": url})
 
 
 def status(port: int, path: str, token: str = "") -> int:

@@ -9,23 +9,12 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
-
 from tests.support.processes import Ended, ran, started
-from tests.support.programs import workqueue
+from tests.support.programs import run, workqueue
 from workqueue import Options, open_queue
 from workqueue.fallbacks import FullQueue
 from workqueue.interface import OwnedInProgressKey
 from workqueue.optional import LeaseRequest
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
-
-
-def run(url: str, *args: str, stdin: bytes = b"") -> Ended:
-    return workqueue(*args, stdin=stdin, env={"WORKQUEUE_URL": url})
 
 
 async def start(queue: FullQueue) -> OwnedInProgressKey:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Ended
-from tests.support.programs import workqueue
+from tests.support.programs import run
 from workqueue import Options, open_queue
 from workqueue.optional import LeaseRequest
 
 KEYS = 120
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
-
-
-def run(url: str, *args: str) -> Ended:
-    return workqueue(*args, env={"WORKQUEUE_URL": url})
 
 
 async def filled(url: str) -> None:

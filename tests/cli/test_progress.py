@@ -18,11 +18,6 @@ MANY = 300
 PROGRAM = f"{sys.executable} -m workqueue.cli"
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
-
-
 async def given_up(url: str, keys: int) -> None:
     async with open_queue(url) as queue:
         await queue.queue_many([(f"{number}", Options()) for number in range(keys)])

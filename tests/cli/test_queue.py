@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Ended
-from tests.support.programs import workqueue
+from tests.support.programs import run
 from workqueue import Options, open_queue
 from workqueue.errors import StoreUnavailableError
 from workqueue.optional import LeaseRequest
@@ -21,10 +20,6 @@ from workqueue.throttle import Configuration
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/workqueue.db?name=builds"
-
-
-def run(url: str, *args: str) -> Ended:
-    return workqueue(*args, env={"WORKQUEUE_URL": url})
 
 
 async def configuration(url: str) -> Configuration:

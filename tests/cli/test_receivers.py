@@ -12,11 +12,6 @@ from workqueue.rpc.sharding import fnv1a_32
 ANY_PORTS = ["--grpc-port", "0", "--http-port", "0"]
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
-
-
 def test_a_receiver_takes_keys_and_answers_for_them(url: str) -> None:
     with serving("workqueue.cli", "receive", "--queue", url, *ANY_PORTS) as it:
         http, grpc = it.port("health and metrics on"), it.port("listening on")

@@ -19,11 +19,6 @@ OWNER = [{"apiVersion": "example.com/v1", "kind": "Site", "name": "home", "uid":
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/workqueue.db"
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[KubernetesServer]:
     with KubernetesServer().in_thread() as running:
         (tmp_path / "kubeconfig").write_text(running.kubeconfig())

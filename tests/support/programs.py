@@ -32,6 +32,11 @@ def workqueue(*args: str, stdin: bytes = b"", env: Mapping[str, str] | None = No
     return _here(workqueue_cli.app, "workqueue", args, stdin, env or {})
 
 
+def run(url: str, *args: str, stdin: bytes = b"") -> Ended:
+    """One `workqueue` command line for the queue at `url`, in this process."""
+    return workqueue(*args, stdin=stdin, env={"WORKQUEUE_URL": url})
+
+
 def dispatcher(*args: str, env: Mapping[str, str] | None = None) -> Ended:
     """One `dispatcher` command line, in this process; for those that end by themselves."""
     return _here(dispatcher_cli.app, "dispatcher", args, b"", env or {})
