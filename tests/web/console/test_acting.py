@@ -170,6 +170,21 @@ async def test_a_notice_is_shown_once(tmp_path: Path) -> None:
         assert 'role="status">paused<' not in again.text
 
 
+async def test_a_notice_waits_for_the_next_page_while_an_open_one_is_brought_up_to_date(tmp_path: Path) -> None:
+    async with stored(tmp_path) as queue, console_at(queue) as browser:
+        page = await browser.get("/q/default")
+        fields, origin = {"form_token": page.form_token, "change": "pause"}, {"origin": browser.origin}
+        where = f"{browser.url}/q/default/configure"
+        async with browser.session.post(where, data=fields, headers=origin, allow_redirects=False) as answer:
+            assert answer.status == 303
+
+        update = await browser.get("/q/default", **{"x-update": "1"})
+        shown = await browser.get("/q/default")
+
+        assert 'role="status">paused<' not in update.text
+        assert 'role="status">paused<' in shown.text
+
+
 async def test_a_form_that_would_lead_elsewhere_leads_back(tmp_path: Path) -> None:
     async with stored(tmp_path) as queue, console_at(queue) as browser:
         await given_up(queue, "a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from tests.web.console.browsing import console_at, stored
 from workqueue import Options
 from workqueue.backends.memory.backend import MemoryQueue
-from workqueue.optional import LeaseRequest
+from workqueue.optional import Counts, LeaseRequest
 from workqueue.testing import FlakyQueue
 from workqueue.web.console import ConsoleSettings
 
@@ -137,6 +138,20 @@ async def test_an_error_of_several_lines_keeps_them_on_the_page_of_its_key(tmp_p
         assert "<bdi>HTTP 503\n  at line 2\\u202e\\x01</bdi>" in page.text
 
 
+async def test_the_page_of_a_key_says_that_errors_before_the_last_one_are_elsewhere(tmp_path: Path) -> None:
+    async with stored(tmp_path) as queue, console_at(queue) as browser:
+        await queue.queue("a")
+        for number in range(2):
+            [owned] = (await queue.lease(LeaseRequest(1, 1))).started
+            await owned.requeue(error=f"HTTP 50{number}")
+        [owned] = (await queue.lease(LeaseRequest(1, 1))).started
+        await owned.dead_letter("HTTP 504")
+
+        said = (await browser.get("/q/default/key?key=a")).said
+
+        assert "error HTTP 504 The queue keeps the last error alone" in said
+
+
 async def test_a_key_that_is_nowhere_is_said_to_be_nowhere(tmp_path: Path) -> None:
     async with stored(tmp_path) as queue, console_at(queue) as browser:
         page = await browser.get("/q/default/key?key=gone")
@@ -174,6 +189,25 @@ async def test_a_store_that_is_down_is_said_to_be_down() -> None:
 
         assert page.status == 503
         assert "The store does not answer" in page.said
+
+
+async def test_a_store_that_answers_nothing_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asyncio.Event()
+
+    async def hanging() -> Counts:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with MemoryQueue() as queue, console_at(queue) as browser:
+        monkeypatch.setattr(queue, "counts", hanging)
+        monkeypatch.setattr("workqueue.web.console.app._PATIENCE_SECONDS", 0.1)
+
+        page = await browser.get("/q/default")
+
+    assert asked.is_set()
+    assert page.status == 503
+    assert "There was no answer within 0.1 s. This page looks again by itself" in page.said
 
 
 async def test_every_answer_forbids_what_a_page_needs_not(tmp_path: Path) -> None:

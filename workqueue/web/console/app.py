@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 _Page = Callable[[Visit], Awaitable[Response]]
 _SETTINGS = ConsoleSettings()
 
+# The patience of a store is made for dispatchers. Whoever waits for a page wants to know by now, and it looks again.
+_PATIENCE_SECONDS = 5.0
+_DOWN = "The store does not answer"
+
 
 class Console:
     """Queues in the browser; an async context manager, and an ASGI app while it is entered.
@@ -119,14 +123,18 @@ def _routes(doors: Doors) -> list[Route]:
 def _endpoint(page: _Page) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         visit: Visit = request.scope["visit"]
+        looks = request.method in ("GET", "HEAD") and "queue" in request.path_params
         try:
-            return await page(visit)
+            async with asyncio.timeout(_PATIENCE_SECONDS if looks else None):
+                return await page(visit)
         except KeyError:
             return await _nowhere(visit)
         except (InvalidKeyError, InvalidOptionsError) as error:
             return _trouble(visit, 400, "That cannot be", str(error))
+        except TimeoutError:
+            return _trouble(visit, 503, _DOWN, f"There was no answer within {_PATIENCE_SECONDS:g} s.")
         except StoreError as error:
-            return _trouble(visit, 503, "The store does not answer", describe(error))
+            return _trouble(visit, 503, _DOWN, describe(error))
         except WorkQueueError as error:
             return _trouble(visit, 500, "It was not done", describe(error))
 

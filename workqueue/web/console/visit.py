@@ -63,6 +63,11 @@ class Visit:
         return not self.settings.read_only and self.visitor is not None and self.visitor.role is Role.OPERATOR
 
     @property
+    def is_update(self) -> bool:
+        """Whether the script of a page that is open already asks, to bring it up to date."""
+        return "x-update" in self.request.headers
+
+    @property
     def who(self) -> str:
         """The visitor's name, for the log."""
         return self.visitor.name if self.visitor is not None else "nobody"
@@ -89,7 +94,8 @@ class Visit:
 
     def page(self, template: str, status: int = 200, **shown: Any) -> Response:
         """A page made of `template`."""
-        notice = self.sessions.notices.take(self.cookie) or ""
+        # An open page that looks again while a form of its own is under way would take the notice of the next page.
+        notice = "" if self.is_update else self.sessions.notices.take(self.cookie) or ""
         form_token = self.sessions.form_token(self.cookie)
         return rendered(template, status, visit=self, notice=notice, form_token=form_token, **shown)
 

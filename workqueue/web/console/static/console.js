@@ -25,7 +25,7 @@
   };
 
   const ask = async () => {
-    const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(15000) });
+    const answer = await fetch(location.href, { cache: "no-store", headers: { "x-update": "1" }, signal: AbortSignal.timeout(15000) });
     if (answer.redirected) return location.reload();
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (answer.status === 503) {
