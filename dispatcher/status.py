@@ -67,9 +67,9 @@ class Status:
         }
 
     def _rates(self, now_us: int) -> dict[str, object]:
-        seconds, rates = self._setup.metrics.rates(now_us)
-        rounded = {outcome: round(rate, 3) for outcome, rate in rates.items()}
-        return {"over_seconds": round(seconds, 3), "per_second": rounded}
+        seconds, starts, ends = self._setup.metrics.rates(now_us)
+        rounded = {outcome: round(rate, 3) for outcome, rate in ends.items()}
+        return {"over_seconds": round(seconds, 3), "starts_per_second": round(starts, 3), "per_second": rounded}
 
     def _target(self, now_us: int) -> dict[str, object]:
         outage = self._setup.outage

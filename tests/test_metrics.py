@@ -179,14 +179,26 @@ def test_a_rate_is_over_the_last_minute_or_so_not_over_the_whole_life() -> None:
         for _ in range(100 if second < 100 else 5):
             metrics.settled("completed", attempt, second * SECOND, NOW)
 
-    seconds, rates = metrics.rates(200 * SECOND)
+    seconds, starts, ends = metrics.rates(200 * SECOND)
 
     assert 60 <= seconds <= 80
-    assert (rates["completed"], rates["dropped"]) == (0.5, 0.0)
+    assert (starts, ends["completed"], ends["dropped"]) == (0.5, 0.5, 0.0)
+
+
+def test_starts_a_second_count_what_still_runs_and_no_orphan_that_was_given_up() -> None:
+    metrics = DispatchMetrics("q")
+    metrics.sample_leases(0)
+    for _ in range(20):
+        metrics.began(owned(), 0)
+    metrics.recovered([RecoveredOrphan("lost", 3, "", 0, from_us(NOW), True)], NOW)
+
+    _, starts, ends = metrics.rates(10 * SECOND)
+
+    assert (starts, ends["dead-lettered"]) == (2.0, 0.1)
 
 
 def test_there_is_no_rate_before_anything_was_sampled() -> None:
-    assert DispatchMetrics("q").rates(5 * SECOND) == (0.0, dict.fromkeys(DispatchMetrics("q").outcomes, 0.0))
+    assert DispatchMetrics("q").rates(5 * SECOND) == (0.0, 0.0, dict.fromkeys(DispatchMetrics("q").outcomes, 0.0))
 
 
 async def lived(queue: MemoryQueue) -> None:

@@ -239,7 +239,8 @@ class DispatchMetrics:
         self.limit: Callable[[], int] = lambda: 0
         self.running: dict[OwnedInProgressKey, int] = {}
         self._sample_due_us = 0
-        self._recent: deque[tuple[int, dict[SettleOutcome, int]]] = deque()
+        self._recent: deque[tuple[int, int, dict[SettleOutcome, int]]] = deque()
+        self._given_up_orphans = 0
         self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)
         self.lease_age = Histogram(BUCKETS["lease_age"])
         self.work = ByPriorityClass(Work, classes or PriorityClasses())
@@ -284,6 +285,7 @@ class DispatchMetrics:
         for orphan in orphans:
             if orphan.dead_lettered:
                 self.outcomes["dead-lettered"] += 1
+                self._given_up_orphans += 1
                 age_us = now_us - to_us(orphan.first_queued_time)
                 self.work[priority_class(orphan.priority)].dead_lettered.observe(age_us)
 
@@ -295,16 +297,21 @@ class DispatchMetrics:
                 self.lease_age.observe(steady_us - began_us)
             self._remember(steady_us)
 
-    def rates(self, steady_us: int) -> tuple[float, dict[SettleOutcome, float]]:
-        """Over how many seconds up to now, about the last 60, and how many attempts a second ended so in them."""
-        since_us, before = self._recent[0] if self._recent else (steady_us, self.outcomes)
+    def rates(self, steady_us: int) -> tuple[float, float, dict[SettleOutcome, float]]:
+        """Over how many seconds up to now, about the last 60, and how many attempts a second began and ended so."""
+        since_us, began, before = self._recent[0] if self._recent else (steady_us, self._starts(), self.outcomes)
         seconds = (steady_us - since_us) / 1e6
-        ended = {outcome: number - before[outcome] for outcome, number in self.outcomes.items()}
-        return seconds, {outcome: number / seconds if seconds else 0.0 for outcome, number in ended.items()}
+        per_second = 1 / seconds if seconds else 0.0
+        ended = {outcome: (number - before[outcome]) * per_second for outcome, number in self.outcomes.items()}
+        return seconds, (self._starts() - began) * per_second, ended
+
+    def _starts(self) -> int:
+        """How many attempts began so far: those that ended and those in hand. So a start itself costs no counting."""
+        return sum(self.outcomes.values()) - self._given_up_orphans + len(self.running)
 
     def _remember(self, steady_us: int) -> None:
         """Keep what was counted by now; of what is older than a minute the newest."""
-        self._recent.append((steady_us, dict(self.outcomes)))
+        self._recent.append((steady_us, self._starts(), dict(self.outcomes)))
         while len(self._recent) > 1 and self._recent[1][0] <= steady_us - _RECENT_US:
             self._recent.popleft()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from workqueue.interface import OwnedInProgressKey
 from workqueue.optional import LeaseRequest
 from workqueue.telemetry.standing import Standing
 from workqueue.testing import FakeClock
+from workqueue.throttle import Configuration
 from workqueue.web.console import Console, ConsoleSettings
 from workqueue.web.console.history import Sample
 from workqueue.web.console.watched import Watched
@@ -37,6 +39,7 @@ SHOTS: list[tuple[str, str, int, Literal["light", "dark"]]] = [  # name, page, w
     ("key-dark", f"/key?key={KEY}", 1120, "dark"),
     ("key-narrow", f"/key?key={KEY}", 390, "light"),
 ]
+LIMIT = 8
 ERRORS = ["HTTP 503: no answer from the API server", "TimeoutError: no answer within 30 s", "HTTP 409: conflict"]
 
 
@@ -48,39 +51,52 @@ class Hour:
     clock: FakeClock
     dice: random.Random = field(default_factory=lambda: random.Random(17))
     held: Sequence[OwnedInProgressKey] = ()
+    started: deque[int] = field(default_factory=lambda: deque(maxlen=12))  # a minute of steps, as dispatchers say it
+    ended: deque[Counter[str]] = field(default_factory=lambda: deque(maxlen=12))
     samples: list[Sample] = field(default_factory=list)
 
     async def pass_by(self, until: datetime) -> None:
         """Let it happen."""
+        for number in range(4):
+            tonight = Options(not_before=until + timedelta(hours=6), not_before_floor=True)
+            await self.queue.queue(f"nightly/report-{number}", tonight)
         for step in range(720):
             self.clock.advance(timedelta(seconds=5))
             await self._come(15 if (step + 50) % 240 < 70 else 3)
-            ended = len(self.held)
-            for owned in self.held:
-                failed = self.dice.random() < 0.004
-                await (owned.dead_letter(self.dice.choice(ERRORS)) if failed else owned.complete())
-            self.held = (await self.queue.lease(LeaseRequest(4 + step // 60 % 4, 20))).started
-            at = until - timedelta(seconds=5 * (719 - step))
+            self.ended.append(Counter([await self._end(owned) for owned in self.held]))
+            self.held = (await self.queue.lease(LeaseRequest(LIMIT, 20))).started
+            self.started.append(len(self.held))
             if step % 3 == 2:  # lines that are too ragged make large pictures
-                self.samples.append(Sample(at, await self.queue.counts(), {"completed": ended / 5}))
+                await self.sample(until - timedelta(seconds=5 * (719 - step)))
 
     async def _come(self, most: int) -> None:
         for _ in range(self.dice.randint(0, most)):
             key = f"cluster-{self.dice.randint(1, 9)}/deployments/web-{self.dice.randint(1, 99)}"
             await self.queue.queue(key, Options(priority=self.dice.choice([0, 0, 0, 5]), payload=b"{}", meta=TRACE))
 
+    async def _end(self, owned: OwnedInProgressKey) -> str:
+        if self.dice.random() < 0.004:
+            await owned.dead_letter(self.dice.choice(ERRORS))
+            return "dead-lettered"
+        await owned.complete()
+        return "completed"
+
+    async def sample(self, at: datetime) -> None:
+        """Take one, as the console does."""
+        ended = sum(self.ended, Counter[str]())
+        rates = {outcome: ended[outcome] / 60 for outcome in ("completed", "retried", "dead-lettered")}
+        self.samples.append(Sample(at, await self.queue.counts(), sum(self.started) / 60, rates))
+
 
 async def last_keys(hour: Hour, now: datetime) -> None:
-    """What is waiting at its end: one key that is shown alone, and some for later."""
+    """One key that is shown alone: it was given up, and is to be tried again."""
     spec = json.dumps({"spec": {"replicas": 3, "image": "registry.example/web:1.7", "ports": [8080, 9090]}}).encode()
     await hour.queue.queue(KEY, Options(priority=9, payload=spec, meta=TRACE))
     [owned] = (await hour.queue.lease(LeaseRequest(1, 100))).started
     await owned.dead_letter("HTTP 503: no answer from the API server\nafter 5 attempts in 12 minutes")
     await hour.queue.queue(KEY, Options(not_before=now + timedelta(minutes=9), payload=spec, meta=TRACE))
-    for number in range(4):
-        await hour.queue.queue(
-            f"nightly/report-{number}", Options(not_before=now + timedelta(hours=6), not_before_floor=True)
-        )
+    await hour.queue.configure(Configuration(concurrency=LIMIT))
+    await hour.sample(now)
 
 
 class Drawn(Watched):
@@ -92,7 +108,9 @@ class Drawn(Watched):
         """Nothing is added to it."""
         for sample in self.hour:
             self.history.add(sample)
-        self.standings = [Standing("dispatcher-7f9c:8091", 7, 20, timedelta(hours=31), self.hour[-1].per_second)]
+        up, last = timedelta(hours=31), self.hour[-1]
+        running = last.counts.in_progress if last.counts is not None else 0
+        self.standings = [Standing("dispatcher-7f9c:8091", running, LIMIT, up, last.per_second)]
 
 
 async def shoot(browser: Browser, base: str) -> None:

@@ -63,6 +63,7 @@ async def test_the_status_counts_outcomes_and_says_how_many_there_are_a_second()
     assert first["rates"]["per_second"]["completed"] == 0.0
     assert found["outcomes"]["completed"] == 20
     assert (found["rates"]["over_seconds"], found["rates"]["per_second"]["completed"]) == (10.0, 2.0)
+    assert found["rates"]["starts_per_second"] == 2.0
     assert found["rounds"]["ok"] > first["rounds"]["ok"]
 
 

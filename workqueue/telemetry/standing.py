@@ -14,7 +14,8 @@ __all__ = ["Standing"]
 class Standing:
     """How one dispatcher fares, or why that is not known.
 
-    `per_second` is by outcome; `troubles` are what somebody should look after; `queue` is the name of its queue.
+    `starts_per_second` is None of a dispatcher of an earlier release; `per_second` is by outcome; `troubles` are what
+    somebody should look after; `queue` is the name of its queue.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Standing:
     per_second: Mapping[str, float] = field(default_factory=dict)
     troubles: Sequence[str] = ()
     queue: str = ""
+    starts_per_second: float | None = None
 
     @classmethod
     def read(cls, name: str, document: Any) -> Standing:
@@ -36,13 +38,15 @@ class Standing:
         since = f"the target is down: {target['error']}" if target["down"] else ""
         running = document["running"]
         runaway = f"{running['runaway']} callbacks run on though they were cancelled" if running["runaway"] else ""
+        rates = document["rates"]
         said = [document["trouble"], document["remark"], since, runaway]
         return cls(
             name,
             int(running["count"]),
             int(document["limits"]["effective_concurrency"]),
             timedelta(seconds=float(document["uptime_seconds"])),
-            {str(outcome): float(rate) for outcome, rate in document["rates"]["per_second"].items()},
+            {str(outcome): float(rate) for outcome, rate in rates["per_second"].items()},
             [str(trouble) for trouble in said if trouble],
             str(document["queue"]),
+            float(rates["starts_per_second"]) if "starts_per_second" in rates else None,
         )

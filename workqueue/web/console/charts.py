@@ -38,16 +38,25 @@ class Chart:
 
 
 def charts_of(history: History, now: datetime) -> Sequence[Chart]:
-    """The charts of an overview; the outcomes of dispatchers have one where they were asked."""
+    """The charts of an overview; what dispatchers say has one where they were asked."""
     samples = history.samples
     drawn = [
         _chart(title, [(each, None if each.counts is None else getattr(each.counts, name)) for each in samples], now)
         for title, name in _COUNTED.items()
     ]
-    if any(each.per_second for each in samples):
-        settled = [(each, sum(each.per_second.values()) if each.per_second else None) for each in samples]
-        drawn.append(_chart("settled a second", settled, now))
+    for title, rate in (("starts a second", _starts), ("ended a second", _ended)):
+        rates = [(each, rate(each)) for each in samples]
+        if any(value is not None for _, value in rates):
+            drawn.append(_chart(title, rates, now))
     return drawn
+
+
+def _starts(sample: Sample) -> float | None:
+    return sample.starts_per_second
+
+
+def _ended(sample: Sample) -> float | None:
+    return sum(sample.per_second.values()) if sample.per_second else None
 
 
 def _chart(title: str, points: Sequence[tuple[Sample, float | None]], now: datetime) -> Chart:

@@ -18,11 +18,12 @@ SPAN = timedelta(hours=1)
 class Sample:
     """What was counted at one moment; None = the store did not answer.
 
-    `per_second` is what dispatchers said of their outcomes.
+    `starts_per_second` and `per_second`, by outcome, are what dispatchers said.
     """
 
     at: datetime
     counts: Counts | None
+    starts_per_second: float | None = None
     per_second: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -39,9 +39,16 @@ async def overview(visit: Visit) -> Response:
     """A queue as it is now, and its last hour."""
     watched = visit.watched
     counts, stored = await watched.queue.counts(), await watched.queue.configuration()
-    charts = charts_of(watched.history, datetime.now(UTC))
+    samples = watched.history.samples
     return visit.page(
-        "overview.html", watched=watched, counts=counts, stored=stored, charts=charts, width=WIDTH, height=HEIGHT
+        "overview.html",
+        watched=watched,
+        counts=counts,
+        stored=stored,
+        latest=samples[-1] if samples else None,
+        charts=charts_of(watched.history, datetime.now(UTC)),
+        width=WIDTH,
+        height=HEIGHT,
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from workqueue.clock import Clock, SystemClock
 from workqueue.equipment import Equipment
@@ -14,38 +13,18 @@ from workqueue.errors import WorkQueueError
 from workqueue.fallbacks import FullQueue
 from workqueue.optional import Counts
 from workqueue.safe_text import describe
+from workqueue.telemetry.standing import Standing
 from workqueue.web.console.history import History, Sample
 from workqueue.web.console.sweeps import Sweeps
 
-__all__ = ["AskDispatchers", "DispatcherStanding", "Watched"]
+__all__ = ["AskDispatchers", "Watched", "rates_of"]
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 10.0
 
 
-class DispatcherStanding(Protocol):
-    """How one dispatcher fares; `workqueue.telemetry.standing.Standing` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def queue(self) -> str:
-        """The name of its queue, '' if it did not answer."""
-
-    @property
-    def running(self) -> int: ...
-    @property
-    def limit(self) -> int: ...
-    @property
-    def uptime(self) -> timedelta | None: ...
-    @property
-    def per_second(self) -> Mapping[str, float]: ...
-    @property
-    def troubles(self) -> Sequence[str]: ...
-
-
-AskDispatchers = Callable[[], Awaitable[Sequence[DispatcherStanding]]]
+AskDispatchers = Callable[[], Awaitable[Sequence[Standing]]]
 """Asks every dispatcher that is known how it fares; never raises."""
 
 
@@ -66,7 +45,7 @@ class Watched:
         self.queue = queue
         self.history = History(period)
         self.sweeps = Sweeps(name, queue, clock or SystemClock())
-        self.standings: Sequence[DispatcherStanding] = ()
+        self.standings: Sequence[Standing] = ()
         self.trouble = ""
         self._ask = ask
         self._own_name = Equipment.of(queue).name
@@ -89,11 +68,7 @@ class Watched:
         if self._ask is not None:
             said = await self._ask()
             self.standings = [each for each in said if each.queue in ("", self._own_name)]
-        per_second: dict[str, float] = {}
-        for standing in self.standings:
-            for outcome, rate in standing.per_second.items():
-                per_second[outcome] = per_second.get(outcome, 0.0) + rate
-        self.history.add(Sample(datetime.now(UTC), counts, per_second))
+        self.history.add(Sample(datetime.now(UTC), counts, *rates_of(self.standings)))
 
     async def _counted(self) -> Counts | None:
         """The counts, or None; a store that goes or comes is logged once."""
@@ -109,3 +84,13 @@ class Watched:
             log.info("the queue can be counted again", extra={"queue": self.name})
         self.trouble = ""
         return counts
+
+
+def rates_of(standings: Sequence[Standing]) -> tuple[float | None, Mapping[str, float]]:
+    """Starts a second, None if no dispatcher says, and outcomes a second, of all dispatchers together."""
+    starts = [each.starts_per_second for each in standings if each.starts_per_second is not None]
+    outcomes: dict[str, float] = {}
+    for standing in standings:
+        for outcome, rate in standing.per_second.items():
+            outcomes[outcome] = outcomes.get(outcome, 0.0) + rate
+    return sum(starts) if starts else None, outcomes
