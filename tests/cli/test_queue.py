@@ -12,7 +12,8 @@ from workqueue import Options, open_queue
 from workqueue.errors import StoreUnavailableError
 from workqueue.optional import LeaseRequest
 from workqueue.programs.settings import OutputFlags
-from workqueue.programs.sweep import Act, sweep
+from workqueue.programs.sweep import sweep
+from workqueue.sweeping import Act
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
 

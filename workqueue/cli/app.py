@@ -6,6 +6,7 @@ import typer
 
 from workqueue.cli import (
     backup,
+    bulk,
     conformance,
     console,
     keys,
@@ -16,7 +17,6 @@ from workqueue.cli import (
     scaler,
     schedules,
     subscribe,
-    waiting,
     watch,
 )
 from workqueue.cli import dead_letters as letters
@@ -42,9 +42,9 @@ app.command()(keys.get)
 app.command()(listing.ls)
 app.command()(queue.stats)
 app.command()(top)
-app.command()(waiting.drop)
-app.command("run-now")(waiting.run_now)
-app.command()(keys.release)
+app.command()(bulk.drop)
+app.command("run-now")(bulk.run_now)
+app.command()(bulk.release)
 app.add_typer(dead_letters, name="dead-letters")
 app.command()(queue.pause)
 app.command()(queue.resume)

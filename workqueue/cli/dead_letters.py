@@ -20,8 +20,9 @@ from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
 from workqueue.programs.progress import is_watched, progress
 from workqueue.programs.settings import OutputFlags, QueueFlags
-from workqueue.programs.sweep import Act, Report, sweep
+from workqueue.programs.sweep import Report, sweep
 from workqueue.searching import Filter
+from workqueue.sweeping import Act
 
 __all__ = ["MatchFlags", "SweepFlags", "drop", "ls", "redrive"]
 

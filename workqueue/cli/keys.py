@@ -1,4 +1,4 @@
-"""The commands about single keys: enqueue, get, release."""
+"""The commands about single keys: enqueue, get."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from workqueue.programs import printing
 from workqueue.programs.access import CallFlags
 from workqueue.programs.converters import CONTENT, DURATION, MOMENT, PAIR, whole
 from workqueue.programs.flags import Flag, naming, with_flags
-from workqueue.programs.key_arguments import Keys, StdinFlags, given_batches, given_keys
+from workqueue.programs.key_arguments import Keys, StdinFlags, given_batches
 from workqueue.programs.progress import Advance, progress
 from workqueue.programs.settings import OutputFlags, QueueFlags, is_receiver, is_sqs
-from workqueue.programs.sweep import Act, Report, sweep
+from workqueue.programs.sweep import Report, sweep
+from workqueue.sweeping import Act
 
 if TYPE_CHECKING:
     from workqueue.rpc.client import Client
@@ -33,13 +34,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EnqueueFlags",
-    "ForceFlags",
     "ReceiverFlags",
     "each_named",
     "enqueue",
     "get",
     "opened",
-    "release",
 ]
 
 _Key = Annotated[str, typer.Argument(metavar="KEY", help="the key")]
@@ -224,34 +223,3 @@ async def _acts(
 ) -> AsyncIterator[tuple[str, Act]]:
     for key in keys:
         yield key, partial(act, queue, key)
-
-
-@dataclass(frozen=True, slots=True)
-class ForceFlags:
-    """What has to be said before an owner loses its key."""
-
-    force: Annotated[bool, Flag("I know that the owner is gone, or may run beside the next", spell_out=True)] = False
-
-    def __post_init__(self) -> None:
-        if not self.force:
-            raise InvalidSettingError(
-                "--force: a key in progress is its owner's until its lease lapses; give --force to take it sooner"
-            )
-
-
-@with_flags
-def release(source: StdinFlags, force: ForceFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
-    """Take keys in progress from their owners.
-
-    They are eligible again at once, attempts kept, and their owners learn of it. A lease lapses by itself when its
-    process is gone: this is for not waiting that long.
-    """
-    report = asyncio.run(each_named("released", where.url(made=False), given_keys(keys, source), _release))
-    return report.show("released", output)
-
-
-async def _release(queue: FullQueue, key: str) -> str:
-    observed = (await queue.find(key)).in_progress
-    if observed is None:
-        return "it is not in progress"
-    return "" if await observed.requeue(backoff=timedelta(0)) else "its lease changed meanwhile; look again"

@@ -12,10 +12,11 @@ from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
 from workqueue.options import MAX_PRIORITY
-from workqueue.paging import MAX_LIMIT, ListedKey, Place
+from workqueue.paging import ListedKey, Place
 from workqueue.programs.converters import DURATION, RATE, whole
 from workqueue.programs.flags import Flag
-from workqueue.searching import Filter, search
+from workqueue.searching import Filter
+from workqueue.sweeping import found_before
 
 __all__ = ["ChosenFlags", "ExtentFlags", "check_one_way", "matching"]
 
@@ -58,13 +59,9 @@ def check_one_way(named: bool, chosen: ChosenFlags, extent: ExtentFlags) -> None
 
 
 async def matching(queue: FullQueue, places: Sequence[Place], wanted: Filter) -> AsyncIterator[ListedKey]:
-    """The handles of what matches, page by page; none of a key that was queued after this began."""
+    """The handles of what matches, page by page; none of a key that came to where it is after this began."""
     began = from_us(Equipment.of(queue).clock.wall_us())
     for place in places:
-        cursor: str | None = ""
-        while cursor is not None:
-            found = await search(queue, place, wanted, limit=MAX_LIMIT, cursor=cursor)
+        async for found in found_before(queue, place, wanted, began):
             for key in found.keys:
-                if getattr(key, "queued_time", began) <= began:
-                    yield key
-            cursor = found.cursor or None
+                yield key

@@ -1,24 +1,20 @@
-"""For programs: one verb over many keys, paced, some at a time, with an account of what was done."""
+"""For programs: one verb over many keys, with an account of what was done."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from workqueue.clock import Clock, SystemClock
+from workqueue import sweeping
+from workqueue.clock import Clock
 from workqueue.errors import StoreError
 from workqueue.programs import printing
 from workqueue.programs.ending import FAILED
 from workqueue.programs.progress import Advance, unseen
 from workqueue.programs.settings import OutputFlags
+from workqueue.sweeping import Act
 
-__all__ = ["Act", "Report", "sweep"]
-
-_AT_ONCE = 64  # enough for stores that commit or travel in groups
-
-Act = Callable[[], Awaitable[str]]
-"""Do it to one key; returns '' or why it was not done."""
+__all__ = ["Report", "sweep"]
 
 
 @dataclass(slots=True)
@@ -61,40 +57,17 @@ async def sweep(
         clock: where time comes from.
         advance: called as each is done, or not done.
     """
-    report, slots = Report(), asyncio.Semaphore(_AT_ONCE)
+    report = Report()
 
-    def ended(_: object) -> None:
-        slots.release()
+    def count(key: str, reason: str) -> None:
+        if reason:
+            report.failed[key] = reason
+        else:
+            report.done.append(key)
         advance(1)
 
-    async with asyncio.TaskGroup() as group:
-        async for key, act in _paced(acts, rate, clock or SystemClock()):
-            await slots.acquire()
-            if report.error is not None:
-                break
-            group.create_task(_one(key, act, report)).add_done_callback(ended)
-    return report
-
-
-async def _paced(
-    acts: AsyncIterator[tuple[str, Act]], rate: float | None, clock: Clock
-) -> AsyncIterator[tuple[str, Act]]:
-    next_us = clock.steady_us()
-    async for each in acts:
-        wait_us = next_us - clock.steady_us()
-        if wait_us > 0:
-            await clock.sleep(wait_us / 1e6)
-        next_us = max(next_us, clock.steady_us()) + (int(1e6 / rate) if rate else 0)
-        yield each
-
-
-async def _one(key: str, act: Act, report: Report) -> None:
     try:
-        reason = await act()
+        await sweeping.sweep(acts, count, rate=rate, clock=clock)
     except StoreError as error:
         report.error = error
-        return
-    if reason:
-        report.failed[key] = reason
-    else:
-        report.done.append(key)
+    return report

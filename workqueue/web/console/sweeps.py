@@ -8,27 +8,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from functools import partial
 
+from workqueue import sweeping
 from workqueue.clock import Clock, from_us
 from workqueue.equipment import Equipment
 from workqueue.errors import InvalidOptionsError, WorkQueueError
 from workqueue.fallbacks import FullQueue
-from workqueue.paging import Place
+from workqueue.paging import MAX_LIMIT, Place
 from workqueue.safe_text import describe, visible
-from workqueue.searching import Filter, search, since
+from workqueue.searching import Filter
+from workqueue.sweeping import AT_ONCE, Act, found_before
 from workqueue.web.console.verbs import Verb
 
 __all__ = ["Order", "State", "Sweep", "Sweeps"]
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 64  # enough for stores that commit or travel in groups
-_BUDGET = 1000  # looked at between two looks at the stop button
 _MOST_RUNNING = 4
 _MOST_KEPT = 20
 _MOST_REASONS = 20
@@ -88,11 +88,6 @@ class Sweep:
     reasons: dict[str, str] = field(default_factory=dict)
     error: str = ""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def is_meant(self, handle: Any) -> bool:
-        """Whether it was there before the sweep began."""
-        moment = since(handle)
-        return moment is None or moment < self.began
 
     def count(self, key: str, reason: str) -> None:
         """Count one key; `reason` says why it was not done."""
@@ -169,37 +164,20 @@ class Sweeps:
         self._log(sweep.state, sweep)
 
     async def _through(self, sweep: Sweep) -> None:
-        order, cursor = sweep.order, ""
-        while not sweep.stopping.is_set():
-            found = await search(self._queue, order.place, order.wanted, limit=_AT_ONCE, cursor=cursor, budget=_BUDGET)
-            meant = [handle for handle in found.keys if sweep.is_meant(handle)]
-            sweep.looked_at += found.looked_at
-            sweep.matched += len(meant)
-            if not order.dry_run:
-                await self._act(sweep, meant)
-            cursor = found.cursor
-            if not cursor:
-                return
+        acts, rate = self._acts(sweep), sweep.order.rate
+        await sweeping.sweep(acts, sweep.count, rate=rate, clock=self._clock, is_stopped=sweep.stopping.is_set)
 
-    async def _act(self, sweep: Sweep, handles: Sequence[Any]) -> None:
-        """Do it to some keys: all at once, or one after the other at its rate."""
-        if sweep.order.rate is None:
-            await asyncio.gather(*(self._one(sweep, handle) for handle in handles))
-            return
-        for handle in handles:
-            next_us = self._clock.steady_us() + int(1e6 / sweep.order.rate)
+    async def _acts(self, sweep: Sweep) -> AsyncIterator[tuple[str, Act]]:
+        """What is to be done, counted as it is found; of a dry run nothing."""
+        order = sweep.order
+        limit = MAX_LIMIT if order.dry_run else AT_ONCE
+        async for found in found_before(self._queue, order.place, order.wanted, sweep.began, limit=limit):
+            sweep.looked_at += found.looked_at
+            sweep.matched += len(found.keys)
+            for handle in found.keys if not order.dry_run else ():
+                yield handle.key, partial(order.verb.act, self._queue, handle)
             if sweep.stopping.is_set():
                 return
-            await self._one(sweep, handle)
-            await self._until(sweep, next_us)
-
-    async def _until(self, sweep: Sweep, moment_us: int) -> None:
-        """Sleep until then, in pieces short enough for whoever presses stop."""
-        while (wait_us := moment_us - self._clock.steady_us()) > 0 and not sweep.stopping.is_set():
-            await self._clock.sleep(min(wait_us / 1e6, 0.2))
-
-    async def _one(self, sweep: Sweep, handle: Any) -> None:
-        sweep.count(handle.key, await sweep.order.verb.act(self._queue, handle))
 
     def _log(self, what: str, sweep: Sweep) -> None:
         order = sweep.order

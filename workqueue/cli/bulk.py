@@ -1,27 +1,30 @@
-"""The commands about waiting keys, named or chosen by filters: drop, run-now."""
+"""The commands about keys that are named or chosen by filters: drop, run-now, release."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from workqueue.backends import open_queue
 from workqueue.cli.keys import each_named
 from workqueue.cli.matching import ChosenFlags, ExtentFlags, check_one_way, matching
+from workqueue.errors import InvalidSettingError
 from workqueue.fallbacks import FullQueue
+from workqueue.optional import Found
 from workqueue.paging import Place
 from workqueue.programs import printing
-from workqueue.programs.flags import with_flags
+from workqueue.programs.flags import Flag, with_flags
 from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
 from workqueue.programs.progress import progress
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.sweep import Report, sweep
 from workqueue.run_now import run_now as make_eligible
 
-__all__ = ["drop", "run_now"]
+__all__ = ["ReleaseFlags", "drop", "release", "run_now"]
 
 
 @with_flags
@@ -38,8 +41,9 @@ def drop(
     Say which: by KEY…, or by filters (all that are given must hold), or --all. An attempt under way goes on;
     `dead-letters drop` removes dead letters.
     """
-    verb = _Verb("dropped", (Place.QUEUED, Place.DELAYED, Place.TWINS, Place.UNREADABLE), _drop, _drop_listed)
-    return _waiting(verb, _Which(keys, source, chosen, extent), where, output)
+    places = (Place.QUEUED, Place.DELAYED, Place.TWINS, Place.UNREADABLE)
+    verb = _Verb("dropped", places, lambda found: found.unreadable or found.queued, "it is not queued", _drop)
+    return _done(verb, _Which(keys, source, chosen, extent), where, output)
 
 
 @with_flags
@@ -55,18 +59,64 @@ def run_now(
 
     Say which: by KEY…, or by filters (all that are given must hold), or --all. What has a floor waits for its time.
     """
-    verb = _Verb("advanced", (Place.DELAYED,), _advance, _advance_listed)
-    return _waiting(verb, _Which(keys, source, chosen, extent), where, output)
+    verb = _Verb("advanced", (Place.DELAYED,), lambda found: found.queued, "it is not queued", _advance)
+    return _done(verb, _Which(keys, source, chosen, extent), where, output)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFlags:
+    """How far to go, and what has to be said before an owner loses its key."""
+
+    extent: ExtentFlags
+    force: Annotated[bool, Flag("I know that the owner is gone, or may run beside the next", spell_out=True)] = False
+
+    def __post_init__(self) -> None:
+        if not self.force and not self.extent.dry_run:
+            raise InvalidSettingError(
+                "--force: a key in progress is its owner's until its lease lapses; give --force to take it sooner"
+            )
+
+
+@with_flags
+def release(
+    source: StdinFlags,
+    chosen: ChosenFlags,
+    how: ReleaseFlags,
+    where: QueueFlags,
+    output: OutputFlags,
+    keys: Keys = None,
+) -> int:
+    """Take keys in progress from their owners.
+
+    Say which: by KEY…, or by filters (all that are given must hold), or --all. They are eligible again at once,
+    attempts kept, and their owners learn of it. A lease lapses by itself when its process is gone: this is for not
+    waiting that long.
+    """
+    verb = _Verb("released", (Place.IN_PROGRESS,), lambda found: found.in_progress, "it is not in progress", _release)
+    return _done(verb, _Which(keys, source, chosen, how.extent), where, output)
 
 
 @dataclass(frozen=True, slots=True)
 class _Verb:
-    """What is done to waiting keys: how it is called once done, where they are, and how, by name or by handle."""
+    """What is done to many keys.
+
+    Args:
+        done: what they are called that it was done to.
+        places: where those that nobody named are looked for.
+        entry: what it is done to, of a key that is named; None = there is nothing.
+        missing: what is said then.
+        act: does it to the handle of one; returns '' or why it was not done.
+    """
 
     done: str
     places: Sequence[Place]
-    by_name: Callable[[FullQueue, str], Awaitable[str]]
-    listed: Callable[[FullQueue, Any], Awaitable[str]]
+    entry: Callable[[Found], Any]
+    missing: str
+    act: Callable[[FullQueue, Any], Awaitable[str]]
+
+    async def by_name(self, queue: FullQueue, key: str) -> str:
+        entry = self.entry(await queue.find(key))
+        return self.missing if entry is None else await self.act(queue, entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +139,7 @@ class _Which:
         return given_keys(self.keys, self.source) if is_named else None
 
 
-def _waiting(verb: _Verb, which: _Which, where: QueueFlags, output: OutputFlags) -> int:
+def _done(verb: _Verb, which: _Which, where: QueueFlags, output: OutputFlags) -> int:
     named = which.named()
     url = where.url(made=False, look=which.extent.dry_run)
     if named is not None and not which.extent.dry_run:
@@ -107,36 +157,27 @@ def _waiting(verb: _Verb, which: _Which, where: QueueFlags, output: OutputFlags)
 async def _count(url: str, verb: _Verb, which: _Which, named: Sequence[str] | None) -> int:
     async with open_queue(url) as queue:
         if named is not None:
-            return sum([bool(found.queued or found.unreadable) for found in [await queue.find(key) for key in named]])
+            return sum([verb.entry(await queue.find(key)) is not None for key in named])
         return sum([1 async for _ in matching(queue, verb.places, which.chosen.filter)])
 
 
 async def _chosen(url: str, verb: _Verb, which: _Which) -> Report:
     async with open_queue(url) as queue:
         handles = matching(queue, verb.places, which.chosen.filter)
-        acts = ((handle.key, partial(verb.listed, queue, handle)) async for handle in handles)
+        acts = ((handle.key, partial(verb.act, queue, handle)) async for handle in handles)
         with progress(verb.done, None) as advance:
             return await sweep(acts, which.extent.rate, advance=advance)
 
 
-async def _drop(queue: FullQueue, key: str) -> str:
-    found = await queue.find(key)
-    entry = found.unreadable or found.queued
-    if entry is None:
-        return "it is not queued"
-    return await _drop_listed(queue, entry)
-
-
-async def _drop_listed(queue: FullQueue, entry: Any) -> str:
+async def _drop(queue: FullQueue, entry: Any) -> str:
     return "" if await entry.drop() else "it changed meanwhile; try again"
 
 
-async def _advance(queue: FullQueue, key: str) -> str:
-    queued = (await queue.find(key)).queued
-    if queued is None:
-        return "it is not queued"
-    return await _advance_listed(queue, queued) if queued.not_before else "it does not wait for a time"
+async def _advance(queue: FullQueue, queued: Any) -> str:
+    if not queued.not_before:
+        return "it does not wait for a time"
+    return "" if await make_eligible(queue, queued) else "it has a floor, and waits for its time"
 
 
-async def _advance_listed(queue: FullQueue, delayed: Any) -> str:
-    return "" if await make_eligible(queue, delayed) else "it has a floor, and waits for its time"
+async def _release(queue: FullQueue, running: Any) -> str:
+    return "" if await running.requeue(backoff=timedelta(0)) else "its lease changed meanwhile; look again"

@@ -1,4 +1,4 @@
-"""`drop` and `run-now` of keys that nobody named: which ones are meant, and what is said of them."""
+"""`drop`, `run-now` and `release` of keys that nobody named: which ones are meant, and what is said of them."""
 
 from __future__ import annotations
 
@@ -71,12 +71,41 @@ def test_a_named_key_is_run_now_if_it_waits_for_a_time(url: str) -> None:
     assert ended.json["failed"] == {"junk/0": "it does not wait for a time", "nobody": "it is not queued"}
 
 
-@pytest.mark.parametrize("command", ["drop", "run-now"])
+async def held(url: str) -> None:
+    """`job/0` to `job/2` and `mail/0` in progress, of a process that is gone."""
+    async with open_queue(url) as queue:
+        await queue.queue_many([(key, Options()) for key in ("job/0", "job/1", "job/2", "mail/0")])
+        await queue.lease(LeaseRequest(4, 4))
+
+
+def test_releasing_by_prefix_takes_those_keys_from_their_owners_and_no_others(url: str) -> None:
+    asyncio.run(held(url))
+
+    counted = run(url, "release", "--prefix", "job/", "--dry-run", "--json")
+    ended = run(url, "release", "--prefix", "job/", "--force", "--json")
+
+    assert counted.json == {"matching": 3}
+    assert (sorted(ended.json["released"]), ended.json["failed"]) == (["job/0", "job/1", "job/2"], {})
+    listed = run(url, "ls", "--json").json
+    assert [row["key"] for row in listed["in_progress"]] == ["mail/0"]
+    assert sorted(row["key"] for row in listed["queued"]) == ["job/0", "job/1", "job/2"]
+
+
+def test_nothing_is_released_unless_somebody_says_that_the_owner_is_gone(url: str) -> None:
+    asyncio.run(held(url))
+
+    ended = run(url, "release", "--all")
+
+    assert (ended.code, "--force" in ended.err) == (2, True)
+    assert len(run(url, "ls", "--json").json["in_progress"]) == 4
+
+
+@pytest.mark.parametrize("command", ["drop", "run-now", "release"])
 @pytest.mark.parametrize("args", [(), ("a", "--all"), ("a", "--prefix", "b"), ("--all", "--priority", "1")])
 def test_which_keys_are_meant_is_said_in_one_way(url: str, command: str, args: tuple[str, ...]) -> None:
     run(url, "enqueue", "a")
 
-    ended = run(url, command, *args)
+    ended = run(url, command, *args, *(["--force"] if command == "release" else []))
 
     assert (ended.code, ended.out) == (2, "")
     assert "say which keys in one way" in ended.err
