@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
 from starlette.types import Message
 
-from tests.support.oidc import Issuer
+from tests.support.login_issuer import LoginIssuer
 from tests.web.console.browsing import Browser, browsing, console_at, stored
 from workqueue.access.oidc import OIDCTokens
 from workqueue.access.tokens import ListedTokens, StaticTokens
 from workqueue.web.console import Console, ConsoleSettings, OIDCAdmission, OIDCLogin, TokenAdmission
-from workqueue.web.server import http_server
 
 TOKENS = TokenAdmission(StaticTokens(["operate"]), StaticTokens(["view"]))
 
@@ -251,37 +244,6 @@ async def test_a_form_that_does_not_end_is_refused_wherever_the_console_is_mount
 
 
 # An issuer
-
-
-class LoginIssuer(Issuer):
-    """An issuer that logs everybody in, as `person`, and checks what RFC 7636 asks for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: dict[str, str] = {}
-        self.person: dict[str, object] = {"sub": "42", "email": "ada@example.com", "email_verified": True}
-
-    @asynccontextmanager
-    async def with_login(self) -> AsyncIterator[LoginIssuer]:
-        app = Starlette(routes=[Route("/in", self._in), Route("/token", self._redeem, methods=["POST"])])
-        async with self.served(), http_server(app, "127.0.0.1", 0) as port:
-            own = f"http://127.0.0.1:{port}"
-            self.discovery |= {"authorization_endpoint": f"{own}/in", "token_endpoint": f"{own}/token"}
-            yield self
-
-    async def _in(self, request: Request) -> Response:
-        self.asked = dict(request.query_params)
-        return RedirectResponse(f"{self.asked['redirect_uri']}?code=c0de&state={self.asked['state']}", 303)
-
-    async def _redeem(self, request: Request) -> Response:
-        form = {name: values[0] for name, values in parse_qs((await request.body()).decode()).items()}
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest())
-        right = challenge.decode().rstrip("=") == self.asked["code_challenge"] and form["code"] == "c0de"
-        right = right and form["redirect_uri"] == self.asked["redirect_uri"]
-        if not right or request.headers.get("authorization") != "Basic Y29uc29sZTpzM2NyZXQ=":
-            return JSONResponse({"error": "invalid_grant"}, 400)
-        claims: dict[str, Any] = {"aud": "console", "nonce": self.asked["nonce"]} | self.person
-        return JSONResponse({"id_token": self.token(**claims)})
 
 
 @asynccontextmanager

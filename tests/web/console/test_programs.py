@@ -107,6 +107,22 @@ async def test_a_dispatcher_that_is_named_is_asked_for_what_only_it_knows(tmp_pa
                 assert "starts, outcomes unknown" not in page.said
 
 
+async def test_a_dispatcher_behind_a_token_is_asked_with_the_token_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(ANSWERS)
+    (tmp_path / "token").write_text("sesame\n")
+    url, env = sqlite_url(tmp_path / "wq.db"), {"PYTHONPATH": str(tmp_path)}
+    guarded = ("--accept-tokens", str(tmp_path / "token"))
+    run = ("dispatcher.cli", "run", "--queue", url, "--callback", "mine:reconcile", "--http-port", "0", *guarded)
+    with serving(*run, env=env, new=True) as dispatcher:
+        address = f"http://127.0.0.1:{dispatcher.port('trigger, probes and metrics on')}"
+        command = ("workqueue.cli", "console", "--queue", url, "--dispatcher", address, "--http-port", "0")
+        with serving(*command) as without, serving(*command, "--token-file", str(tmp_path / "token")) as server:
+            async with browsing(f"http://127.0.0.1:{without.port('the console on')}") as browser:
+                await until(browser, "/q/default", "401")
+            async with browsing(f"http://127.0.0.1:{server.port('the console on')}") as browser:
+                await until(browser, "/q/default", f"{address} 0 10")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
