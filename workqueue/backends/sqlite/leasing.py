@@ -56,9 +56,6 @@ _ORPHANS = f"""
 SELECT json_group_array({rows.RUNNING}) FROM in_progress
 WHERE queue = :queue AND (boot = :boot AND expires_us <= :steady_us OR boot <> :boot)
 """
-_RUNNING_PAYLOADS = """
-SELECT token, CAST(payload AS BLOB) FROM in_progress WHERE token IN (SELECT value FROM json_each(CAST(? AS TEXT)))
-"""
 # Oldest first, so that a step which does not get through all of them leaves none behind.
 _PROMOTE = f"""
 UPDATE OR ROLLBACK queued SET place = {READY} WHERE id IN (
@@ -195,8 +192,7 @@ def start(store: Store, row_id: int, stamp: int) -> LeaseStep:
 
 
 def _start(store: Store, listed: list[rows.QueuedRow]) -> list[Start]:
-    ids = [row.id for row in listed if row.has_payload]
-    payloads = rows.payloads(store.connection, rows.QUEUED_PAYLOADS, ids)
+    payloads = rows.payloads(store.connection, rows.QUEUED_PAYLOADS, {row.id: row.payload_size for row in listed})
     now_us = store.clock.steady_us()
     starts = [Start(rows.queued_entry_of(row, payloads.get(row.id)), next(store.tokens), now_us) for row in listed]
     tokens = as_json({row.id: start.token for row, start in zip(listed, starts, strict=True)}).decode()
@@ -225,7 +221,7 @@ def _recover(store: Store, request: LeaseRequest, now_us: int) -> list[Recovered
 def _read(store: Store, found: sqlite3.Row) -> list[tuple[rows.RunningRow, Entry]]:
     """The rows that were found, each with the entry that is in progress."""
     listed = rows.running_rows(found[0])
-    payloads = rows.payloads(store.connection, _RUNNING_PAYLOADS, [row.token for row in listed if row.has_payload])
+    payloads = rows.payloads(store.connection, rows.RUNNING_PAYLOADS, {row.token: row.payload_size for row in listed})
     return [(row, rows.entry_of(row, payloads.get(row.token))) for row in listed]
 
 

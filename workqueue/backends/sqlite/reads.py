@@ -64,9 +64,6 @@ SELECT json_group_array({rows.DEAD}) FROM (
   SELECT * FROM dead INDEXED BY dead_page WHERE queue = :queue AND id > :after
   AND NOT (failed_us > :until_us AND failed_us <= :now_us) ORDER BY id LIMIT :limit)
 """
-_DEAD_PAYLOADS = """
-SELECT id, CAST(payload AS BLOB) FROM dead WHERE id IN (SELECT value FROM json_each(CAST(? AS TEXT)))
-"""
 
 _FIND = (
     "SELECT json_group_array({}) AS found, max(CAST(payload AS BLOB)) AS payload"
@@ -190,7 +187,7 @@ class View:
     def list_dead(self, sql: str, **bounds: Any) -> list[Dead]:
         """Handles of the dead letters that `sql` lists."""
         listed = rows.dead_rows(self._list(sql, **bounds))
-        payloads = rows.payloads(self._connection, _DEAD_PAYLOADS, [row.id for row in listed if row.has_payload])
+        payloads = rows.payloads(self._connection, rows.DEAD_PAYLOADS, {row.id: row.payload_size for row in listed})
         return [self._dead(row, payloads.get(row.id)) for row in listed]
 
     def row_of(self, sql: str, row_id: int) -> Sequence[Any]:
@@ -222,7 +219,7 @@ class View:
         return rows.one_row(self._connection, sql, (self._queue, bound(key)))
 
     def _queued(self, listed: Sequence[rows.QueuedRow]) -> list[Queued]:
-        payloads = rows.payloads(self._connection, rows.QUEUED_PAYLOADS, [row.id for row in listed if row.has_payload])
+        payloads = rows.payloads(self._connection, rows.QUEUED_PAYLOADS, {row.id: row.payload_size for row in listed})
         return [self._one_queued(row, payloads.get(row.id)) for row in listed]
 
     def _one_queued(self, row: rows.QueuedRow, payload: bytes | None) -> Queued:

@@ -227,7 +227,7 @@ class Store:
     def _find(self, keys: Iterable[str]) -> tuple[dict[str, _Queued], set[str]]:
         found = rows.one_row(self.connection, _FIND, self._keys(keys))
         listed = rows.queued_rows(found["queued"])
-        payloads = rows.payloads(self.connection, rows.QUEUED_PAYLOADS, [row.id for row in listed if row.has_payload])
+        payloads = rows.payloads(self.connection, rows.QUEUED_PAYLOADS, {row.id: row.payload_size for row in listed})
         entries = [_Queued(row.id, rows.queued_entry_of(row, payloads.get(row.id))) for row in listed]
         return {queued.entry.key: queued for queued in entries}, set(json.loads(found["running"]))
 
