@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
@@ -43,6 +43,15 @@ class Target:
 
     async def queue(self, key: str, options: Options = Options()) -> None:
         await self._queue.queue(key, options)
+        self._note(options)
+
+    async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
+        sent = list(items)
+        await self._queue.queue_many(sent)
+        for _, options in sent:
+            self._note(options)
+
+    def _note(self, options: Options) -> None:
         tick_us = to_us(datetime.fromisoformat(options.meta["scheduled-time"]))
         self.late.append((time.time_ns() // 1000 - tick_us) / 1e6)
         if len(self.late) >= self._wanted:

@@ -31,8 +31,17 @@ class Recorded(MemoryQueue):
         """Minutes and seconds since noon, and the key."""
 
     async def queue(self, key: str, options: Options = Options()) -> None:
-        seconds = (self.clock.wall_us() - to_us(NOON)) // 1_000_000
         await super().queue(key, options)
+        self._note(key)
+
+    async def queue_many(self, items: Iterable[tuple[str, Options]]) -> None:
+        stored = list(items)
+        await super().queue_many(stored)
+        for key, _ in stored:
+            self._note(key)
+
+    def _note(self, key: str) -> None:
+        seconds = (self.clock.wall_us() - to_us(NOON)) // 1_000_000
         self.sent.append((f"{seconds // 60}:{seconds % 60:02}", key))
 
 

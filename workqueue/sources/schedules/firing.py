@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Protocol
 
 from workqueue.attempt import Attempt
 from workqueue.clock import from_us
@@ -23,9 +22,9 @@ from workqueue.interface import KeyStatus, WorkQueue
 from workqueue.metric_table import BUCKETS
 from workqueue.metrics import Histogram
 from workqueue.optional import SearchableQueue, offers
-from workqueue.options import Options
 from workqueue.outcomes import RequeueAfter
-from workqueue.sources.schedules.schedule import LAST_TICK, Due, Schedule, due, last_tick_us
+from workqueue.sources.schedules.gathered import Gathered, Keys
+from workqueue.sources.schedules.schedule import Due, Schedule, due, last_tick_us, noted
 from workqueue.telemetry.samples import Sample
 
 __all__ = ["Firing", "ScheduleMetrics", "retry_soon"]
@@ -39,13 +38,6 @@ _SOON = timedelta(seconds=1)
 def retry_soon(attempts: int) -> timedelta:
     """The backoff of schedules, as a dispatcher takes it: 1 s doubling to 1 min. A tick is wanted soon or never."""
     return min(timedelta(seconds=1) * (1 << min(max(attempts, 1) - 1, 6)), timedelta(minutes=1))
-
-
-class _Target(Protocol):
-    """Where keys go: a queue, or the client of a receiver."""
-
-    async def queue(self, key: str, options: Options = Options()) -> None:
-        """Store one key (see `WorkQueue.queue`)."""
 
 
 class ScheduleMetrics:
@@ -73,10 +65,10 @@ class Firing:
         metrics: where to count, if somebody else counts there too.
     """
 
-    def __init__(self, target: _Target, schedules: WorkQueue, metrics: ScheduleMetrics | None = None) -> None:
+    def __init__(self, target: Keys, schedules: WorkQueue, metrics: ScheduleMetrics | None = None) -> None:
         self.metrics = metrics or ScheduleMetrics(Equipment.of(target).name)
         self._target = target
-        self._schedules = schedules
+        self._fed, self._noted = Gathered(target), Gathered(schedules)
         self._clock = Equipment.of(schedules).clock
 
     async def __call__(self, name: str, attempt: Attempt) -> RequeueAfter | None:
@@ -98,7 +90,7 @@ class Firing:
 
     async def _fire(self, schedule: Schedule, decided: Due, last_us: int) -> None:
         if decided.tick_us is not None:
-            await self._target.queue(schedule.key, schedule.options(decided.tick_us))
+            await self._fed.queue(schedule.key, schedule.options(decided.tick_us))
             self._count(schedule, decided.tick_us)
             if log.isEnabledFor(logging.INFO):
                 self._log(schedule, decided.tick_us, decided.look_us)
@@ -106,9 +98,7 @@ class Firing:
             self.metrics.missed += decided.missed
             log.warning("schedule %r missed %d ticks", schedule.name, decided.missed, extra={"key": schedule.name})
         if decided.last_us != last_us:
-            not_before = None if decided.look_us is None else from_us(decided.look_us)
-            meta = {LAST_TICK: str(decided.last_us)}
-            await self._schedules.queue(schedule.name, Options(not_before=not_before, meta=meta))
+            await self._noted.queue(schedule.name, noted(decided.last_us, decided.look_us))
 
     def _count(self, schedule: Schedule, tick_us: int) -> None:
         self.metrics.fired += 1

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from workqueue.clock import LATEST_US, duration_us, from_us
@@ -16,7 +17,7 @@ from workqueue.key import validate_key
 from workqueue.options import Options, check_type, no_meta
 from workqueue.sources.schedules.ticks import Ticks, parse_ticks
 
-__all__ = ["LAST_TICK", "MISSED", "SCHEDULED_TIME", "Due", "Missed", "Schedule", "due", "last_tick_us"]
+__all__ = ["LAST_TICK", "MISSED", "SCHEDULED_TIME", "Due", "Missed", "Schedule", "due", "last_tick_us", "noted"]
 
 Missed = Literal["once", "skip", "all"]
 """What becomes of ticks that nobody fired in time: fired once for all of them, not at all, or one after the other."""
@@ -33,6 +34,7 @@ _VERSION = 1
 _KEPT_OTHERWISE = ("name", "payload", "jitter", "_ticks")
 _LATE_US = 60_000_000
 _COUNTED = 1000  # of more missed ticks than this only the last is looked for
+_NO_JITTER, _LONGEST_JITTER = timedelta(0), timedelta(days=1)
 _WINDOWS_US = [seconds * 1_000_000 for seconds in (60, 3600, 86400, 32 * 86400, 367 * 86400, 9 * 366 * 86400)]
 
 
@@ -66,7 +68,7 @@ class Schedule:
     priority: int = 0
     payload: bytes | None = None
     meta: Mapping[str, str] = field(default_factory=no_meta)
-    jitter: timedelta = timedelta(0)
+    jitter: timedelta = _NO_JITTER
     missed: Missed = "once"
     paused: bool = False
     since_us: int = 1
@@ -86,12 +88,12 @@ class Schedule:
         object.__setattr__(self, "_ticks", parse_ticks(self.when, self.zone, self.since_us))
         if self.missed not in MISSED:
             raise InvalidSettingError(f"missed takes {', '.join(MISSED)}, not {self.missed!r}")
-        if not timedelta(0) <= self.jitter <= timedelta(days=1):
+        if self.jitter is not _NO_JITTER and not _NO_JITTER <= self.jitter <= _LONGEST_JITTER:
             raise InvalidSettingError(f"jitter takes a duration from 0 to 1 day, not {self.jitter}")
 
     def options(self, tick_us: int) -> Options:
         """What the key is enqueued with at a tick."""
-        meta = {**self.meta, SCHEDULED_TIME: from_us(tick_us).isoformat()}
+        meta = {**self.meta, SCHEDULED_TIME: _written(tick_us)}
         return Options(self.priority, payload=self.payload, meta=meta)
 
     def ticks(self) -> Ticks:
@@ -133,11 +135,26 @@ class Schedule:
             kept: dict[str, Any] = json.loads(payload)
             version = kept.pop("version")
             if version == _VERSION:
-                encoded, jitter = kept.pop("payload_base64"), timedelta(microseconds=kept.pop("jitter_us"))
+                encoded, jitter_us = kept.pop("payload_base64"), kept.pop("jitter_us")
+                jitter = timedelta(microseconds=jitter_us) if jitter_us != 0 else _NO_JITTER
                 return cls(name, payload=encoded and base64.b64decode(encoded), jitter=jitter, **kept)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidSettingError(f"schedule {name!r} has a definition that cannot be read: {error!r}") from error
         raise UnsupportedError(f"schedule {name!r} was written by a later release (version {version!r}): update this")
+
+
+# Most schedules tick together: what they say of a tick is made once for many of them.
+
+
+@lru_cache(maxsize=16)
+def _written(tick_us: int) -> str:
+    return from_us(tick_us).isoformat()
+
+
+@lru_cache(maxsize=16)
+def noted(last_us: int, look_us: int | None) -> Options:
+    """What a schedule's own key is enqueued with: which tick is done with, and when to look again; None = no more."""
+    return Options(not_before=None if look_us is None else from_us(look_us), meta={LAST_TICK: str(last_us)})
 
 
 def last_tick_us(meta: Mapping[str, str]) -> int:
