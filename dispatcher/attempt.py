@@ -129,7 +129,7 @@ class Attempts:
         wall_us = self._clock.wall_us() if reports.wants_starts else None
         for owned in started:
             if debug:
-                log.debug("key %r started, attempt %d", owned.key, owned.attempts, extra=self._extra(owned))
+                log.debug("key %r started, attempt %d", owned.key, reports.attempts_of(owned), extra=self._extra(owned))
             if limits is None:
                 run = CallbackRun(owned, self._clock, settings, deadline_us)
             else:

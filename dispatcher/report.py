@@ -11,6 +11,7 @@ from types import TracebackType
 
 from dispatcher.decision import UNREACHED, Decision, Failure
 from dispatcher.error_events import ErrorEvents, error_event
+from dispatcher.key_limits import KeyLimits
 from dispatcher.lifecycle import State, StateChange, asked_for, state_of
 from dispatcher.outage import IN_A_ROW, Ended, TargetUnavailableError
 from workqueue.clock import from_us
@@ -45,11 +46,13 @@ class Reports:
     Args:
         queue: the queue's name.
         errors: where events go; None: nowhere.
+        limits: knows which attempt of a key it is; None: as the queue counts.
     """
 
-    def __init__(self, queue: str, errors: ErrorEvents | None) -> None:
+    def __init__(self, queue: str, errors: ErrorEvents | None, limits: KeyLimits | None = None) -> None:
         self._queue = queue
         self._errors = errors
+        self._limits = limits
         self._lifecycle = asked_for(errors)
 
     @property
@@ -57,12 +60,16 @@ class Reports:
         """Whether anybody asks to be sent what `started`."""
         return self._lifecycle is not None
 
+    def attempts_of(self, owned: OwnedInProgressKey) -> int:
+        """Which attempt of its key this is, in every line and event: the same number as the callback says."""
+        return owned.attempts if self._limits is None else self._limits.attempts_of(owned)
+
     def started(self, owned: OwnedInProgressKey, now_us: int) -> None:
         """The callback is about to be called for a key."""
         if self._lifecycle is None:
             return
         try:
-            self._lifecycle.changed(StateChange(owned.key, "started", owned.attempts, from_us(now_us)))
+            self._lifecycle.changed(StateChange(owned.key, "started", self.attempts_of(owned), from_us(now_us)))
         except Exception:  # else a sink that raises would cost the keys that were started in the same step
             log.exception("no lifecycle event could be sent for key %r", owned.key, extra=self._extra(owned.key))
 
@@ -70,16 +77,17 @@ class Reports:
         """An attempt is over: `decision` was to be applied, `outcome` is what was."""
         failure = decision.failure
         if failure is not None and outcome == decision.outcome and self._errors is not None:
-            self._errors.send(error_event(owned.key, owned.attempts, failure, now_us))
+            self._errors.send(error_event(owned.key, self.attempts_of(owned), failure, now_us))
         if self._lifecycle is not None and (state := state_of(outcome)) is not None:
             error, delay = "" if failure is None else failure.error, decision.delay
-            self._lifecycle.changed(StateChange(owned.key, state, owned.attempts, from_us(now_us), error, delay))
+            attempts = self.attempts_of(owned)
+            self._lifecycle.changed(StateChange(owned.key, state, attempts, from_us(now_us), error, delay))
         level = _LEVELS[outcome] if decision is not UNREACHED else logging.DEBUG
         if log.isEnabledFor(level):
             detail = f", again in {shown_duration(decision.delay)}" if decision.delay else ""
             cause = f": {failure.error}" if failure else ""
-            message = "key %r %s at attempt %d%s%s"
-            log.log(level, message, owned.key, outcome, owned.attempts, detail, cause, extra=self._extra(owned.key))
+            attempts, extra = self.attempts_of(owned), self._extra(owned.key)
+            log.log(level, "key %r %s at attempt %d%s%s", owned.key, outcome, attempts, detail, cause, extra=extra)
 
     def explain(self, key: str, result: object) -> None:
         """Show where a callback raised what it did not mean to raise; an error of ours says all in its text."""

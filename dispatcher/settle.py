@@ -53,7 +53,7 @@ class Settling:
         """How many keys were released because the target could not be called for them."""
 
         self._queue = setup.queue
-        self.reports = Reports(setup.metrics.name, setup.errors)
+        self.reports = Reports(setup.metrics.name, setup.errors, setup.limits)
         """Where ends are reported; starts are too, by who starts."""
 
         self._metrics = setup.metrics

@@ -95,6 +95,10 @@ class Delivery:
         left = max(self._settings.retry_limit - before, 1) if self._settings.retry_limit else None
         return Limits(max_retry=left, backoff=_BACKOFFS[min(before, len(_BACKOFFS) - 1)])
 
+    def attempts_before(self, meta: Mapping[str, str]) -> int:
+        """How often a request was sent before it was last put off (see `CountingCallback`)."""
+        return tries_before(meta)
+
     async def __call__(self, key: str, attempt: Attempt) -> RequeueAfter | None:
         """Send the request `key` if it is its turn."""
         if attempt.payload is None:  # it was cancelled while it was called back
@@ -122,11 +126,12 @@ class Delivery:
                 # Not the error itself: by that the dispatcher would hold the requests to all targets.
                 raise InfrastructureError(str(error)) from error
             turn.answered()
-        try:
-            check(answer, from_us(self._clock.wall_us()))
-        except WorkQueueError as error:
-            self._metrics.called(target, _result_of(error))
-            raise
+        if not answer.is_delivery:
+            try:
+                check(answer, from_us(self._clock.wall_us()))
+            except WorkQueueError as error:
+                self._metrics.called(target, _result_of(error))
+                raise
         self._metrics.called(target, "delivered")
         return answer
 
@@ -147,10 +152,10 @@ class Delivery:
 
     async def _note(self, key: str, attempt: Attempt, request: RelayedRequest, answer: Answer) -> None:
         now_us, tries = self._clock.wall_us(), tries_before(attempt.meta) + attempt.attempts
-        level = logging.INFO if tries > 1 else logging.DEBUG
-        message = "request %s was delivered at try %d, %.1f s after it came in: %s %s"
-        age = (now_us - request.received_us) / 1e6
-        log.log(level, message, key, tries, age, answer.status, request.shown, extra=self._extra(key))
+        if log.isEnabledFor(level := logging.INFO if tries > 1 else logging.DEBUG):
+            message = "request %s was delivered at try %d, %.1f s after it came in: %s %s"
+            age = (now_us - request.received_us) / 1e6
+            log.log(level, message, key, tries, age, answer.status, request.shown, extra=self._extra(key))
         kept = self._kept_for(request)
         if not kept:
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -194,6 +196,22 @@ async def test_a_request_that_was_put_off_has_as_many_tries_left_as_before() -> 
     assert limits.max_retry == 2
     assert limits.backoff is not None
     assert (limits.backoff(1) or MINUTE) >= 2 * SECOND
+
+
+async def test_the_log_counts_the_tries_from_before_a_request_was_put_off(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    relaying = Relaying()
+    with Target(answers(500)) as target:
+        async with relaying.running():
+            payload = _payload(target.port, repeatable=False)
+            await relaying.queue.queue("a", Options(payload=payload, meta={"tries": "3"}))
+            await left(relaying, target, 1)
+            clock_of(relaying.queue).advance(MINUTE)
+            await left(relaying, target, 2)
+
+    story = [text for text in caplog.messages if text.startswith(("key 'a' ", "request a "))]
+    numbers = [re.findall(r"(?:attempt|try) (\d+)", text) for text in story]
+    assert numbers == [["4"], ["4"], ["5"], ["5"], ["5"]], story
 
 
 @pytest.mark.parametrize("tries", ["", "x", "-1", "٣", "9" * 30])
