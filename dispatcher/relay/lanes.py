@@ -15,11 +15,11 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 
 from dispatcher.outage import IN_A_ROW, Outage, TargetUnavailableError
-from workqueue.clock import Clock, duration_us, wait_first
+from workqueue.clock import Clock, duration_us
 from workqueue.errors import StoreError, WorkQueueError
 from workqueue.optional import BulkQueue
 from workqueue.options import Options
@@ -29,7 +29,7 @@ __all__ = ["Lanes", "PutOffError", "Turn"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS = 1.0
+_PATIENCE_US = duration_us(timedelta(seconds=1))
 _TEND_SECONDS = 1.0
 _SHORTEST_US = duration_us(timedelta(seconds=5))
 _LONGEST_US = duration_us(timedelta(minutes=10))
@@ -75,11 +75,12 @@ class Turn:
 class _Waiter:
     """A request that waits for its turn."""
 
-    __slots__ = ("called", "has_turn")
+    __slots__ = ("called", "has_turn", "until_us")
 
-    def __init__(self) -> None:
+    def __init__(self, until_us: int) -> None:
         self.called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.has_turn = False
+        self.until_us = until_us
 
     def call(self, *, has_turn: bool) -> None:
         if not self.called.done():
@@ -99,6 +100,7 @@ class _Lane:
         self._mean_us = 0.0
         self._left_us = clock.steady_us()
         self._waiting: deque[_Waiter] = deque()
+        self._sending_away: asyncio.Task[None] | None = None
         self._put_off: dict[str, int] = {}  # to when, in the order in which they were put off
 
     @property
@@ -174,19 +176,30 @@ class _Lane:
 
     async def _called(self) -> bool:
         """Wait for a moment; returns whether there is a turn."""
-        waiter = _Waiter()
+        waiter = _Waiter(self._clock.steady_us() + _PATIENCE_US)
         self._waiting.append(waiter)
+        if self._sending_away is None or self._sending_away.done():
+            self._sending_away = asyncio.create_task(self._send_away(), name="relay-lane")
         try:
-            await wait_first(self._clock, waiter.called, _PATIENCE_SECONDS)
+            await waiter.called
         except BaseException:
             if waiter.has_turn:
                 self._calling -= 1
                 self._call_next()
-            raise
-        finally:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError):  # somebody called it at the same moment
                 self._waiting.remove(waiter)
+            raise
         return waiter.has_turn
+
+    async def _send_away(self) -> None:
+        """End the wait of those who have waited long enough, until nobody waits."""
+        # One for all who wait: a timer for each cost a delivery more than its turn.
+        while self._waiting:
+            left_us = self._waiting[0].until_us - self._clock.steady_us()
+            if left_us > 0:
+                await self._clock.sleep(left_us / 1e6)
+            else:
+                self._waiting.popleft().call(has_turn=False)
 
     def _call_next(self) -> None:
         while self._waiting and self._calling < self._most and not self.outage.is_on():
@@ -209,6 +222,26 @@ class _Lane:
         return f"{self._most} calls to {self._target} are under way"
 
 
+class _Passage:
+    """A turn as a block. A class, since a generator would cost each delivery three times as much."""
+
+    __slots__ = ("_began_us", "_key", "_lane", "_lanes", "_target", "_turn")
+
+    def __init__(self, lanes: Lanes, target: str, key: str) -> None:
+        self._lanes = lanes
+        self._target = target
+        self._key = key
+
+    async def __aenter__(self) -> Turn:
+        self._lane, self._turn = await self._lanes.enter(self._target, self._key)
+        self._began_us = self._lanes.clock.steady_us()
+        return self._turn
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._lane.leave(self._turn, self._key, self._lanes.clock.steady_us() - self._began_us)
+        self._lanes.leave(self._target, self._lane)
+
+
 class Lanes:
     """The lanes of all targets.
 
@@ -221,31 +254,32 @@ class Lanes:
     def __init__(self, queue: BulkQueue, most: int, clock: Clock) -> None:
         self._queue = queue
         self._most = most
-        self._clock = clock
+        self.clock = clock
         self._lanes: dict[str, _Lane] = {}
 
-    @asynccontextmanager
-    async def turn(self, target: str, key: str) -> AsyncIterator[Turn]:
+    def turn(self, target: str, key: str) -> AbstractAsyncContextManager[Turn]:
         """The turn of `key` to call `target`, for as long as the block lasts.
 
         Raises:
-            PutOffError: there is none to be had soon.
+            PutOffError: at its beginning: there is none to be had soon.
         """
+        return _Passage(self, target, key)
+
+    async def enter(self, target: str, key: str) -> tuple[_Lane, Turn]:
+        """For `turn`: wait for one."""
         lane = self._lanes.get(target)
         if lane is None:
-            lane = self._lanes[target] = _Lane(target, self._most, self._clock)
-        turn = await lane.enter(key)
-        began_us = self._clock.steady_us()
-        try:
-            yield turn
-        finally:
-            lane.leave(turn, key, self._clock.steady_us() - began_us)
-            if lane.is_idle:
-                self._lanes.pop(target, None)
+            lane = self._lanes[target] = _Lane(target, self._most, self.clock)
+        return lane, await lane.enter(key)
+
+    def leave(self, target: str, lane: _Lane) -> None:
+        """For `turn`: it is over."""
+        if lane.is_idle:
+            self._lanes.pop(target, None)
 
     def down(self) -> Mapping[str, float]:
         """The targets that are down, and for how many seconds."""
-        now_us = self._clock.steady_us()
+        now_us = self.clock.steady_us()
         return {target: lane.outage.seconds(now_us) for target, lane in self._lanes.items() if lane.outage.is_on()}
 
     @asynccontextmanager
@@ -260,7 +294,7 @@ class Lanes:
 
     async def _tend(self) -> None:
         while True:
-            await self._clock.sleep(_TEND_SECONDS)
+            await self.clock.sleep(_TEND_SECONDS)
             for keys in self._callable_back():
                 await self._call_back(keys)
 

@@ -74,7 +74,7 @@ class RelayedRequest:
         """
         line, _, body = payload.partition(b"\n")
         try:
-            head = json.loads(line)
+            head = json.loads(line.decode())
             if head["v"] != _VERSION:
                 raise UnreadableRequestError
             request = cls(
@@ -98,7 +98,7 @@ class RelayedRequest:
         target = self.target
         texts = [self.method, self.path, target.scheme, target.host, *(text for pair in self.headers for text in pair)]
         is_number = type(self.received_us) is int and type(target.port) is int
-        return is_number and all(isinstance(text, str) for text in texts)
+        return is_number and set(map(type, texts)) == {str}
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
+from functools import lru_cache
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +25,7 @@ from dispatcher.outage import TargetUnavailableError
 from dispatcher.relay.answer import Answer
 from dispatcher.relay.request import RelayedRequest
 from dispatcher.relay.resolver import GuardedResolver, LookUp, addresses_of
-from dispatcher.relay.target import AllowedTargets
+from dispatcher.relay.target import AllowedTargets, Target
 from workqueue.safe_text import cut, describe
 
 if TYPE_CHECKING:
@@ -82,11 +84,11 @@ class Sender:
         try:
             async with self._session.request(
                 request.method,
-                _url(request),
+                _url(request.target, request.path),
                 headers=_headers(request, idempotency_key),
                 data=request.body or None,
                 allow_redirects=False,
-                timeout=_timeout(request),
+                timeout=_timeout(request.timeout),
                 ssl=self._tls(request),
             ) as response:
                 return await _answer(response)
@@ -104,9 +106,9 @@ class Sender:
         return self._contexts.current()
 
 
-def _url(request: RelayedRequest) -> URL:
-    target = request.target
-    path, _, query = request.path.partition("?")
+@lru_cache(maxsize=256)  # making one takes longer than all else before the call
+def _url(target: Target, path_and_query: str) -> URL:
+    path, _, query = path_and_query.partition("?")
     return URL.build(
         scheme=target.scheme, host=target.host, port=target.port, path=path, query_string=query, encoded=True
     )
@@ -121,8 +123,9 @@ def _headers(request: RelayedRequest, idempotency_key: str) -> CIMultiDict[str]:
     return headers
 
 
-def _timeout(request: RelayedRequest) -> ClientTimeout:
-    seconds = request.timeout.total_seconds()
+@lru_cache(maxsize=64)
+def _timeout(timeout: timedelta) -> ClientTimeout:
+    seconds = timeout.total_seconds()
     return ClientTimeout(total=seconds, connect=min(seconds, _CONNECT_SECONDS), ceil_threshold=3600)
 
 
@@ -135,10 +138,10 @@ async def _answer(response: ClientResponse) -> Answer:
 
 
 async def _beginning(response: ClientResponse, most: int) -> bytes:
-    body = bytearray()
+    body, content = bytearray(), response.content
     with suppress(ClientError, OSError):  # TimeoutError is one: the status is known, and counts however the body ends
-        while len(body) < most and (part := await response.content.read(most - len(body))):
+        while len(body) < most and not content.at_eof() and (part := await content.read(most - len(body))):
             body += part
-    if not response.content.at_eof():
+    if not content.at_eof():
         response.close()
     return bytes(body)

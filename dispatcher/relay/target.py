@@ -161,11 +161,13 @@ class AllowedTargets:
     def __init__(self, entries: Iterable[str], *, any_target: bool = False) -> None:
         self._entries = [_Entry.parse(entry) for entry in entries]
         self._any = any_target
+        self._judged = lru_cache(maxsize=1024)(self._judge)  # the list stays as it is
 
     def why_refused(self, target: Target) -> str:
         """Why `target` may not be called; '' if it may, by what is known before a name is resolved."""
-        if self._any:
-            return ""
+        return "" if self._any else self._judged(target)
+
+    def _judge(self, target: Target) -> str:
         if not any(entry.takes(target) for entry in self._entries):
             return f"{target.name} is not among the allowed targets"
         if target.address is not None and not self.may_connect(str(target.address), target.port):
