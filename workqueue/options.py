@@ -17,6 +17,7 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "MAX_PRIORITY",
     "NO_META",
+    "CheckedItems",
     "FailedKey",
     "Options",
     "check_duration",
@@ -158,12 +159,29 @@ def check_options(options: Options, limit: int = MAX_PAYLOAD_BYTES) -> None:
     check_payload(options.payload, limit)
 
 
+class CheckedItems(list[tuple[str, Options]]):
+    """What `checked_items` need not look at again: each was checked when it was put, by a door that names its caller.
+
+    Args:
+        items: keys and options, each of which could be stored by itself.
+        limit: the largest payload that was let in, in bytes.
+    """
+
+    __slots__ = ("limit",)
+
+    def __init__(self, items: Iterable[tuple[str, Options]], limit: int) -> None:
+        super().__init__(items)
+        self.limit = limit
+
+
 def checked_items(items: Iterable[tuple[str, Options]], limit: int = MAX_PAYLOAD_BYTES) -> list[tuple[str, Options]]:
     """What `queue_many` was given, each key and its options checked: one that is invalid refuses them all.
 
     Raises:
         InvalidKeyError, InvalidOptionsError, PayloadTooLargeError: nothing was stored.
     """
+    if type(items) is CheckedItems and items.limit <= limit:
+        return items
     check_type("queue_many", items, Iterable, _PAIRS)
     checked = list(items)
     for item in checked:

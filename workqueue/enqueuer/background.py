@@ -34,7 +34,7 @@ from workqueue.errors import (
 )
 from workqueue.optional import offers
 from workqueue.options import FailedKey, Options, check_options
-from workqueue.telemetry.tracing import with_trace
+from workqueue.telemetry.tracing import may_be_traced, with_trace
 
 __all__ = ["BackgroundEnqueuer", "OnError"]
 
@@ -113,7 +113,7 @@ class BackgroundEnqueuer:
             raise QueueClosedError(_CLOSED)
         if options is not _NOTHING_SAID:
             check_options(options, self._max_payload)
-        added = self._buffer.take(key, with_trace(options))
+        added = self._buffer.take(key, with_trace(options) if may_be_traced() else options)
         if added is None:
             return False
         metrics = self.metrics
@@ -222,7 +222,7 @@ class BackgroundEnqueuer:
         items = self._buffer.launch(self.settings.batch)
         if self._stamped is not None:
             items = {key: self._stamped(options) for key, options in items.items()}
-        batch = Batch(self._sink, items, self._clock)
+        batch = Batch(self._sink, items, self._clock, self._max_payload if self._stamped is None else None)
         self._flying.add(batch)
         self._since_us = self._clock.steady_us()  # what is left came before that, and lingers at most twice
         _set(self._room)

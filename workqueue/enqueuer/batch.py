@@ -14,7 +14,7 @@ from typing import Protocol
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import PartlyStoredError, StoreError, StoreUnavailableError
 from workqueue.optional import BulkQueue, offers
-from workqueue.options import FailedKey, Options
+from workqueue.options import CheckedItems, FailedKey, Options
 
 __all__ = ["Batch", "Sink", "StampingSink", "may_pass", "pauses", "try_batch"]
 
@@ -40,18 +40,20 @@ class Batch:
 
     Args:
         sink: where to.
-        items: the keys, each with what is said about it.
+        items: the keys, each with what is said about it; the batch keeps it.
         clock: where time comes from.
+        limit: each could be stored by itself, with a payload of at most so many bytes; None = nobody looked.
 
     `waiting` are those that are still tried, `given_up` those that are not; the rest was stored.
     """
 
-    def __init__(self, sink: Sink, items: Mapping[str, Options], clock: Clock) -> None:
+    def __init__(self, sink: Sink, items: dict[str, Options], clock: Clock, limit: int | None = None) -> None:
         self.keys = tuple(items)
-        self.waiting = dict(items)
+        self.waiting = items
         self.given_up: list[FailedKey] = []
         self._sink = sink
         self._clock = clock
+        self._limit = limit
 
     @property
     def stored(self) -> int:
@@ -65,7 +67,7 @@ class Batch:
         """
         give_up_us = self._clock.steady_us() + duration_us(patience)
         for pause in pauses():
-            errors = await try_batch(self._sink, self.waiting)
+            errors = await try_batch(self._sink, self.waiting, self._limit)
             over = self._clock.steady_us() + pause * 1e6 >= give_up_us
             tried, self.waiting = self.waiting, {}
             for key, error in errors.items():
@@ -91,13 +93,16 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, StoreUnavailableError | OSError)
 
 
-async def try_batch(sink: Sink, items: Mapping[str, Options]) -> Mapping[str, Exception]:
-    """Send `items` once; returns what is wrong with those that are not known to be stored."""
+async def try_batch(sink: Sink, items: Mapping[str, Options], limit: int | None = None) -> Mapping[str, Exception]:
+    """Send `items` once; returns what is wrong with those that are not known to be stored.
+
+    `limit`: as in `Batch`.
+    """
     bulk: object = sink
     if not offers(bulk, BulkQueue):
         return await _one_by_one(sink, items)
     try:
-        await bulk.queue_many(list(items.items()))
+        await bulk.queue_many(list(items.items()) if limit is None else CheckedItems(items.items(), limit))
     except PartlyStoredError as partly:
         return {failed.key: failed.error for failed in partly.failed}
     except (StoreError, OSError) as error:
