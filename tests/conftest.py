@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,17 @@ from tests.support.backends import BACKENDS, Backend
 from tests.support.dispatching import bounded
 from tests.support.tls import Authority, Pair
 from workqueue.conformance import Target
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage among ten thousand tests: neither while they are found nor, ever again, while they run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", params=BACKENDS, ids=lambda backend: backend.name)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from tests.support.forked import forked
 from tests.support.processes import REPOSITORY, Ended, ran
 from tests.support.programs import workqueue
 
@@ -27,14 +31,39 @@ def shell(url: str, line: str, name: str = "bash") -> Ended:
     return ran([name, "-c", line], env=environment)
 
 
+def connected(url: str, command: str, *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> Ended:
+    """One command line of the program, with these streams."""
+    with forked(["workqueue.cli", *command.split()], env={"WORKQUEUE_URL": url}, stdin=stdin, stdout=stdout) as it:
+        return Ended(it.wait(timeout=60), "", it.err)
+
+
+@pytest.fixture
+def full() -> Iterator[IO[bytes]]:
+    """An output with no room for anything."""
+    with open("/dev/full", "wb") as it:
+        yield it
+
+
+@contextmanager
+def left_by_its_reader() -> Iterator[IO[bytes]]:
+    """The end of a pipe of which nobody has the other one any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as it:
+        yield it
+
+
 def keys(url: str) -> list[str]:
     return [row["key"] for row in workqueue("ls", "--json", "--queue", url).json["queued"]]
 
 
-@pytest.mark.parametrize("output", [">&-", "> /dev/full"])
+@pytest.mark.parametrize("is_closed", [True, False])
 @pytest.mark.parametrize("form", ["", "--json"])
-def test_a_key_that_was_stored_exits_with_0_whatever_becomes_of_the_output(url: str, output: str, form: str) -> None:
-    ended = shell(url, f"$W enqueue a {form} {output}")
+def test_a_key_that_was_stored_exits_with_0_whatever_becomes_of_the_output(
+    url: str, full: IO[bytes], form: str, is_closed: bool
+) -> None:
+    command = f"enqueue a {form}"
+    ended = shell(url, f"$W {command} >&-") if is_closed else connected(url, command, stdout=full)
 
     assert ended.code == 0
     assert ended.err.startswith("it was done, but the output cannot be written: ")
@@ -45,8 +74,8 @@ def test_a_key_that_was_stored_exits_with_0_whatever_becomes_of_the_output(url: 
 @pytest.mark.parametrize(
     "command", ["drop there", "pause", "configure --concurrency 3", "schedules add s @daily --key k"]
 )
-def test_whatever_else_was_done_exits_with_0_too(url: str, command: str) -> None:
-    ended = shell(url, f"$W {command} > /dev/full")
+def test_whatever_else_was_done_exits_with_0_too(url: str, full: IO[bytes], command: str) -> None:
+    ended = connected(url, command, stdout=full)
 
     assert (ended.code, ended.err) == (
         0,
@@ -54,20 +83,16 @@ def test_whatever_else_was_done_exits_with_0_too(url: str, command: str) -> None
     )
 
 
-@pytest.mark.parametrize(
-    ("command", "output"),
-    [
-        ("ls", ">&-"),
-        ("ls", "> /dev/full"),
-        ("ls --json", "> /dev/full"),
-        ("stats", ">&-"),
-        ("get there", "> /dev/full"),
-        ("dead-letters ls", ">&-"),
-        ("schedules ls", "> /dev/full"),
-    ],
-)
-def test_what_only_shows_fails_in_one_line_when_it_cannot(url: str, command: str, output: str) -> None:
-    ended = shell(url, f"$W {command} {output}")
+@pytest.mark.parametrize("command", ["ls", "ls --json", "get there", "schedules ls"])
+def test_what_only_shows_fails_in_one_line_where_there_is_no_room(url: str, full: IO[bytes], command: str) -> None:
+    ended = connected(url, command, stdout=full)
+
+    assert (ended.code, ended.err) == (1, "workqueue: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["ls", "stats", "dead-letters ls"])
+def test_what_only_shows_fails_in_one_line_where_the_output_is_closed(url: str, command: str) -> None:
+    ended = shell(url, f"$W {command} >&-")
 
     assert ended.code == 1
     assert ended.err.startswith("workqueue: the output cannot be written: ")
@@ -75,8 +100,8 @@ def test_what_only_shows_fails_in_one_line_when_it_cannot(url: str, command: str
 
 
 @pytest.mark.parametrize("command", ["--help", "--version", "ls -h"])
-def test_help_that_cannot_be_written_is_one_line(url: str, command: str) -> None:
-    ended = shell(url, f"$W {command} > /dev/full")
+def test_help_that_cannot_be_written_is_one_line(url: str, full: IO[bytes], command: str) -> None:
+    ended = connected(url, command, stdout=full)
 
     assert (ended.code, ended.err) == (
         1,
@@ -86,7 +111,8 @@ def test_help_that_cannot_be_written_is_one_line(url: str, command: str) -> None
 
 @pytest.mark.parametrize("command", ["ls", "ls --json", "enqueue a", "--help"])
 def test_a_reader_that_has_seen_enough_is_no_error(url: str, command: str) -> None:
-    ended = shell(url, f"set -o pipefail; $W {command} | true")
+    with left_by_its_reader() as output:
+        ended = connected(url, command, stdout=output)
 
     assert ended.err == ""
     assert ended.code in (0, 1 if command == "--help" else 0)
@@ -106,9 +132,10 @@ def test_no_file_gets_the_number_of_a_stream_that_is_closed(url: str) -> None:
     assert ended.code >= 3
 
 
-@pytest.mark.parametrize("stdin", ["<&-", "0> /dev/null"])
-def test_stdin_that_cannot_be_read_is_one_line(url: str, stdin: str) -> None:
-    ended = shell(url, f"$W enqueue --stdin {stdin}")
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_stdin_that_cannot_be_read_is_one_line(url: str, full: IO[bytes], is_closed: bool) -> None:
+    command = "enqueue --stdin"
+    ended = shell(url, f"$W {command} <&-") if is_closed else connected(url, command, stdin=full)
 
     assert ended.code == 2
     assert ended.err.startswith("workqueue: --stdin: stdin ")

@@ -41,12 +41,18 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(checkout: Path, *, seconds: float = 0, code: int = 0, minutes: str = "25") -> tuple[Ended, list[str]]:
-    """`.ci/run` with a `make` that takes `seconds` for the chart and exits with `code` else; which targets it made."""
+    """`.ci/run` with a `make` that takes `seconds` for the chart and exits with `code` else; how that was called."""
     script(checkout / "bin/make", MAKE.format(python=sys.executable, seconds=seconds, code=code))
     environment = {"PATH": f"{checkout}/bin:/usr/bin:/bin", "CI_MINUTES": minutes}
     ended = ran([checkout / ".ci/run"], env=environment, cwd=checkout)
     called = checkout / "called"
-    return ended, [line.split()[0] for line in called.read_text().splitlines()] if called.exists() else []
+    return ended, called.read_text().splitlines() if called.exists() else []
+
+
+def rooms(called: list[str]) -> list[str]:
+    """The targets in their order, but for the environments, which are made beside the first of them."""
+    targets = [line.split()[0] for line in called]
+    return [target for target in targets if target != "setup"]
 
 
 def budgets() -> dict[str, int]:

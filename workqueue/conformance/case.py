@@ -228,12 +228,16 @@ class Case:
             if self.target.fake_clock:
                 self.clock.freeze(_LONG)
             snapshot = await queue.enumerate(MANY)
+            letters = [letter async for letter in snapshot.dead_letters]
+            waiting = [*snapshot.queued, *snapshot.twins]
             for observed in snapshot.in_progress:
                 await observed.requeue()
-            for queued in (*snapshot.queued, *snapshot.twins):
+            for queued in waiting:
                 await queued.drop()
-            async for letter in snapshot.dead_letters:
+            for letter in letters:
                 await letter.drop()
+            if not (snapshot.in_progress or waiting or letters):
+                break
         if await queue.configuration() != Configuration():
             await queue.configure(Configuration())
 
