@@ -61,12 +61,21 @@ def budgets() -> dict[str, int]:
 
 
 def test_the_rooms_that_ci_runs_fit_into_half_an_hour_the_cheapest_news_first(checkout: Path) -> None:
-    ended, made = run(checkout)
+    ended, called = run(checkout)
 
+    made = rooms(called)
     assert ended.code == 0, ended.err
-    assert made == ["lint", "docs", "test", "test-quick", "test-quick", "test-chart"]
+    assert made == ["lint", "docs", "test", "test-quick", "test-quick", "test-chart", "test-browser"]
     assert sum(budgets()[target] for target in made) <= MINUTES
     assert "OVER" not in ended.err
+
+
+def test_each_other_python_is_made_ready_before_the_suite_begins(checkout: Path) -> None:
+    _, called = run(checkout)
+
+    others = [line.removeprefix("test-quick ") for line in called if line.startswith("test-quick ")]
+    assert [line.partition("VENV=")[2] for line in others] == [".venv-3.12", ".venv-3.13"]
+    assert {f"setup {other}" for other in others} <= {*called[: called.index("test")]}
 
 
 def test_every_room_of_the_suite_has_a_budget() -> None:
@@ -82,16 +91,16 @@ def test_a_room_over_its_budget_is_named_at_the_end_and_fails_nothing(checkout: 
     ended, _ = run(checkout, seconds=2.5)
 
     assert ended.code == 0
-    assert [line for line in ended.err.splitlines() if "OVER" in line] == [ended.err.splitlines()[-1]]
-    assert re.fullmatch(r"test-chart: \d+ s of CPU of 0, OVER; \d+ s in all", ended.err.splitlines()[-1])
+    [over] = [line for line in ended.err.splitlines() if "OVER" in line]
+    assert re.fullmatch(r"test-chart: \d+ s of CPU of 0, OVER; \d+ s in all", over)
 
 
 def test_a_room_that_would_end_too_late_is_left_out_and_named(checkout: Path) -> None:
-    ended, made = run(checkout, minutes="5")  # room for the cross-sections, and none for the chart
+    ended, called = run(checkout, minutes="5")  # room for the cross-sections and the browser, and none for the chart
 
     assert ended.code == 0
-    assert made == ["lint", "docs", "test", "test-quick", "test-quick"]
-    assert ended.err.splitlines()[-1] == "test-chart: NOT RUN, it would end too late"
+    assert rooms(called) == ["lint", "docs", "test", "test-quick", "test-quick", "test-browser"]
+    assert "test-chart: NOT RUN, it would end too late" in ended.err.splitlines()
 
 
 def test_a_room_that_fails_ends_the_run(checkout: Path) -> None:
