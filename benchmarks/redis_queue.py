@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import time
 from collections import defaultdict
@@ -255,6 +256,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
     arguments = parser.parse_args()
     rows, cores = [], sorted(os.sched_getaffinity(0))
+    gc.freeze()  # as the dispatcher program does
     for name in arguments.only:
         with pinned(cores) as server:
             began = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -51,4 +52,5 @@ def work() -> None:
         async with open_queue(URL) as queue:
             await run_until_signalled(Dispatcher(queue, noop, DispatcherSettings(concurrency=LIMIT)))
 
+    gc.freeze()  # as the dispatcher program does
     uvloop.run(run())

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Annotated, Any
@@ -161,6 +162,7 @@ def run_server(work: Coroutine[Any, Any, None]) -> None:
     `work` is cancelled by a signal that comes in before it has keys in hand: while a store cannot be reached, say.
     """
     raise_open_files()
+    gc.freeze()  # what was imported stays; to look through it in full collections was 8 % of the CPU of a drain
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_until_signalled(work))
 
