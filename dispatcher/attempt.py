@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self, cast
 
 from dispatcher.blocked import LoopWatch
@@ -75,7 +76,7 @@ class Attempts:
     async def __aenter__(self) -> Self:
         owner = asyncio.current_task()
         assert owner is not None
-        self._owner = owner
+        self._owner, self._loop = owner, owner.get_loop()
         self._contained.__enter__()
         return self
 
@@ -121,7 +122,7 @@ class Attempts:
         self.release([owned for owned in started if owned.key != probe])
 
     def _start(self, started: Iterable[OwnedInProgressKey]) -> None:
-        loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
+        loop, now_us = self._loop, self._clock.steady_us()
         deadline_us, began, sent = now_us + self._max_run_us, self._setup.metrics.began, self._outage.answers
         limits, settings = self._setup.limits, self._setup.settings
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
@@ -147,12 +148,12 @@ class Attempts:
 
     def release(self, started: Iterable[OwnedInProgressKey]) -> None:
         """Hand back keys that were started but are not to be called, each in an attempt that waits for the store."""
-        loop, now_us = asyncio.get_running_loop(), self._clock.steady_us()
+        now_us = self._clock.steady_us()
         for owned in started:
             run = self._runs[owned] = CallbackRun(owned, self._clock, self._setup.settings, now_us + self._max_run_us)
             run.owner = self._owner
             run.stop("it is not to be called")
-            run.begin(AttemptTask(self._hand_back(run), loop=loop, name=owned.key))
+            run.begin(self._apart(run, partial(self._settling.release, run)))
 
     def stop(self) -> None:
         """Cancel every callback; keys whose callbacks end by that are released."""
@@ -190,11 +191,31 @@ class Attempts:
 
     async def _attempt(self, run: CallbackRun) -> None:
         # No local: from Python 3.13 on a failed call's error holds this frame, by its traceback's frames.
-        await self._settle(run, await self._call(run))
+        settling = self._settle_soon(run, await self._call(run))
+        if settling is not None:
+            await settling
 
-    async def _hand_back(self, run: CallbackRun) -> None:
+    def _settle_soon(self, run: CallbackRun, result: object) -> Coroutine[Any, Any, SettleOutcome] | None:
+        """Settle; None if nobody need wait for it, as after nearly every attempt."""
+        if result is None and run.why is None and not run.lost.is_set():
+            run.stage = "settling"
+            if self._settling.complete_soon(run, self._completed):
+                return None
+        return self._settle(run, result)
+
+    def _completed(self, run: CallbackRun, error: Exception | None) -> None:
+        if error is None:
+            self._end(run, None)
+        else:  # nobody can be waited for here
+            run.go_on(self._apart(run, partial(self._settling.complete_again, run, error)))
+
+    def _apart(self, run: CallbackRun, step: Callable[[], Awaitable[None]]) -> AttemptTask:
+        """Take the step that ends `run` in a task of its own."""
+        return AttemptTask(self._ended_by(run, step), loop=self._loop, name=run.owned.key)
+
+    async def _ended_by(self, run: CallbackRun, step: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._settling.release(run)
+            await step()
         except BaseException:  # the event loop is being torn down: better recovered than kept for ever
             run.owned.abandon()
             raise

@@ -134,8 +134,12 @@ class CallbackRun:
 
     def begin(self, task: AttemptTask) -> None:
         """Go on in `task`, which others may cancel while the callback runs; whose lease is lost, stops."""
-        self.task, task.run = task, self
+        self.go_on(task)
         self.lost.subscribe(self.lose)
+
+    def go_on(self, task: AttemptTask) -> None:
+        """Go on in `task`: the one in which it began has ended."""
+        self.task, task.run = task, self
 
     def forget(self) -> None:
         """It is over: undo `begin`, so that nothing is left for the garbage collector, a dozen objects a key."""

@@ -15,9 +15,11 @@ from dispatcher.running import CallbackRun, End
 from dispatcher.setup import Setup
 from workqueue.clock import LATEST_US, duration_us, from_us
 from workqueue.errors import StoreError, WorkQueueError
+from workqueue.handles import Owned
 from workqueue.interface import OwnedInProgressKey
 from workqueue.lease import DEFAULT_LEASE
 from workqueue.metrics import SettleOutcome
+from workqueue.optional import CompletingQueue, offers
 from workqueue.options import Options
 from workqueue.outcomes import QueueKey
 from workqueue.safe_text import describe, leaves_of
@@ -53,6 +55,7 @@ class Settling:
         """How many keys were released because the target could not be called for them."""
 
         self._queue = setup.queue
+        self._completing = setup.queue if offers(setup.queue, CompletingQueue) else None
         self.reports = Reports(setup.metrics.name, setup.errors, setup.limits)
         """Where ends are reported; starts are too, by who starts."""
 
@@ -72,12 +75,43 @@ class Settling:
         if decision.keys:
             decision = await self._store_keys(run, decision)
         outcome = await self._apply(run, decision)
-        try:
-            self._report(run, decision, outcome, result)
-        except Exception as error:  # noqa: BLE001 - the key is settled, whoever cannot hear of it
-            extra = {"key": run.owned.key, "queue": self._metrics.name}
-            log.error("the end of key %r could not be reported: %s", run.owned.key, describe(error), extra=extra)
+        self._report(run, decision, outcome, result)
         return outcome
+
+    def complete_soon(self, run: CallbackRun, ended: Callable[[CallbackRun, Exception | None], None]) -> bool:
+        """Settle what nearly every attempt is, a callback that returned None, without a task that waits for the store.
+
+        That saves three coroutines, a future and a step of the task for each key: a seventh of the CPU of a drain.
+
+        Args:
+            run: its callback returned None, and nobody asked it to end.
+            ended: called once, perhaps before this returns: with None when the key is settled, with an error when it is
+                not, and `complete_again` is to be awaited.
+
+        Returns:
+            Whether it does; if not, `settle` is to be awaited.
+        """
+        if self._completing is None or type(run.owned) is not Owned:  # a handle of somebody else's goes its own way
+            return False
+        try:
+            self._note_answer(run)
+            self._completing.complete_soon(run.owned, partial(self._completed, run, ended))
+        except Exception as error:  # noqa: BLE001 - as in _apply
+            ended(run, error)
+        return True
+
+    def _completed(
+        self, run: CallbackRun, ended: Callable[[CallbackRun, Exception | None], None], answer: bool | Exception
+    ) -> None:
+        if answer is True or answer is False:
+            self._report(run, COMPLETE, "completed" if answer else "lost", None)
+            ended(run, None)
+        else:
+            ended(run, answer)
+
+    async def complete_again(self, run: CallbackRun, error: Exception) -> None:
+        """Go on after `complete_soon` has failed with `error`; raises nothing but cancellation."""
+        self._report(run, COMPLETE, await self._apply_again(run, COMPLETE, error), None)
 
     def _decision(self, run: CallbackRun, result: object) -> Decision:
         end = run.end(result)
@@ -90,10 +124,14 @@ class Settling:
 
     def _report(self, run: CallbackRun, decision: Decision, outcome: SettleOutcome, result: object) -> None:
         owned, now_us = run.owned, self._clock.wall_us()
-        self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
-        self.reports.settled(owned, decision, outcome, now_us)
-        if decision.failure is not None:
-            self.reports.explain(owned.key, result)
+        try:
+            self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
+            self.reports.settled(owned, decision, outcome, now_us)
+            if decision.failure is not None:
+                self.reports.explain(owned.key, result)
+        except Exception as error:  # noqa: BLE001 - the key is settled, whoever cannot hear of it
+            extra = {"key": owned.key, "queue": self._metrics.name}
+            log.error("the end of key %r could not be reported: %s", owned.key, describe(error), extra=extra)
 
     async def release(self, run: CallbackRun) -> None:
         """Hand a key back that was started but not called; raises nothing but cancellation."""

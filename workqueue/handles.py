@@ -15,11 +15,12 @@ from workqueue.clock import from_us
 from workqueue.errors import InvalidOptionsError
 from workqueue.interface import KeyState, KeyStatus
 from workqueue.lease import Lease, LeaseRenewer, Lost
-from workqueue.optional import RecoveredOrphan
+from workqueue.optional import Completed, RecoveredOrphan
 from workqueue.rules import DeadLetter, Entry, Requeue, last_error, without_error
 
 __all__ = [
     "UNSEEN",
+    "Completing",
     "Dead",
     "HandleStore",
     "LeaseTimesSeen",
@@ -273,6 +274,38 @@ async def fenced(owned: Owned, renewer: LeaseRenewer, write: Callable[[], Awaita
         lease.lost.set()
         return False
     return True
+
+
+class Completing:
+    """`fenced` for a completion that no task waits for: takes the store's answer in place of a future.
+
+    Args:
+        owned: the key to complete; who has asked the store to ends the renewal.
+        renewer: keeps its lease alive.
+        ended: called once, as `CompletingQueue.complete_soon` says.
+        lost: what the store answers when the token no longer matches.
+    """
+
+    __slots__ = ("_ended", "_lease", "_lost", "_renewer")
+
+    def __init__(self, owned: Owned, renewer: LeaseRenewer, ended: Completed, *, lost: object) -> None:
+        self._lease = owned.lease
+        self._renewer = renewer
+        self._ended = ended
+        self._lost = lost
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, answer: object) -> None:
+        if answer == self._lost:
+            self._lease.lost.set()
+            return self._ended(False)
+        return self._ended(True)
+
+    def set_exception(self, error: Exception) -> None:
+        self._renewer.keep(self._lease)
+        self._ended(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ For a backend that has none of these Protocols `fallbacks` does the same over th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, TypeGuard, TypeVar, runtime_checkable
@@ -20,6 +20,8 @@ from workqueue.throttle import Configuration
 
 __all__ = [
     "BulkQueue",
+    "Completed",
+    "CompletingQueue",
     "ConfigurableQueue",
     "CountingQueue",
     "Counts",
@@ -134,6 +136,26 @@ class LeasingQueue(Protocol):
         """Requeue or dead-letter every orphan, then start eligible keys in order, within all limits.
 
         A caller must let it finish: keys that it started belong to the caller, who settles or releases every one.
+        """
+
+
+Completed = Callable[[bool | Exception], None]
+"""Receives what `complete` of a handle would have returned or raised; must not raise."""
+
+
+@runtime_checkable
+class CompletingQueue(Protocol):
+    """Optional: completing a key without a task that waits for it, as a busy dispatcher does with most of its keys."""
+
+    def complete_soon(self, owned: OwnedInProgressKey, ended: Completed) -> None:
+        """Do what `owned.complete()` does, together with what else ends now, and call `ended` once, on the event loop.
+
+        Args:
+            owned: a handle that this queue gave out, as it was given out.
+            ended: may be called before this returns.
+
+        Raises:
+            QueueClosedError: nothing was done, and `ended` will not be called.
         """
 
 

@@ -13,6 +13,7 @@ from tests.support.dispatching import (
     dead_letters,
     flaky,
     nothing,
+    opened,
     pass_time,
     running,
     settle_down,
@@ -20,8 +21,11 @@ from tests.support.dispatching import (
     states,
 )
 from workqueue import InvalidOptionsError, QueueKey, QueueKeys
+from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.errors import StoreUnusableError
-from workqueue.optional import Leased, LeaseRequest
+from workqueue.handles import Owned
+from workqueue.optional import Completed, Leased, LeaseRequest
+from workqueue.testing import FakeClock
 
 SECOND = timedelta(seconds=1)
 LAST_ATTEMPT = DispatcherSettings(max_retry=1)
@@ -37,6 +41,36 @@ async def test_a_settle_waits_for_a_store_that_refuses_it_for_a_moment() -> None
 
     assert ledger.called == {"a": 1}
     assert await states(queue, "a") == {"a": "UNKNOWN"}
+
+
+class RefusesOnce(MemoryQueue):
+    """A store that fails the first completion that no task waits for, by raising or by its answer."""
+
+    def __init__(self, *, by_raising: bool) -> None:
+        super().__init__(clock=FakeClock())
+        self.refused = 0
+        self._by_raising = by_raising
+
+    def complete_soon(self, owned: Owned, ended: Completed) -> None:
+        if self.refused:
+            return super().complete_soon(owned, ended)
+        self.refused += 1
+        if self._by_raising:
+            raise StoreUnusableError
+        return ended(StoreUnusableError())
+
+
+@pytest.mark.parametrize("by_raising", [False, True])
+async def test_a_completion_that_no_task_waits_for_is_tried_again_and_counted_once(by_raising: bool) -> None:
+    queue, ledger = opened(RefusesOnce(by_raising=by_raising)), Ledger()
+    await queue.queue("a")
+
+    async with running(Dispatcher(queue, ledger, LAST_ATTEMPT)) as dispatcher:
+        await pass_time(queue, 10 * SECOND)
+
+    assert (queue.refused, ledger.called) == (1, {"a": 1})
+    assert await states(queue, "a") == {"a": "UNKNOWN"}
+    assert dispatcher.metrics.outcomes["completed"] == 1
 
 
 async def test_a_settle_waits_as_long_as_its_lease_is_kept() -> None:

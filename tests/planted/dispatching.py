@@ -46,8 +46,8 @@ DISPATCH_BUGS = [
             ),
             Edit(
                 SETTLE + "settle",
-                "    try:\n        self._report",
-                "    await self._store_keys(run, decision)\n    try:\n        self._report",
+                "    self._report(",
+                "    await self._store_keys(run, decision)\n    self._report(",
             ),
         ),
     ),
@@ -116,6 +116,12 @@ DISPATCH_BUGS = [
         "a key whose settle failed is kept leased for ever",
         ROUND + "a_key_whose_settle_failed_is_recovered_within_one_lease_and_one_round",
         (Edit(SETTLE + "_give_up", "owned.abandon()", "pass"),),
+    ),
+    DispatchBug(
+        "a completion that no task waits for is given up when it fails",
+        "tests.dispatcher.test_settle:test_a_completion_that_no_task_waits_for_is_tried_again_and_counted_once",
+        (Edit("dispatcher.attempt:Attempts._completed", "if error is None:", "if True:"),),
+        (False,),
     ),
     DispatchBug(
         "the loop gives up a settle at the first refusal of the store",

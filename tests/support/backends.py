@@ -28,7 +28,9 @@ class Backend:
 
 
 # What the fallbacks cannot make up for: listing and starting are two steps, and nothing is indexed, stored or awaited.
-THREE_VERBS_LACK = frozenset({Need.EXACT, Need.BULK, Need.COUNTS, Need.SEARCH, Need.WAIT, Need.CONFIGURE})
+THREE_VERBS_LACK = frozenset(
+    {Need.EXACT, Need.BULK, Need.COMPLETE, Need.COUNTS, Need.SEARCH, Need.WAIT, Need.CONFIGURE}
+)
 
 
 @contextmanager
@@ -96,9 +98,9 @@ BACKENDS = [
     Backend("redis", redis),
     Backend("redis+sentinel", redis_sentinel),
     Backend("redis+cluster", redis_cluster),
-    Backend("sqlite", sqlite),
+    Backend("sqlite", sqlite, frozenset({Need.COMPLETE})),
     # A bucket tells nobody of a change, and a lease step on it is many requests; slots make the limit exact.
-    Backend("gcs", gcs, frozenset({Need.EXACT, Need.WAKE})),
-    Backend("gcs+exact", gcs_exact, frozenset({Need.WAKE})),
+    Backend("gcs", gcs, frozenset({Need.COMPLETE, Need.EXACT, Need.WAKE})),
+    Backend("gcs+exact", gcs_exact, frozenset({Need.COMPLETE, Need.WAKE})),
     Backend("three-verbs", three_verbs, THREE_VERBS_LACK, lives=60),
 ]

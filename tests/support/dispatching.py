@@ -15,7 +15,7 @@ from workqueue import KeyNotFoundError, KeyState, KeyStatus, WorkQueue
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.handles import Owned
 from workqueue.metrics import EventResult
-from workqueue.optional import Leased, LeaseRequest
+from workqueue.optional import Completed, Leased, LeaseRequest
 from workqueue.rules import Requeue
 from workqueue.testing import FakeClock, FlakyQueue
 
@@ -101,6 +101,9 @@ class SlowQueue(MemoryQueue):
     async def complete(self, owned: Owned) -> bool:
         return await _at_a_distance(super().complete, owned)
 
+    def complete_soon(self, owned: Owned, ended: Completed) -> None:
+        asyncio.ensure_future(self.complete(owned)).add_done_callback(lambda done: _answer(done, ended))
+
     async def requeue(self, owned: Owned, how: Requeue) -> bool:
         return await _at_a_distance(super().requeue, owned, how)
 
@@ -109,6 +112,12 @@ class SlowQueue(MemoryQueue):
 
     async def release(self, owned: Owned) -> bool:
         return await _at_a_distance(super().release, owned)
+
+
+def _answer(completing: asyncio.Future[bool], ended: Completed) -> None:
+    if not completing.cancelled():  # the event loop ends
+        error = completing.exception()
+        ended(error if isinstance(error, Exception) else completing.result())
 
 
 async def _at_a_distance(step: Callable[..., Coroutine[Any, Any, _T]], *args: object) -> _T:

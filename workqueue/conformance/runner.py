@@ -17,6 +17,7 @@ from workqueue.equipment import Equipment
 from workqueue.interface import WorkQueue
 from workqueue.optional import (
     BulkQueue,
+    CompletingQueue,
     ConfigurableQueue,
     CountingQueue,
     LeasingQueue,
@@ -82,6 +83,7 @@ def _has(queue: WorkQueue, target: Target, need: Need) -> bool:
         Need.DURABLE: target.durable,
         Need.EXACT: offers(queue, LeasingQueue) and queue.exact,
         Need.BULK: offers(queue, BulkQueue),
+        Need.COMPLETE: offers(queue, CompletingQueue),
         Need.COUNTS: offers(queue, CountingQueue),
         Need.SEARCH: offers(queue, SearchableQueue),
         Need.WAIT: offers(queue, WaitingQueue),

@@ -21,6 +21,7 @@ class Need(Enum):
     CLOCK = "a target whose queues follow a FakeClock"
     EXACT = "a queue that promises an exact limit (LeasingQueue with exact = True)"
     BULK = "the optional BulkQueue"
+    COMPLETE = "the optional CompletingQueue"
     COUNTS = "the optional CountingQueue"
     SEARCH = "the optional SearchableQueue"
     WAIT = "the optional WaitingQueue"

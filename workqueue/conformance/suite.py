@@ -8,6 +8,7 @@ from types import ModuleType
 from workqueue.conformance.scenario import Scenario
 from workqueue.conformance.scenarios import (
     attempts,
+    completing,
     counts,
     dead_letters,
     drops,
@@ -45,6 +46,7 @@ SUBJECTS = (
     attempts,
     rerun,
     leases,
+    completing,
     handles,
     orphans,
     limits,

@@ -29,12 +29,12 @@ from workqueue.backends.url import QueueURL
 from workqueue.clock import Clock, SystemClock, duration_us, wait_first
 from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError, QueueClosedError
-from workqueue.handles import Dead, Observed, Owned, Queued, fenced
+from workqueue.handles import Completing, Dead, Observed, Owned, Queued, fenced
 from workqueue.interface import KeyState, Snapshot
 from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, LeaseRenewer, LeaseTimes
 from workqueue.metrics import QueueMetrics
-from workqueue.optional import Counts, Found, Leased, LeaseRequest
+from workqueue.optional import Completed, Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.paging import Page, PageRequest
 from workqueue.rules import MAX_LAST_ERROR_BYTES, Requeue
@@ -252,6 +252,15 @@ class RedisQueue:
 
     def complete(self, owned: Owned) -> Coroutine[Any, Any, bool]:
         return self._settle(owned, b"c")
+
+    def complete_soon(self, owned: Owned, ended: Completed) -> None:
+        """Complete a key with what else ends now (see `CompletingQueue.complete_soon`)."""
+        lease = owned.lease
+        if lease.lost.is_set():
+            return ended(False)
+        self._turns.settle_for(Completing(owned, self.renewer, ended, lost=LOST), owned.version, lease.token, b"c")
+        self.renewer.drop(lease)  # the request has not left yet, and one that is refused leaves the lease as it is
+        return None
 
     def requeue(self, owned: Owned, how: Requeue) -> Coroutine[Any, Any, bool]:
         return fenced(owned, self.renewer, partial(self._requeue, owned, _requeue_verb(how)), lost=LOST)

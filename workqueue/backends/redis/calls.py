@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from workqueue.backends.redis.scripts import Argument, Script, script
 from workqueue.backends.redis.wire import Reply
 
-__all__ = ["Call", "Waiting", "fail", "fail_each", "ignore", "portions"]
+__all__ = ["Asker", "Call", "Waiting", "fail", "fail_each", "ignore", "portions"]
 
 _BYTES_IN_ONE_CALL = 1024 * 1024  # as with their number, so that nobody else waits for long; renewals least of all
 
@@ -61,29 +61,37 @@ class Call:
         return (*self.header, self.slot, self.number, *self._arguments)
 
 
+class Asker(Protocol):
+    """Who is given the answer to a request: a future, or what stands in for one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, answer: Any, /) -> None: ...
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
 class Waiting:
-    """Enqueues or settles that wait to go together: arguments and the future of each request."""
+    """Enqueues or settles that wait to go together: arguments and asker of each request, and its deadline."""
 
     __slots__ = ("requests",)
 
     def __init__(self) -> None:
-        self.requests: deque[tuple[Sequence[bytes | str], asyncio.Future[Any], float]] = deque()
+        self.requests: deque[tuple[Sequence[bytes | str], Asker, float]] = deque()
 
-    def take(self, most: int) -> tuple[list[Argument], list[asyncio.Future[Any]], float]:
-        """Arguments, futures and earliest deadline of a call: at most `most` arguments, and about 1 MiB."""
+    def take(self, most: int) -> tuple[list[Argument], list[Asker], float]:
+        """Arguments, askers and earliest deadline of a call: at most `most` arguments, and about 1 MiB."""
         arguments: list[Argument] = []
-        futures: list[asyncio.Future[Any]] = []
+        askers: list[Asker] = []
         room = _BYTES_IN_ONE_CALL
         deadline = self.requests[0][2]
         while self.requests and room > 0:
-            taken, future, _ = self.requests[0]
+            taken, asker, _ = self.requests[0]
             if arguments and len(arguments) + len(taken) > most:
                 break
             self.requests.popleft()
             arguments += taken
-            futures.append(future)
+            askers.append(asker)
             room -= sum(map(len, taken))
-        return arguments, futures, deadline
+        return arguments, askers, deadline
 
     def expire(self, now: float, error: Exception) -> None:
         """Fail the requests whose time is up."""
@@ -99,16 +107,16 @@ def portions(items: Sequence[bytes]) -> list[Sequence[bytes]]:
     return portions(items[:middle]) + portions(items[middle:])
 
 
-def fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """Let whoever awaits `future`, if anybody still does, have `error`."""
-    if not future.done():
-        future.set_exception(error)
+def fail(asker: Asker, error: Exception) -> None:
+    """Let `asker`, or whoever awaits it, if anybody still does, have `error`."""
+    if not asker.done():
+        asker.set_exception(error)
 
 
-def fail_each(futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
+def fail_each(askers: Sequence[Asker], error: Exception) -> None:
     """As `fail`, for each."""
-    for future in futures:
-        fail(future, error)
+    for asker in askers:
+        fail(asker, error)
 
 
 def ignore(future: asyncio.Future[Any]) -> None:

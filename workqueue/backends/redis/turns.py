@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any
 
 from workqueue.backends.redis.address import Address, Locator, RedisSettings
-from workqueue.backends.redis.calls import Call, Waiting, fail, fail_each
+from workqueue.backends.redis.calls import Asker, Call, Waiting, fail, fail_each
 from workqueue.backends.redis.carrier import Carrier
 from workqueue.backends.redis.scripts import Argument
 from workqueue.backends.redis.wire import Reply
@@ -84,11 +84,17 @@ class Turns:
 
     def enqueue(self, items: Sequence[bytes | str]) -> asyncio.Future[None]:
         """Store enqueues, packed as enqueue.lua takes them; at most `ENQUEUES_IN_ONE_CALL` in one go."""
-        return self._submit(self._enqueues, items)
+        future: asyncio.Future[None] = self._submit(self._enqueues, items)
+        return future
 
     def settle(self, key: bytes, token: str, verb: bytes) -> asyncio.Future[int]:
         """End an attempt; `LOST`, or microseconds until the key is eligible again."""
-        return self._submit(self._settles, (key, token, verb))
+        future: asyncio.Future[int] = self._submit(self._settles, (key, token, verb))
+        return future
+
+    def settle_for(self, asker: Asker, key: bytes, token: str, verb: bytes) -> None:
+        """As `settle`, for who takes the answer itself and must not raise: a future and a task are half of the cost."""
+        self._submit(self._settles, (key, token, verb), asker)
 
     def call(self, name: str, *arguments: Argument) -> asyncio.Future[Reply]:
         """The reply of one script."""
@@ -106,15 +112,17 @@ class Turns:
         self._go(at_once=name not in _NOT_AT_ONCE)
         return future
 
-    def _submit(self, waiting: Waiting, arguments: Sequence[bytes | str]) -> asyncio.Future[Any]:
+    def _submit(self, waiting: Waiting, arguments: Sequence[bytes | str], asker: Asker | None = None) -> Any:
+        """Returns `asker`, or a future in its place."""
         home = self.home  # `check`, without the call
         if get_ident() != home.thread or not home.is_running():
             raise home.refusal()
         loop = home.loop
-        future: asyncio.Future[Any] = loop.create_future()
-        waiting.requests.append((arguments, future, loop.time() + self._timeout))
-        self._go()
-        return future
+        asker = loop.create_future() if asker is None else asker
+        waiting.requests.append((arguments, asker, loop.time() + self._timeout))
+        if not self._is_going:
+            self._go()
+        return asker
 
     def _go(self, *, at_once: bool = False) -> None:
         """See to it that what waits goes; if the carrier is not free, it will ask when it is."""
@@ -144,25 +152,25 @@ class Turns:
         return turn
 
     def _enqueue_call(self) -> Call:
-        items, futures, deadline = self._enqueues.take(ENQUEUES_IN_ONE_CALL)
+        items, askers, deadline = self._enqueues.take(ENQUEUES_IN_ONE_CALL)
 
         def succeed(reply: list[int]) -> None:
             self._on_enqueued(reply)
-            for future in futures:
-                if not future.done():
-                    future.set_result(None)
+            for asker in askers:
+                if not asker.done():
+                    asker.set_result(None)
 
-        return Call("enqueue", items, deadline, succeed, lambda error: fail_each(futures, error))
+        return Call("enqueue", items, deadline, succeed, lambda error: fail_each(askers, error))
 
     def _settle_call(self) -> Call:
-        arguments, futures, deadline = self._settles.take(3 * _SETTLES_IN_ONE_CALL)
+        arguments, askers, deadline = self._settles.take(3 * _SETTLES_IN_ONE_CALL)
 
         def succeed(reply: list[int]) -> None:
-            for future, answer in zip(futures, reply, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            for asker, answer in zip(askers, reply, strict=True):
+                if not asker.done():
+                    asker.set_result(answer)
 
-        return Call("settle", arguments, deadline, succeed, lambda error: fail_each(futures, error))
+        return Call("settle", arguments, deadline, succeed, lambda error: fail_each(askers, error))
 
     def expire(self, now: float, error: Exception) -> None:
         """Fail the requests that wait and whose time is up (see `Requests`)."""
