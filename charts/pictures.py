@@ -16,6 +16,7 @@ __all__ = ["Series", "answers", "panels", "picture"]
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _LINE = 560, 200, 60, 40, 24, 14
 _ROUND = (1.0, 1.2, 1.6, 2.0, 2.4, 3.0, 4.0, 5.0, 6.0, 8.0)
 _COLOURS = ("#3274d9", "#e0752d", "#37872d", "#c4162a", "#8f3bb8", "#0a7f8f", "#b8860b", "#7a5c43")
+_DASHES = ("none", "7 3", "2 3", "7 3 2 3")  # the colours come round again, each time dashed otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,24 @@ def picture(title: str, unit: str, lines: Sequence[Series]) -> str:
         *_axes(unit, shown),
     ]
     for number, line in enumerate(shown):
-        colour = _COLOURS[number % len(_COLOURS)]
-        drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{_path(line, shown)}"/>')
-        drawn.append(_legend_line(number, line.legend, colour))
+        drawn.append(f'<polyline {_stroke(number)} points="{_path(line, shown)}"/>')
+        y = _legend_at(number)
+        drawn.append(f'<line {_stroke(number)} x1="18" x2="{_LEFT - 6}" y1="{y - 4}" y2="{y - 4}"/>')
+        drawn.append(f'<text x="{_LEFT}" y="{y}">{escape(line.legend)}</text>')
     if len(shown) < len(lines):
-        drawn.append(_legend_line(len(shown), f"{len(lines) - len(shown)} more are 0", "#555"))
+        drawn.append(f'<text x="{_LEFT}" y="{_legend_at(len(shown))}">{len(lines) - len(shown)} more are 0</text>')
     return "\n".join([*drawn, "</svg>"]) + "\n"
 
 
-def _legend_line(number: int, text: str, colour: str) -> str:
-    y = _TOP + _HEIGHT + _BOTTOM + _LINE * (number + 1)
-    return f'<text x="{_LEFT}" y="{y}" fill="{colour}">{escape(text)}</text>'
+def _stroke(number: int) -> str:
+    """How a line looks: no two of 32 alike."""
+    again, colour = divmod(number, len(_COLOURS))
+    dash = _DASHES[again % len(_DASHES)]
+    return f'fill="none" stroke="{_COLOURS[colour]}" stroke-width="1.5" stroke-dasharray="{dash}"'
+
+
+def _legend_at(number: int) -> int:
+    return _TOP + _HEIGHT + _BOTTOM + _LINE * (number + 1)
 
 
 def _bounds(lines: Sequence[Series]) -> tuple[float, float, float]:
