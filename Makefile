@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # No client may look for the ambient credentials of a cloud machine, and nothing may leave loopback.
 OFFLINE := GCE_METADATA_HOST=127.0.0.1:9 NO_GCE_CHECK=true
 # Where nothing may be written beside the sources, the tests and what they start would be compiled again each time.
@@ -16,8 +17,9 @@ AT_ONCE ?= 4
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-quick test-floors coverage test-aws test-browser test-chart test-kubernetes charts docs lint format proto bench clean
 
-# Parts of the test suite that need more than Python, make and [dev]: `make test-ROOM` installs that and runs them.
-ROOMS := aws browser chart deploy floors kubernetes
+# Parts of the test suite that need more than Python, make and the group `test`: `make test-ROOM` installs that and runs
+# them; those of lint are run by lint.
+ROOMS := aws browser chart deploy floors kubernetes lint
 # Minutes that each has on two quiet cores, once its servers are built; `.ci/run` says what took more CPU than that.
 BUDGETS := lint=2 docs=1 test=8 test-quick=3 test-floors=6 test-chart=6 test-kubernetes=12 test-aws=3 test-browser=4
 
@@ -60,7 +62,8 @@ $(VENV)/installed: pyproject.toml
 		|| { echo 'Python 3.11 or later is needed; say which with PYTHON=python3.x' >&2; exit 1; }
 	$(if $(OTHER_PYTHON),rm -rf $(VENV) # it has another Python than $(PYTHON))
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || $(WITHOUT_ENSUREPIP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP_INSTALL) 'pip>=25.1' # the first that knows groups
+	$(PIP_INSTALL) --group test --editable '.[all]'
 	@touch $@
 
 run: setup      ## the main example: folders of manifests, reconciled
@@ -105,14 +108,12 @@ test-browser: $(VENV)/installed-browser ## the console in a real Chromium (on De
 	$(OFFLINE) $(BIN)/python -m pytest -n 2 tests/browser
 
 $(VENV)/installed-%: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group $*
+	$(PIP_INSTALL) --group $*
 	@touch $@
 
 $(FLOORS)/installed: pyproject.toml tests/support/floors.py $(VENV)/installed
 	rm -rf $(FLOORS)
 	$(BIN)/python -m venv --without-pip $(FLOORS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
 	$(BIN)/python -m tests.support.floors > $(FLOORS)/constraints.txt
 	$(BIN)/python -m pip --python $(FLOORS)/bin/python install --quiet --disable-pip-version-check \
 		--constraint $(FLOORS)/constraints.txt --group floors --editable '.[all]'
@@ -124,13 +125,14 @@ charts: setup   ## regenerate the chart's schema and README, and deploy/promethe
 docs: $(VENV)/installed-docs ## the docs site, in build/docs/site; a link that leads nowhere fails it
 	$(BIN)/python docs/site/build.py
 
-lint: setup     ## ruff, mypy, layers
+lint: $(VENV)/installed-lint ## ruff, mypy, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
+	$(OFFLINE) $(BIN)/python -m pytest -p no:xdist -q tests/lint
 
-format: setup   ## let ruff lay out the code
+format: $(VENV)/installed-lint ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

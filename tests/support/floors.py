@@ -9,16 +9,14 @@ import tomllib
 from tests.support.processes import REPOSITORY
 
 DEPENDENCY = re.compile(r"(?P<name>[\w.-]+)(?P<extras>\[[\w,-]+\])?>=(?P<floor>[\w.]+)")
-# The extra of those who develop: its versions are the newest on purpose.
-LEFT_OUT = "dev"
 
 
 def floors() -> dict[str, str]:
     """What pyproject.toml allows at the least, by name; a dependency without a floor, or with two, is an error."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     found: dict[str, str] = {}
-    for extra, lines in project["optional-dependencies"].items():
-        for line in lines if extra != LEFT_OUT else ():
+    for lines in project["optional-dependencies"].values():
+        for line in lines:
             if line.startswith(project["name"]):
                 continue
             name, floor = named(line)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import pytest
-
 from tests.support.processes import REPOSITORY, python
-from workqueue import KeyState, KeyStatus
 
 FACES = ("workqueue", "dispatcher", "workqueue.rpc", "workqueue.routing")
 
@@ -22,10 +18,3 @@ def test_a_misspelt_name_is_an_error_of_the_type_checker_and_none_is_not(tmp_pat
 
     found = [line for line in ended.out.splitlines() if "error:" in line]
     assert [line.partition('Module "')[2].partition('"')[0] for line in found] == list(FACES), ended
-
-
-@pytest.mark.parametrize("status", KeyStatus)
-def test_where_a_key_is_is_a_word_in_the_json_of_users(status: KeyStatus) -> None:
-    document = json.loads(json.dumps({"status": KeyState("a", status).status}))
-
-    assert document == {"status": status.name.lower().replace("_", "-").replace("dead-letter", "dead-lettered")}
