@@ -18,6 +18,7 @@ __all__ = [
     "FIRST_MARK",
     "LAYOUT",
     "LOG_MARK",
+    "PAGE_BYTES",
     "READABLE",
     "READY",
     "STATEMENTS",
@@ -27,6 +28,14 @@ __all__ = [
 LAYOUT = 1
 READABLE = (1,)
 APPLICATION_ID = 0x776B7131  # "wkq1": a queue file, and not somebody else's database
+
+PAGE_BYTES = 2048
+"""The size of a page of a new file. A file that exists keeps its own, and is worked all the same.
+
+Among a million keys each is on a page of its own in the index of names. That page goes into the log whole, once when
+the key comes and once when it goes, and from there into the file. Pages of 1024 bytes halve that again, and cost more
+CPU than they save: the trees are deeper, and SQLite looks at more of them.
+"""
 
 READY, DELAYED, TWIN = 0, 1, 2
 """`queued.place`: eligible; its not-before is to come; waiting for its own key's attempt to end."""

@@ -25,14 +25,14 @@ __all__ = ["Log", "Shortage"]
 
 log = logging.getLogger(__name__)
 
-_LEAST_PAGES, _MOST_PAGES = 1_000, 16_000
-_WORTH_WRITING_BACK = 100  # pages, when the file is closed
+_KIB, _MIB = 1024, 1024 * 1024
+_LEAST_BYTES, _MOST_BYTES = 4_000 * _KIB, 64_000 * _KIB  # of pages, whatever the size of one
+_WORTH_WRITING_BACK_BYTES = 400 * _KIB  # when the file is closed
 # Of the log's format, https://sqlite.org/fileformat2.html#walformat: a header, then frames, each a header and a page.
 # The salt is new whenever the log is written from its beginning again; frames with an older one are left-overs.
 _HEADER_BYTES, _FRAME_HEADER_BYTES, _SALT_BYTES = 32, 24, 8
 _SALT_AT, _SALT_OF_FRAME_AT = 16, 8
 _HOLE = b"\0" * _SALT_BYTES
-_MIB = 1024 * 1024
 _KEPT_TO_SETTLE_BYTES, _KEPT_AT_LAST_BYTES = 1 * _MIB, _MIB // 4
 
 
@@ -86,7 +86,7 @@ class Log:
         self._file_bytes, self._log_bytes = _occupied(found) if found is not None else 0, 0
         self._descriptor = _opened(file.sides()[0])
         self._room_bytes = sys.maxsize
-        self._limit = self._due_at = _LEAST_PAGES
+        self._limit = self._due_at = _LEAST_BYTES // self._page_bytes
         self._salt = b""
         self._seen = _Seen()
         self.is_cut_off = False
@@ -94,7 +94,7 @@ class Log:
     def close(self, *, may_write: bool) -> None:
         """Let go of the log; if this process `may_write`, leave so little in it that closing the file is quick."""
         if may_write:
-            if self._reaches(_WORTH_WRITING_BACK, self._read(_SALT_AT)):
+            if self._reaches(_WORTH_WRITING_BACK_BYTES // self._page_bytes, self._read(_SALT_AT)):
                 self.write_back()
             with suppress(sqlite3.Error), self._transaction():  # another may be writing, or the disk be full
                 self._mark.leave()
@@ -189,8 +189,7 @@ class Log:
 
     def _limit_of(self, file_bytes: int) -> int:
         """How many pages the log of a file that large may have, on this volume."""
-        room = self._room_bytes // 2 // self._frame_bytes
-        return max(min(file_bytes // self._page_bytes, room, _MOST_PAGES), _LEAST_PAGES)
+        return max(min(file_bytes, self._room_bytes // 2, _MOST_BYTES), _LEAST_BYTES) // self._page_bytes
 
     def _most_bytes(self, limit: int) -> int:
         """How large the log becomes: a transaction may take it somewhat beyond its limit."""
