@@ -30,6 +30,10 @@ def page_bytes_of(path: Path) -> int:
         return int(other.execute("PRAGMA page_size").fetchone()[0])
 
 
+def log_bytes_of(path: Path) -> int:
+    return os.path.getsize(f"{path}-wal")
+
+
 async def test_a_new_file_has_small_pages(tmp_path: Path) -> None:
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue("a")
@@ -45,7 +49,7 @@ async def test_the_log_has_room_for_as_much_whatever_the_size_of_a_page(tmp_path
         for number in range(80):
             await queue.queue(f"key-{number}", LARGE)
             assert [await owned.complete() for owned in (await lease(queue)).started] == [True]
-            largest = max(largest, os.path.getsize(f"{path}-wal"))
+            largest = max(largest, log_bytes_of(path))
 
     assert page_bytes_of(path) == page_bytes
     assert 4000 * KIB <= largest <= 5500 * KIB
