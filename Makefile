@@ -37,7 +37,7 @@ SECOND := sentinel or cluster or exact or failover
 ALIKE := $(addprefix tests/,benchmarks fakes backends/gcs/test_costs.py backends/gcs/test_go.py cli/test_backup.py \
 	cli/test_documents.py cli/test_listing.py cli/test_looking.py cli/test_progress.py cli/test_settings.py \
 	repository/test_ci.py repository/test_make.py repository/test_sdist.py repository/test_site.py \
-	repository/test_start.py repository/test_typing.py support/test_processes.py)
+	repository/test_start.py support/test_processes.py)
 
 # The lowest versions have an environment of their own. What they call themselves was not deprecated in their days.
 FLOORS := $(VENV)-floors
