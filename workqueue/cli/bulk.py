@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from workqueue.programs.key_arguments import Keys, StdinFlags, given_keys
 from workqueue.programs.progress import progress
 from workqueue.programs.settings import OutputFlags, QueueFlags
 from workqueue.programs.sweep import Report, sweep
+from workqueue.release import release as take_from_owner
 from workqueue.run_now import run_now as make_eligible
 
 __all__ = ["ReleaseFlags", "drop", "release", "run_now"]
@@ -180,4 +180,4 @@ async def _advance(queue: FullQueue, queued: Any) -> str:
 
 
 async def _release(queue: FullQueue, running: Any) -> str:
-    return "" if await running.requeue(backoff=timedelta(0)) else "its lease changed meanwhile; look again"
+    return "" if await take_from_owner(queue, running) else "its attempt ended meanwhile"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from workqueue.errors import InvalidOptionsError
 from workqueue.fallbacks import FullQueue
 from workqueue.optional import Found
 from workqueue.paging import Place
+from workqueue.release import release
 from workqueue.run_now import run_now
 
 __all__ = ["VERBS", "Verb", "handle_at", "verb_named", "verbs_at"]
@@ -48,7 +48,7 @@ async def _drop(queue: FullQueue, handle: Any) -> str:
 
 
 async def _release(queue: FullQueue, running: Any) -> str:
-    return "" if await running.requeue(backoff=timedelta(0)) else _CHANGED
+    return "" if await release(queue, running) else "its attempt ended meanwhile"
 
 
 async def _run_now(queue: FullQueue, delayed: Any) -> str:
@@ -66,7 +66,7 @@ VERBS = {
             "released",
             {Place.IN_PROGRESS},
             _release,
-            "It is taken from its owner before its lease lapses. If the owner lives, it may run twice at once.",
+            "An owner loses its key before its lease lapses. If the owner lives, the key may run twice at once.",
         ),
         Verb(
             "drop",
@@ -74,7 +74,7 @@ VERBS = {
             "dropped",
             {Place.QUEUED, Place.DELAYED, Place.TWINS, Place.DEAD_LETTERED, Place.UNREADABLE},
             _drop,
-            "It is removed for good.",
+            "What is dropped is gone for good.",
         ),
     )
 }
