@@ -39,7 +39,7 @@ SHOTS: list[tuple[str, str, int, Literal["light", "dark"]]] = [  # name, page, w
     ("key-dark", f"/key?key={KEY}", 1120, "dark"),
     ("key-narrow", f"/key?key={KEY}", 390, "light"),
 ]
-LIMIT = 8
+LIMIT = 7
 ERRORS = ["HTTP 503: no answer from the API server", "TimeoutError: no answer within 30 s", "HTTP 409: conflict"]
 
 

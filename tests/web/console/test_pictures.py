@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from workqueue.optional import Counts
-from workqueue.web.console.charts import HEIGHT, WIDTH, charts_of
+from workqueue.web.console.charts import HEIGHT, WIDTH, Chart, charts_of
 from workqueue.web.console.history import History, Sample
 from workqueue.web.console.payloads import MOST_BYTES, shown_payload
 
@@ -36,6 +36,23 @@ def test_a_line_is_broken_where_the_store_did_not_answer() -> None:
     chart = charts_of(history(1, 1, None, 1, 1), NOW)[0]
 
     assert [len(line.split()) for line in chart.lines] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (1.3333, "1.33"), (0.05, "0.05"), (99.95, "100"), (12345.6, "12,346")],
+)
+def test_a_figure_is_short_and_never_a_power_of_ten(value: float, shown: str) -> None:
+    assert Chart("c", [], value, value).figures == (shown, shown)
+
+
+def test_failures_are_what_neither_completed_nor_was_handed_back() -> None:
+    kept = history(1)
+    kept.add(Sample(NOW, Counts(), 2.0, {"completed": 1.5, "retried": 0.25, "dead-lettered": 0.25, "released": 9.0}))
+
+    last = {chart.title: chart.last for chart in charts_of(kept, NOW)}
+
+    assert (last["starts a second"], last["ends a second"], last["failures a second"]) == (2.0, 11.0, 0.5)
 
 
 def test_nothing_known_is_an_empty_chart() -> None:

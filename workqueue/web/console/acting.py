@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.responses import Response
 
@@ -13,6 +14,7 @@ from workqueue.errors import InvalidOptionsError
 from workqueue.options import Options
 from workqueue.paging import MAX_LIMIT, Place
 from workqueue.safe_text import visible
+from workqueue.sweeping import Act, sweep
 from workqueue.throttle import Configuration
 from workqueue.web.console.filters import duration_of, place_of
 from workqueue.web.console.links import address, is_within, keys_of
@@ -36,12 +38,14 @@ async def act(visit: Visit) -> Response:
         raise InvalidOptionsError(f"select 1 to {MAX_LIMIT:,} keys")
     if verb.warning and visit.posted("sure") != "yes":
         return visit.page("confirm.html", watched=visit.watched, verb=verb, place=place, keys=keys)
-    done, reasons = 0, list[str]()
-    for key in keys:
-        reason = await _one(visit, verb, place, key)
-        done += not reason
-        reasons += [f"{visible(key)}: {reason}"] if reason else []
-    return visit.back(_from(visit, place), _account(verb, done, reasons))
+    reasons: dict[str, str] = {}
+    await sweep(_acts(visit, verb, place, keys), reasons.__setitem__)
+    return visit.back(_from(visit, place), _account(verb, reasons))
+
+
+async def _acts(visit: Visit, verb: Verb, place: Place, keys: Sequence[str]) -> AsyncIterator[tuple[str, Act]]:
+    for key in dict.fromkeys(keys):
+        yield key, partial(_one, visit, verb, place, key)
 
 
 async def _one(visit: Visit, verb: Verb, place: Place, key: str) -> str:
@@ -57,11 +61,14 @@ async def _one(visit: Visit, verb: Verb, place: Place, key: str) -> str:
     return reason
 
 
-def _account(verb: Verb, done: int, reasons: Sequence[str]) -> str:
+def _account(verb: Verb, reasons: Mapping[str, str]) -> str:
+    """What is said of keys, each with '' or why it was not done."""
+    failed = [f"{visible(key)}: {reason}" for key, reason in reasons.items() if reason]
+    done = len(reasons) - len(failed)
     said = f"{done} {'key' if done == 1 else 'keys'} {verb.done}"
-    if reasons:
-        more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
-        said += f"; not {verb.done}: {'; '.join(reasons[:_REASONS])}{more}"
+    if failed:
+        more = f"; and {len(failed) - _REASONS} more" if len(failed) > _REASONS else ""
+        said += f"; not {verb.done}: {'; '.join(failed[:_REASONS])}{more}"
     return said
 
 

@@ -19,6 +19,7 @@ _COUNTED = {
     "dead-lettered": "dead_lettered",
     "oldest eligible, s": "oldest_queued_seconds",
 }
+_NO_FAILURES = ("completed", "requeued", "released")  # as asked for, or handed back
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,19 @@ class Chart:
     most: float
 
     @property
+    def figures(self) -> tuple[str, str]:
+        """The last value and the highest, to be read."""
+        return "–" if self.last is None else _figure(self.last), _figure(self.most)
+
+    @property
     def spoken(self) -> str:
         """What a screen reader says of it."""
-        last = "unknown" if self.last is None else f"{self.last:,.4g}"
-        return f"{self.title}: {last} now, at most {self.most:,.4g} in the last hour"
+        last, most = self.figures
+        return f"{self.title}: {last if self.lines else 'unknown'} now, at most {most} in the last hour"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
 def charts_of(history: History, now: datetime) -> Sequence[Chart]:
@@ -44,7 +54,7 @@ def charts_of(history: History, now: datetime) -> Sequence[Chart]:
         _chart(title, [(each, None if each.counts is None else getattr(each.counts, name)) for each in samples], now)
         for title, name in _COUNTED.items()
     ]
-    for title, rate in (("starts a second", _starts), ("ended a second", _ended)):
+    for title, rate in (("starts a second", _starts), ("ends a second", _ends), ("failures a second", _failures)):
         rates = [(each, rate(each)) for each in samples]
         if any(value is not None for _, value in rates):
             drawn.append(_chart(title, rates, now))
@@ -55,8 +65,13 @@ def _starts(sample: Sample) -> float | None:
     return sample.starts_per_second
 
 
-def _ended(sample: Sample) -> float | None:
+def _ends(sample: Sample) -> float | None:
     return sum(sample.per_second.values()) if sample.per_second else None
+
+
+def _failures(sample: Sample) -> float | None:
+    failed = [rate for outcome, rate in sample.per_second.items() if outcome not in _NO_FAILURES]
+    return sum(failed) if sample.per_second else None
 
 
 def _chart(title: str, points: Sequence[tuple[Sample, float | None]], now: datetime) -> Chart:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from workqueue.backends.url import duration
 from workqueue.errors import InvalidOptionsError
 from workqueue.paging import Place
 from workqueue.searching import Filter
 
-__all__ = ["FIELDS", "duration_of", "filter_of", "place_of"]
+__all__ = ["FIELDS", "duration_of", "filter_of", "number_of", "place_of"]
 
 FIELDS = ("prefix", "priority", "attempts", "older", "error")
 """The fields of a filter, in URLs and forms."""
@@ -37,16 +38,23 @@ def filter_of(value: Callable[[str], str]) -> Filter:
     Raises:
         InvalidOptionsError: one of them makes no sense; the message names it.
     """
-    priority = _whole("priority", value("priority"))
-    attempts, older = _whole("attempts", value("attempts")), duration_of("older than", value("older"))
+    priority = number_of("priority", value("priority"))
+    attempts, older = number_of("attempts", value("attempts")), duration_of("older than", value("older"))
     return Filter(value("prefix"), priority, attempts or 0, older, value("error"))
 
 
-def _whole(name: str, text: str) -> int | None:
+def number_of(name: str, text: str, kind: type[Any] = int) -> Any:
+    """The number in the field of this name; None where it was left empty.
+
+    Raises:
+        InvalidOptionsError: it is none.
+    """
+    text = text.strip()
     try:
-        return int(text) if text.strip() else None
+        return kind(text) if text else None
     except ValueError:
-        raise InvalidOptionsError(f"{name} takes a whole number, not {text!r}") from None
+        what = "a whole number" if kind is int else "a number"
+        raise InvalidOptionsError(f"{name.replace('_', ' ')} takes {what}, not {text!r}") from None
 
 
 def duration_of(name: str, text: str) -> timedelta | None:

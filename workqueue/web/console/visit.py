@@ -9,8 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from workqueue.errors import InvalidOptionsError
 from workqueue.web.console.admission import Role, Visitor
+from workqueue.web.console.filters import number_of
 from workqueue.web.console.rendering import rendered
 from workqueue.web.console.sessions import Sessions
 from workqueue.web.console.settings import ConsoleSettings
@@ -86,11 +86,7 @@ class Visit:
         Raises:
             InvalidOptionsError: it is no number.
         """
-        text = self.posted(name).strip()
-        try:
-            return kind(text) if text else None
-        except ValueError:
-            raise InvalidOptionsError(f"{name.replace('_', ' ')} takes a number, not {text!r}") from None
+        return number_of(name, self.posted(name), kind)
 
     def page(self, template: str, status: int = 200, **shown: Any) -> Response:
         """A page made of `template`."""
