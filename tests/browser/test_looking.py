@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
 
 from tests.browser.chromium import At, at_console
+from tests.fakes.redis_server import RedisServer
+from tests.support.redis import fresh_name
 from workqueue import Options
 from workqueue.optional import LeaseRequest
 
@@ -32,15 +35,23 @@ def _in_an_hour() -> Options:
     return Options(not_before=datetime.now(UTC) + timedelta(hours=1))
 
 
+async def faults(at: At) -> list[str]:
+    """What axe-core finds wrong with the page as it is now."""
+    answer = (await Axe().run(at.page)).response
+    assert len(answer["passes"]) > 10
+    return [f"{at.page.url}: {each['id']} {each['nodes'][0]['html']}" for each in answer["violations"]]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_wrong_with_any_page(url: str, scheme: str) -> None:
+async def test_axe_finds_nothing_wrong_with_any_page_full_or_empty(url: str, scheme: str) -> None:
     found: list[str] = []
     async with at_console(url, color_scheme=scheme) as at:
+        for rest in ("", *(f"/keys/{place}" for place in PLACES), "/sweeps"):
+            await at.go(rest)
+            found += await faults(at)
         for rest in await full(at):
             await at.go(rest)
-            answer = (await Axe().run(at.page)).response
-            assert len(answer["passes"]) > 10
-            found += [f"{rest}: {each['id']} {each['nodes'][0]['html']}" for each in answer["violations"]]
+            found += await faults(at)
 
     assert found == []
     assert at.complaints == []
@@ -51,16 +62,45 @@ async def test_axe_finds_nothing_wrong_with_what_asks_and_what_refuses(url: str,
     found: list[str] = []
     async with at_console(url, color_scheme=scheme) as at:
         await at.dead("a", "b")
-        for steps in (("/keys/dead-lettered", "Drop"), ("/keys/dead-lettered", "Count them first (dry run)")):
-            await at.go(steps[0])
+        for press, then in (("Drop", "Drop"), ("Count them first (dry run)", "Re-drive 2 keys")):
+            await at.go("/keys/dead-lettered")
             await at.page.get_by_label("Select all on this page").check()
             await at.page.get_by_text("Everything that matches").click()
-            await at.press(steps[1])
-            await at.page.get_by_role("button", name="Drop" if steps[1] == "Drop" else "Re-drive 2 keys").wait_for()
-            found += [each["id"] for each in (await Axe().run(at.page)).response["violations"]]
-        for rest in ("/keys/attic", "/key?key=nowhere"):
+            await at.press(press)
+            await at.page.get_by_role("button", name=then).wait_for()
+            found += await faults(at)
+        for rest in ("/keys/attic", "/key?key=nowhere", "/sweeps/77"):
             await at.go(rest)
-            found += [each["id"] for each in (await Axe().run(at.page)).response["violations"]]
+            found += await faults(at)
+
+    assert found == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_wrong_with_the_login(url: str, scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("sesame\n")
+    async with at_console(url, "--accept-tokens", str(tmp_path / "tokens"), color_scheme=scheme) as at:
+        await at.go()
+        found = await faults(at)
+        await at.page.get_by_label("bearer token").fill("wrong")
+        await at.press("Log in")
+        await at.page.get_by_role("alert").wait_for()
+        found += await faults(at)
+
+    assert found == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_wrong_while_the_store_is_down(scheme: str) -> None:
+    with RedisServer() as server:
+        async with at_console(server.url(fresh_name()), color_scheme=scheme) as at:
+            await at.go()
+            server.kill()
+            await at.reads("What is shown is as it was at")
+            found = await faults(at)
+            await at.go()
+            await at.page.get_by_role("heading", name="The store does not answer").wait_for()
+            found += await faults(at)
 
     assert found == []
 
@@ -107,8 +147,11 @@ async def test_the_policy_would_stop_a_script_a_style_and_a_picture_of_elsewhere
 
 @pytest.mark.parametrize("width", [320, 390])
 async def test_on_a_phone_no_page_is_wider_than_the_screen(url: str, width: int) -> None:
-    async with at_console(url, viewport={"width": width, "height": 800}) as at:
+    nobody = "http://127.0.0.1:9"  # its line says why it is not known
+    async with at_console(url, "--dispatcher", nobody, viewport={"width": width, "height": 800}) as at:
         pages = await full(at)
+        await at.go()
+        await at.page.get_by_role("cell", name="Cannot connect").wait_for()
         await at.dead(HOSTILE, error="e" * 2000)
         wide = []
         for rest in (*pages, f"/key?key={quote(HOSTILE)}", f"/key?key={'y' * 900}"):
