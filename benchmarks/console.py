@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -59,7 +60,7 @@ class Browser:
 def console(url: str, short_url: str) -> Iterator[tuple[int, str]]:
     """`workqueue console` of both queues: its process id, and where it is."""
     command = ("console", "--queue", url, "--queue", short_url, "--http-port", "0")
-    with started(["python", "-m", "workqueue.cli", *command], out=False) as process:
+    with started([sys.executable, "-m", "workqueue.cli", *command], out=False) as process:
         port = process.logged("the console on").rpartition(":")[2].strip()
         yield process.pid, f"http://127.0.0.1:{port}/q/"
 
@@ -110,7 +111,7 @@ async def measured(name: str, url: str, short_url: str, backlog: int) -> list[Ro
                 took: dict[str, list[float]] = {"long": [], "short": []}
                 for _ in range(ROUNDS):
                     for queue, times in took.items():
-                        times.append(await browser.milliseconds(f"{queue}/{path}"))
+                        times.append(await browser.milliseconds(f"{queue}/{path}".rstrip("/")))
                 long, short = median(took["long"]), median(took["short"])
                 rows.append((f"{name}: {what}", f"{long:.1f} ms; of {SHORT:,} keys {short:.1f} ms", ""))
             grown = await walk(browser, pid)

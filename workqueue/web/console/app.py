@@ -26,7 +26,7 @@ from workqueue.web.console.doors import Doors
 from workqueue.web.console.forwarded import Forwarded
 from workqueue.web.console.guard import Guard
 from workqueue.web.console.login import OIDCLogin
-from workqueue.web.console.rendering import asset
+from workqueue.web.console.rendering import asset, compile_templates
 from workqueue.web.console.sessions import Sessions
 from workqueue.web.console.settings import ConsoleSettings
 from workqueue.web.console.visit import Visit
@@ -79,6 +79,7 @@ class Console:
         self.app: ASGIApp = Forwarded(guard, settings.public_url, settings.trusted_proxies)
 
     async def __aenter__(self) -> Self:
+        compile_templates()
         self._watching = [
             asyncio.create_task(each.watch(), name=f"console-{name}") for name, each in self._queues.items()
         ]

@@ -14,9 +14,16 @@ from starlette.responses import HTMLResponse
 from workqueue.safe_text import shown_duration, visible
 from workqueue.web.console.links import address, key_token
 
-__all__ = ["asset", "rendered"]
+__all__ = ["asset", "compile_templates", "rendered"]
 
 _ASSETS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+def compile_templates() -> None:
+    """Read and compile them all; else whoever asks for the first page of a process waits for that."""
+    environment = _environment()
+    for name in environment.list_templates(["html"]):
+        environment.get_template(name)
 
 
 def rendered(template: str, status: int = 200, **shown: Any) -> HTMLResponse:
