@@ -115,3 +115,16 @@ def test_what_the_cross_section_leaves_out_is_there() -> None:
     left_out = re.findall(r"--ignore=(\S+)", plan)
     assert left_out
     assert [path for path in left_out if not (REPOSITORY / path).exists()] == []
+
+
+def test_what_the_lowest_versions_are_tried_with_is_there() -> None:
+    plan = ran(["make", "--dry-run", "test-floors"]).out.splitlines()
+
+    (command,) = [line for line in "\n".join(plan).replace("\\\n", "").splitlines() if "-m pytest" in line]
+    tried = re.findall(r"(?<==|\s)tests/\S*", command)
+    assert "tests/floors" in tried
+    assert [path for path in tried if not (REPOSITORY / path).exists()] == []
+
+
+def test_lint_which_ci_runs_checks_the_committed_code_of_grpc() -> None:
+    assert "proto/generate.py --check" in ran(["make", "--dry-run", "lint"]).out
