@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib.metadata import distribution
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -16,7 +17,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 def named_by(extra: str) -> set[str]:
     """The distributions that pyproject.toml names for `extra` itself, not by way of other extras."""
-    names = {canonicalize_name(Requirement(line).name) for line in EXTRAS[extra]}
+    names: set[str] = {canonicalize_name(Requirement(line).name) for line in EXTRAS[extra]}
     return names - {PROJECT["name"]}
 
 
@@ -44,5 +45,6 @@ def _asked_for(name: str, extra: str) -> list[Requirement]:
 
 def megabytes(names: set[str]) -> float:
     """What the files of distributions take, in millions of bytes; what Python compiles of them is not counted."""
-    files = [file.locate() for name in names for file in distribution(name).files or () if file.suffix != ".pyc"]
-    return sum(path.stat().st_size for path in files if path.exists()) / 1e6
+    files = [file for name in names for file in distribution(name).files or () if file.suffix != ".pyc"]
+    paths = [Path(file.locate()) for file in files]
+    return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
