@@ -7,10 +7,8 @@ import re
 import pytest
 
 from tests.support.distributions import EXTRAS, brought_by, megabytes, named_by
-from tests.support.floors import LEFT_OUT
 from tests.support.processes import REPOSITORY
 
-OURS = [extra for extra in EXTRAS if extra != LEFT_OUT]
 FEWER = 2  # a later Python needs fewer back-ports; a release that brings more than the table says is news
 PART = 0.25  # how far a release of theirs may be from the size that the table says
 
@@ -23,10 +21,10 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_the_page_on_installing_lists_every_extra_and_no_other() -> None:
-    assert sorted(cells[0] for cells in rows("install.md")) == sorted(f"`[{extra}]`" for extra in OURS)
+    assert sorted(cells[0] for cells in rows("install.md")) == sorted(f"`[{extra}]`" for extra in EXTRAS)
 
 
-@pytest.mark.parametrize("extra", OURS)
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_an_extra_brings_what_the_page_on_installing_says(extra: str) -> None:
     (cells,) = [cells for cells in rows("install.md") if cells[0] == f"`[{extra}]`"]
     distributions, size = int(cells[2]), float(cells[3])
@@ -37,7 +35,7 @@ def test_an_extra_brings_what_the_page_on_installing_says(extra: str) -> None:
     assert megabytes(brought) == pytest.approx(size, rel=PART, abs=0.1)
 
 
-@pytest.mark.parametrize("extra", [extra for extra in OURS if named_by(extra)])
+@pytest.mark.parametrize("extra", [extra for extra in EXTRAS if named_by(extra)])
 def test_the_design_notes_give_a_reason_for_each_dependency_of_an_extra(extra: str) -> None:
     stands_on = " ".join(cells[1].lower() for cells in rows("design-notes.md") if f"`[{extra}]`" in cells[0])
 
