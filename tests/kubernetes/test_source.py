@@ -19,13 +19,7 @@ from workqueue.leader import ElectionTimes, Elector
 from workqueue.sources.kubernetes import API, KubernetesSource, Watch, nothing
 from workqueue.sources.kubernetes.election import KubernetesLease
 
-# Of the connections that these tests cut off, one is now and then found by the garbage collector only. Which cut leaves
-# it is not known: one in a TLS handshake alone does not.
-LEFT = "ignore:Exception ignored in. <(socket.socket|function _SelectorTransport.__del__)"
-pytestmark = [
-    pytest.mark.timeout(300),
-    pytest.mark.filterwarnings(f"{LEFT}:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(300)
 
 OBJECTS = 10_000
 LABEL = "crowd"

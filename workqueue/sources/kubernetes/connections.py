@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workqueue.access.files import Followed
+from workqueue.sources.kubernetes.goodbyes import Goodbyes
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
@@ -33,6 +34,7 @@ class Connections:
         self._first: RESTClientObject | None = client.rest_client
         files = (client.configuration.ssl_ca_cert, client.configuration.cert_file, client.configuration.key_file)
         paths = [Path(file) for file in files if file]
+        self._goodbyes: dict[RESTClientObject, Goodbyes] = {}
         self._followed = Followed(paths, self._made, "certificates for the Kubernetes API server")
         self._current = self._followed.current()
         self._under_way: Counter[RESTClientObject] = Counter()
@@ -53,16 +55,24 @@ class Connections:
     async def close(self) -> None:
         """Close every pool; requests under way break off."""
         for pool in {self._current, *self._under_way}:
-            await pool.close()
+            await self._close(pool)
 
     async def _close_idle(self, pool: RESTClientObject) -> None:
         """Close a pool that is not for new requests any more, and has no other under way."""
         if pool is not self._current and not self._under_way[pool]:
             del self._under_way[pool]
-            await pool.close()
+            await self._close(pool)
+
+    async def _close(self, pool: RESTClientObject) -> None:
+        await pool.close()
+        if goodbyes := self._goodbyes.pop(pool, None):
+            await goodbyes.break_off()
 
     def _made(self) -> RESTClientObject:
         from kubernetes_asyncio.client.rest import RESTClientObject  # lazily, as in `api`
 
         first, self._first = self._first, None
-        return first or RESTClientObject(self._configuration)
+        made = first or RESTClientObject(self._configuration)
+        if (connector := made.pool_manager.connector) is not None:
+            self._goodbyes[made] = Goodbyes(connector)
+        return made
