@@ -43,9 +43,10 @@ log = logging.getLogger(__name__)
 
 OLDEST_SQLITE = (3, 34, 0)  # the first with every JSON and upsert feature used here; the one in RHEL 9
 
-# Enough for the pages that every batch needs. The others are with the kernel, for a few microseconds each. A larger cache
-# costs more than it saves: whenever a tree is rebalanced SQLite renumbers pages by way of a number beyond the file, and
-# then the commit looks at every page of the cache. With 128 MiB that was up to a third of a key's CPU among a million.
+# Enough for the pages that every batch needs. The others are with the kernel, for a few microseconds each. A larger
+# cache costs more than it saves: whenever a tree is rebalanced SQLite renumbers pages by way of a number beyond the
+# file, and then the commit looks at every page of the cache. With 128 MiB that was up to a third of a key's CPU among
+# a million.
 _CACHE_KIB = 16 * 1024
 # In case `wal.Log`, which writes the log back much earlier, cannot.
 _CHECKPOINT_BYTES = 256 * 1024 * 1024
