@@ -15,7 +15,7 @@ from importlib import import_module
 from os.path import relpath
 from pathlib import Path
 
-__all__ = ["FACES", "build", "configuration", "gather", "linked"]
+__all__ = ["FACES", "build", "configuration", "fetched", "gather", "linked"]
 
 _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parent.parent
@@ -25,24 +25,44 @@ _BUILD = _REPOSITORY / "build" / "docs"
 FACES = (
     "workqueue",
     "dispatcher",
+    "dispatcher.schedules",
+    "dispatcher.targets",
     "dispatcher.testing",
+    "workqueue.access.oidc",
+    "workqueue.access.security",
+    "workqueue.access.tokens",
+    "workqueue.backends",
     "workqueue.conformance",
     "workqueue.enqueuer",
+    "workqueue.paging",
     "workqueue.routing",
-    "workqueue.routing.messages",
     "workqueue.rpc",
+    "workqueue.run_now",
+    "workqueue.searching",
     "workqueue.sources.cloudevents",
     "workqueue.sources.kubernetes",
     "workqueue.sources.schedules",
     "workqueue.sources.sqs",
+    "workqueue.sqs",
     "workqueue.sync",
+    "workqueue.telemetry.tracing",
     "workqueue.testing",
+    "workqueue.web.console",
 )
-"""The packages whose `__all__` is for users; each is a page of the reference."""
+"""The modules whose `__all__` is for users; each is a page of the reference."""
 
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 _SHOWN_AS = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".proto": "protobuf"}
 _PICTURES = frozenset({".png", ".svg"})
+
+_ELSEWHERE = r"""["']?(?:https?:)?//[^\s"'>)]+"""
+_FETCHED = re.compile(
+    rf"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\s(?:src|srcset)={_ELSEWHERE}"""
+    rf"""|<link\b(?![^>]*\brel=["']?(?:canonical|prev|next)\b)[^>]*?\shref={_ELSEWHERE}"""
+    rf"""|(?:url\(\s*|@import\s+){_ELSEWHERE}"""
+    r"""|<\w+\b[^>]*?\sclass=["']?[^"'>]*\b(?:mermaid|glightbox|pyodide)\b"""
+)
+"""What a browser fetches from elsewhere by itself. For the last classes the theme's script does, from a CDN."""
 
 
 def build(folder: Path = _BUILD) -> None:
@@ -51,10 +71,21 @@ def build(folder: Path = _BUILD) -> None:
     Raises:
         FileNotFoundError: a page links to a file that is not there.
         subprocess.CalledProcessError: a link or a name of the reference leads nowhere; the reason is on stderr.
+        ValueError: a page would have its reader's browser fetch something from another site.
     """
     gather(folder / "pages")
     (folder / "zensical.toml").write_text(configuration(folder / "pages"), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "zensical", "build", "--strict", "--clean"], cwd=folder, check=True)
+    if strangers := list(fetched(folder / "site")):
+        raise ValueError("the site would fetch from elsewhere:\n" + "\n".join(strangers))
+
+
+def fetched(site: Path) -> Iterator[str]:
+    """What the pages and styles of a built site make a browser fetch from elsewhere, each with its file."""
+    for file in sorted(site.rglob("*")):
+        if file.suffix in {".html", ".css", ".svg"}:
+            for found in _FETCHED.finditer(file.read_text(encoding="utf-8")):
+                yield f"{file.relative_to(site)}: {found[0]}"
 
 
 def gather(pages: Path) -> None:
@@ -84,9 +115,9 @@ def configuration(pages: Path) -> str:
     """The text of zensical.toml, with the pages of each folder that its navigation names."""
 
     def listed(folder: re.Match[str]) -> str:
-        names = sorted(page.name for page in (pages / folder[1]).glob("*.md"))
-        entries = [f'{{ "{name.removesuffix(".md")}" = "{folder[1]}/{name}" }}' for name in names if name != "index.md"]
-        return "[" + ", ".join([f'"{folder[1]}/index.md"'] * ("index.md" in names) + entries) + "]"
+        names = sorted(page.stem for page in (pages / folder[1]).glob("*.md"))
+        entries = [f'{{ "{name}" = "{folder[1]}/{name}.md" }}' for name in names if name != "index"]
+        return "[" + ", ".join([f'"{folder[1]}/index.md"'] * ("index" in names) + entries) + "]"
 
     return re.sub(r'"([\w-]+)/"', listed, (_HERE / "zensical.toml").read_text(encoding="utf-8"))
 

@@ -69,3 +69,37 @@ def test_the_reference_has_every_public_name(pages: Path) -> None:
     text = (pages / "reference" / "workqueue.rpc.md").read_text(encoding="utf-8")
 
     assert "::: workqueue.rpc.connect\n" in text
+
+
+def test_the_reference_has_every_module_that_a_page_imports_from(pages: Path) -> None:
+    imported = re.compile(r"^ *from ((?:workqueue|dispatcher)[\w.]*) import", re.MULTILINE)
+
+    shown = {room for page in (REPOSITORY / "docs").glob("*.md") for room in imported.findall(page.read_text())}
+
+    assert len(shown) > 10
+    assert [room for room in sorted(shown) if not (pages / "reference" / f"{room}.md").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script async src="https://cdn.example/mermaid.js">',
+        "<img alt=x src=//badges.example/passing.svg>",
+        '<link rel="stylesheet" href="https://fonts.example/css?family=Roboto">',
+        "@import 'https://fonts.example/inter.css';",
+        "<style>b { background: url(https://cdn.example/b.png) }</style>",
+        '<pre class="mermaid"><code>flowchart LR',
+    ],
+)
+def test_a_page_that_fetches_from_another_site_is_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "page.html").write_text(f"<p>good</p>{text}", encoding="utf-8")
+
+    assert len(list(BUILDER["fetched"](tmp_path))) == 1
+
+
+def test_links_elsewhere_and_files_of_the_site_are_no_fetches(tmp_path: Path) -> None:
+    own = '<script src="../bundle.js"></script><img src="images/a.svg"><link rel="stylesheet" href="main.css">'
+    away = '<a href="https://keda.sh">KEDA</a><link rel="canonical" href="https://docs.example/page/">'
+    (tmp_path / "page.html").write_text(own + away + "<p>the class of mermaid drawings</p>", encoding="utf-8")
+
+    assert list(BUILDER["fetched"](tmp_path)) == []
