@@ -82,6 +82,16 @@ def test_once_shows_keys_by_where_they_are_and_how_many_there_are(url: str) -> N
     assert lines[-1].endswith("out of disk")
 
 
+def test_once_fits_the_terminal_that_it_is_typed_in(url: str) -> None:
+    line = f"stty cols 40; {sys.executable} -m workqueue.cli top --once --queue {url}"
+
+    ended = python("tests/support/terminal.py", "[]", "/bin/sh", "-c", line, env={"TERM": "xterm"}).json
+
+    lines = ended["output"].splitlines()
+    assert (ended["code"], lines[5].split()[0]) == (0, "busy")
+    assert [line for line in lines if len(line) > 40] == []
+
+
 def test_a_queue_that_is_paused_is_shown_as_that(url: str) -> None:
     workqueue("pause", env={"WORKQUEUE_URL": url})
 

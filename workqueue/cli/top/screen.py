@@ -35,7 +35,7 @@ class Screen(Protocol):
 
 
 class _Plain:
-    """Every view in full, an empty line between two."""
+    """Every view as text, an empty line between two: in full in a file or a pipe, cut to the width of a terminal."""
 
     def __init__(self) -> None:
         self._is_first = True
@@ -44,7 +44,8 @@ class _Plain:
         if not self._is_first:
             printing.note("")
         self._is_first = False
-        for line in picture(view):
+        width = os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal(sys.stdout) else None
+        for line in picture(view, width or None):  # a terminal that does not know its width says 0
             printing.note(line.text)
 
 
