@@ -74,7 +74,7 @@ class Work:
 
         url = self.queue.url(memory=memory)
         events = self.events.sinks(self.calls.security)
-        callback, settings = self.target.opened(self.calls, self.events.name), self.dispatch.settings()
+        callback, settings = self.target.opened(self.calls, self.events.events_name), self.dispatch.settings()
         schedules = self.schedules.fired(url, self.dispatch.owner)
         return Process(url, self.dispatch.owner, callback, settings, events, os.environ, schedules, console=console)
 

@@ -156,7 +156,9 @@ class EventFlags:
             URL,
         ),
     ] = ""
-    name: Annotated[str, Flag("the workqueue's name in events; else the queue's own", ("WORKQUEUE_NAME",), TEXT)] = ""
+    events_name: Annotated[
+        str, Flag("what events call the queue; else its own name", ("WORKQUEUE_EVENTS_NAME",), TEXT)
+    ] = ""
     events_structured: Annotated[
         bool, Flag("send each event as one JSON document", ("WORKQUEUE_EVENTS_STRUCTURED",))
     ] = False
@@ -183,7 +185,7 @@ class EventFlags:
         from workqueue.access.urls import http_url
 
         if not self.events_url:
-            return lambda queue_name: CloudEventErrors("", self.name or queue_name)
+            return lambda queue_name: CloudEventErrors("", self.events_name or queue_name)
         with naming(_EVENTS_SETTING):
             parts = http_url(self.events_url, "to send error events to")
         security = _fitting(parts, secured(_origin(parts)))
@@ -194,7 +196,7 @@ class EventFlags:
         def sink(queue_name: str) -> ErrorEvents:
             errors = CloudEventErrors(
                 self.events_url,
-                self.name or queue_name,
+                self.events_name or queue_name,
                 structured=self.events_structured,
                 security=security,
                 proxy=proxy,

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from workqueue import Options, open_queue
+from workqueue import InvalidKeyError, Options, open_queue
 from workqueue.enqueuer import BackgroundEnqueuer, FailedKey
-from workqueue.errors import InvalidKeyError
 
 
 def report(failed: FailedKey) -> None:

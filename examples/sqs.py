@@ -17,14 +17,12 @@ import json
 import os
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from workqueue import open_queue
+from workqueue import Options, open_queue
 from workqueue.enqueuer import BackgroundEnqueuer
-from workqueue.options import Options
 from workqueue.sources.sqs import KeyOf, Message, SQSSource, parse_key
-from workqueue.sqs.address import Address
+from workqueue.sqs import Address, SQSSink
 from workqueue.sqs.client import open_client
 from workqueue.sqs.message import read_body
-from workqueue.sqs.sink import SQSSink
 
 QUEUE = "sqs://sqs.eu-west-1.amazonaws.com/123456789012/orders"
 STRANGERS = (json.dumps({"detail": {"order": "order/7"}}), "no JSON")

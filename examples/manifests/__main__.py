@@ -22,10 +22,8 @@ from dispatcher import Attempt, CloudEventErrors, Dispatcher, DispatcherSettings
 from examples.manifests.reconcile import WORKSPACE, Reconciler
 from examples.manifests.screen import Row, Screen, Story, rows
 from examples.manifests.sink import Event, event_sink
-from workqueue import Options, Outcome, WorkQueue, open_queue
-from workqueue.fallbacks import FullQueue
+from workqueue import Counts, FullQueue, Options, Outcome, WorkQueue, open_queue
 from workqueue.metrics import metrics_of
-from workqueue.optional import Counts
 
 SHIPPED = Path(__file__).with_name("desired")
 MAX_RETRY = 3

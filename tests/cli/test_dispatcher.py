@@ -192,7 +192,7 @@ def broker() -> Iterator[Broker]:
 
 def test_failures_are_told_to_the_broker_under_the_given_name(url: str, broker: Broker) -> None:
     run(url, "enqueue", "bad")
-    env = {"ERROR_EVENT_INGRESS_URI": f"http://127.0.0.1:{broker.server_port}", "WORKQUEUE_NAME": "builds"}
+    env = {"ERROR_EVENT_INGRESS_URI": f"http://127.0.0.1:{broker.server_port}", "WORKQUEUE_EVENTS_NAME": "builds"}
     once = ["run", "--once", "--callback", "tests.support.reconcilers:fail", "--max-retry", "1", "--queue", url]
 
     assert process("dispatcher", *once, env=env).code == 0
@@ -217,7 +217,7 @@ def test_keys_are_posted_to_a_url(url: str) -> None:
         server.seen = []  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        callback = ["--callback", f"http://127.0.0.1:{server.server_port}/handle", "--name", "builds"]
+        callback = ["--callback", f"http://127.0.0.1:{server.server_port}/handle", "--events-name", "builds"]
         ended = process("dispatcher", "run", "--once", *callback, "--queue", url)
         server.shutdown()
         thread.join()

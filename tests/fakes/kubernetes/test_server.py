@@ -11,8 +11,8 @@ from tests.support.kubernetes import connected
 from workqueue.sources.kubernetes import (
     API,
     ConflictError,
-    ExpiredError,
     ForbiddenError,
+    GoneError,
     Kind,
     KubernetesError,
     NotFoundError,
@@ -87,7 +87,7 @@ async def test_the_next_page_of_a_list_is_as_of_its_first_page_or_gone() -> None
         second = await api.request("GET", SITES, {"limit": "1", "continue": first["metadata"]["continue"]})
         assert second["items"][0]["metadata"]["name"] == "b"
         server.compact()
-        with pytest.raises(ExpiredError):
+        with pytest.raises(GoneError):
             await api.request("GET", SITES, {"limit": "1", "continue": second["metadata"]["continue"]})
 
 

@@ -11,8 +11,8 @@ from workqueue.sources.kubernetes.api import API, Object
 from workqueue.sources.kubernetes.cache import Cache
 from workqueue.sources.kubernetes.errors import (
     ConflictError,
-    ExpiredError,
     ForbiddenError,
+    GoneError,
     KubernetesError,
     NotFoundError,
     UnreachableError,
@@ -26,8 +26,8 @@ __all__ = [
     "API",
     "Cache",
     "ConflictError",
-    "ExpiredError",
     "ForbiddenError",
+    "GoneError",
     "KeysOf",
     "Kind",
     "KubernetesError",

@@ -6,8 +6,8 @@ from workqueue.errors import WorkQueueError
 
 __all__ = [
     "ConflictError",
-    "ExpiredError",
     "ForbiddenError",
+    "GoneError",
     "KubernetesError",
     "NotFoundError",
     "UnreachableError",
@@ -35,7 +35,7 @@ class ConflictError(KubernetesError):
     """The object was changed or created by somebody else meanwhile; read it again."""
 
 
-class ExpiredError(KubernetesError):
+class GoneError(KubernetesError):
     """The resource version is too old: the API server has forgotten what happened since; list again."""
 
 
@@ -53,7 +53,7 @@ _BY_STATUS: dict[int, type[KubernetesError]] = {
     404: NotFoundError,
     408: UnreachableError,
     409: ConflictError,
-    410: ExpiredError,
+    410: GoneError,
     429: UnreachableError,
 }
 

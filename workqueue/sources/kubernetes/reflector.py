@@ -18,8 +18,8 @@ from workqueue.clock import Clock
 from workqueue.sources.kubernetes.api import API
 from workqueue.sources.kubernetes.cache import Replica
 from workqueue.sources.kubernetes.errors import (
-    ExpiredError,
     ForbiddenError,
+    GoneError,
     KubernetesError,
     UnreachableError,
     error_of,
@@ -75,7 +75,7 @@ class Reflector:
                     await self._list()
                 await self._follow()
                 self._recovered()
-            except ExpiredError as error:
+            except GoneError as error:
                 self._revision = ""
                 log.info("listing %s again: %s", self._watch, error)
                 await self._pause(error, at_once=self._failures == 0)
@@ -91,7 +91,7 @@ class Reflector:
         while True:
             try:
                 revision, more = await self._take_page(await self._api.text(path, query), first)
-            except ExpiredError:
+            except GoneError:
                 # The pages took longer than etcd remembers. Larger ones take fewer turns, at the price of memory.
                 self._page *= 4
                 raise
