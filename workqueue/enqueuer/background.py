@@ -19,7 +19,7 @@ from concurrent.futures import Future as ThreadFuture
 from datetime import timedelta
 from typing import Self, Unpack
 
-from workqueue.clock import Clock, duration_us, wait_first
+from workqueue.clock import Clock, duration_us
 from workqueue.enqueuer.batch import Batch, Sink
 from workqueue.enqueuer.buffer import Buffer
 from workqueue.enqueuer.metrics import EnqueuerMetrics
@@ -88,6 +88,7 @@ class BackgroundEnqueuer:
         self._flying: set[Batch] = set()
         self._unreported: deque[FailedKey] = deque()
         self._news: asyncio.Future[None] | None = None
+        self._lingering: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._sender: asyncio.Task[None] | None = None
         self._closing = True  # until it is entered
@@ -200,13 +201,17 @@ class BackgroundEnqueuer:
     # sending
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as sends:
-            while self._buffer or not self._closing:
-                seconds = self._due_in()
-                if seconds == 0 and len(self._flying) < self.settings.in_flight:
-                    sends.create_task(self._send(self._launch()))
-                else:
-                    await self._until_news(seconds)
+        try:
+            async with asyncio.TaskGroup() as sends:
+                while self._buffer or not self._closing:
+                    seconds = self._due_in()
+                    if seconds == 0 and len(self._flying) < self.settings.in_flight:
+                        sends.create_task(self._send(self._launch()))
+                    else:
+                        await self._until_news(seconds)
+        finally:
+            if self._lingering is not None:
+                self._lingering.cancel()
 
     def _due_in(self) -> float | None:
         """Seconds until the next batch is due; None if there is nothing to send."""
@@ -244,10 +249,18 @@ class BackgroundEnqueuer:
 
     async def _until_news(self, seconds: float | None) -> None:
         self._news = asyncio.get_running_loop().create_future()
-        if seconds:
-            await wait_first(self._clock, self._news, seconds)
-        else:
-            await self._news
+        if seconds and self._lingering is None:
+            self._lingering = asyncio.create_task(self._linger(seconds))
+        await self._news
+
+    async def _linger(self, seconds: float) -> None:
+        """Have the sender look again after `seconds`; until then nothing that came later is due.
+
+        So there is one timer at a time. One for each time that the sender waits cost more than all else about a batch.
+        """
+        await self._clock.sleep(seconds)
+        self._lingering = None
+        _set(self._news)
 
     # failing and ending
 

@@ -39,9 +39,10 @@ class Buffer:
         Raises:
             InvalidKeyError: it was not added.
         """
-        home = self._held if key in self._flying else self.ready
+        ready = self.ready
+        home = self._held if key in self._flying else ready
         if key not in home:
-            if len(self.ready) + len(self._held) >= self._limit:
+            if len(ready) + len(self._held) >= self._limit:
                 return None
             home[validate_key(key)] = options
             return True

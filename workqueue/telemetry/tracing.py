@@ -8,7 +8,7 @@ context rides in the key's meta in W3C form (`traceparent`, `tracestate`); the n
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -21,7 +21,7 @@ try:
     from opentelemetry.context import get_current
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # without the [otel] extra everything here does nothing
-    trace = None  # type: ignore[assignment]
+    trace, get_current = None, dict  # type: ignore[assignment]
 
 __all__ = [
     "NO_TRACER",
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+may_be_traced: Callable[[], object] = get_current
+"""True if there may be a current span: a quick look, for who enqueues hundreds of thousands of keys a second."""
 
 _NO_FAULT = ("released", "lost")
 
@@ -67,11 +70,6 @@ class AttemptTracer(Protocol):
 
     def attempt(self, key: str, attempt: TracedKey) -> AttemptSpan:
         """The span of an attempt that starts now, linked to its enqueuer's: `with tracer.attempt(…) as span:`."""
-
-
-def may_be_traced() -> bool:
-    """Whether there may be a current span: a quick look, for who enqueues hundreds of thousands of keys a second."""
-    return trace is not None and bool(get_current())
 
 
 def with_trace(options: Options) -> Options:
