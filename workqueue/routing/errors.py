@@ -48,8 +48,18 @@ class NoSourceError(RoutingError):
 
     hook = "on_no_source"
 
-    def __init__(self, size: int, unread: Sequence[Exception] = ()) -> None:
-        self.size, self.unread = size, unread  # the text is made when asked for: strangers may be most of the traffic
+    # Strangers may be most of the traffic: a function of ours here would be an eighth of what each of them costs.
+    __init__ = Exception.__init__
+
+    @property
+    def size(self) -> int:
+        """The size of the message."""
+        return int(self.args[0])
+
+    @property
+    def unread(self) -> Sequence[Exception]:
+        """Why inspectors could not read it."""
+        return self.args[1] if len(self.args) > 1 else ()
 
     def __str__(self) -> str:
         why = ", ".join(f"{type(error).__name__}: {error}" for error in self.unread) or "none claims it"
