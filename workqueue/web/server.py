@@ -56,7 +56,10 @@ async def http_server(
     finally:
         server.should_exit = True
         await asyncio.shield(serving)
-        for each in sockets:  # a server that was ended before it began has not
+        # A server that was ended before it began, or as it did, has closed nothing: uvloop would wait for it for ever.
+        for begun in server.servers:
+            begun.close()
+        for each in sockets:
             each.close()
 
 
@@ -78,6 +81,7 @@ class _Server(uvicorn.Server):
         self._contexts = tls.contexts() if tls is not None else None
         self._limits = limits
         self._room = Room(limits.most_connections)
+        self.servers: list[asyncio.Server] = []
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
