@@ -1,6 +1,6 @@
 """For the Kubernetes room: etcd, kube-apiserver and kube-controller-manager, built once from their Go modules.
 
-Some 17 minutes of CPU the first time; then a folder in the user's cache, named by what was built, is used again.
+Some 19 minutes of CPU the first time; then a folder in the user's cache, named by what was built, is used again.
 `python -m tests.kubernetes.binaries` builds them ahead of the tests.
 """
 
@@ -49,7 +49,7 @@ def _build(folder: Path) -> None:
     if go is None:
         raise RuntimeError("the Kubernetes room builds an API server: it needs Go 1.26 or later on the PATH")
     print(
-        f"building etcd and Kubernetes {RELEASE} into {folder}: some 17 minutes of CPU, once",
+        f"building etcd and Kubernetes {RELEASE} into {folder}: some 19 minutes of CPU, once",
         file=sys.stderr,
         flush=True,
     )
