@@ -40,11 +40,13 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(checkout: Path, *, seconds: float = 0, code: int = 0, minutes: str = "25") -> tuple[Ended, list[str]]:
+def run(
+    checkout: Path, *wanted: str, seconds: float = 0, code: int = 0, minutes: str = "25"
+) -> tuple[Ended, list[str]]:
     """`.ci/run` with a `make` that takes `seconds` for the chart and exits with `code` else; how that was called."""
     script(checkout / "bin/make", MAKE.format(python=sys.executable, seconds=seconds, code=code))
     environment = {"PATH": f"{checkout}/bin:/usr/bin:/bin", "CI_MINUTES": minutes}
-    ended = ran([checkout / ".ci/run"], env=environment, cwd=checkout)
+    ended = ran([checkout / ".ci/run", *wanted], env=environment, cwd=checkout)
     called = checkout / "called"
     return ended, called.read_text().splitlines() if called.exists() else []
 
@@ -101,6 +103,14 @@ def test_a_room_that_would_end_too_late_is_left_out_and_named(checkout: Path) ->
     assert ended.code == 0
     assert rooms(called) == ["lint", "docs", "test", "test-quick", "test-quick", "test-browser"]
     assert "test-chart: NOT RUN, it would end too late" in ended.err.splitlines()
+
+
+def test_a_second_machine_runs_the_rooms_that_it_is_given(checkout: Path) -> None:
+    ended, called = run(checkout, "test-kubernetes", "test-floors", minutes="0")
+
+    assert ended.code == 0
+    assert called == ["test-kubernetes", "test-floors"]
+    assert [line.partition(":")[0] for line in ended.err.splitlines()] == called
 
 
 def test_a_room_that_fails_ends_the_run(checkout: Path) -> None:
