@@ -53,7 +53,7 @@ def test_a_wrong_setting_ends_with_2_and_one_line_that_names_it(args: Sequence[s
 @pytest.mark.parametrize(
     ("env", "says"),
     [
-        ({"WORKQUEUE_JSON": "maybe"}, "WORKQUEUE_JSON: it takes true or false, not 'maybe'"),
+        ({"WORKQUEUE_JSON": "maybe"}, "WORKQUEUE_JSON"),  # typer 0.28 reads and words this one itself
         ({"WORKQUEUE_LS_LIMIT": "many"}, "--limit: it takes a whole number"),
         ({"WORKQUEUE_MODE": "punchcards"}, "WORKQUEUE_MODE: it takes gcs or inmem"),
         ({"WORKQUEUE_MODE": "gcs"}, "WORKQUEUE_BUCKET"),
