@@ -25,6 +25,7 @@ __all__ = ["Stage", "built", "started", "steps"]
 _LAUNCHER = Path(__file__).resolve().parents[1] / "kubernetes" / "node" / "container.py"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 _SAID = ("ARG", "CMD", "EXPOSE", "LABEL", "STOPSIGNAL")  # for who runs the image: no step
+_NAMED = "named"  # a folder in which Python is called `python`, as in the image: Debian has `python3` alone
 # How this machine reaches its package index is no part of the image.
 _INDEX = ("PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy")
 
@@ -34,7 +35,7 @@ class Stage:
     """One stage: its files, and what its containers start with."""
 
     root: Path
-    env: dict[str, str] = field(default_factory=lambda: {"PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin"})
+    env: dict[str, str] = field(default_factory=lambda: {"PATH": f"{sys.base_prefix}/bin:/{_NAMED}:/usr/bin:/bin"})
     workdir: str = "/"
     user: int = 0
     entrypoint: list[str] = field(default_factory=list)
@@ -56,7 +57,9 @@ def built(dockerfile: Path, context: Path, folder: Path) -> Stage:
         if instruction == "FROM":
             _, _, name = arguments.partition(" AS ")
             stage = stages[name or "last"] = Stage(folder / (name or "last"))
-            (stage.root / "tmp").mkdir(parents=True)
+            for name in ("tmp", _NAMED):
+                (stage.root / name).mkdir(parents=True)
+            (stage.root / _NAMED / "python").symlink_to(f"{sys.base_prefix}/bin/python3")
         else:
             _carry_out(instruction, arguments, stage, stages, context)
     return stage
