@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=60, help="over how long ticks are spread")
     given = parser.parse_args()
+    gc.freeze()  # as the programs do
     uvloop.run(run(given.url, given.schedules, given.seconds))
 
 
