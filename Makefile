@@ -21,7 +21,7 @@ AT_ONCE ?= 4
 # them; those of lint are run by lint.
 ROOMS := aws browser chart deploy floors kubernetes lint
 # Minutes that each has on two quiet cores, once its servers are built; `.ci/run` says what took more CPU than that.
-BUDGETS := lint=2 docs=1 test=8 test-quick=4 test-floors=6 test-chart=4 test-kubernetes=12 test-aws=3 test-browser=6
+BUDGETS := lint=2 docs=1 test=8 test-quick=4 test-floors=4 test-chart=4 test-kubernetes=12 test-aws=3 test-browser=6
 
 # A cross-section of every room, for the lowest versions. It leaves out what takes minutes, each store in a second set-up,
 # and what no version changes: planted bugs, kill -9, random lives, faults at each request, the rules for files.
