@@ -24,18 +24,30 @@ from workqueue.programs.sweep import Report, sweep
 from workqueue.release import release as take_from_owner
 from workqueue.run_now import run_now as make_eligible
 
-__all__ = ["ReleaseFlags", "drop", "release", "run_now"]
+__all__ = ["MeantFlags", "ReleaseFlags", "drop", "release", "run_now"]
+
+
+@dataclass(frozen=True, slots=True)
+class MeantFlags:
+    """Which keys: those that are named, or those that are chosen."""
+
+    source: StdinFlags
+    chosen: ChosenFlags
+    extent: ExtentFlags
+
+    def named(self, keys: Keys) -> Sequence[str] | None:
+        """`keys` and those of standard input, if keys are named.
+
+        Raises:
+            InvalidSettingError: it is said in several ways which are meant, or in none.
+        """
+        is_named = bool(keys or self.source.stdin)
+        check_one_way(is_named, self.chosen, self.extent)
+        return given_keys(keys, self.source) if is_named else None
 
 
 @with_flags
-def drop(
-    source: StdinFlags,
-    chosen: ChosenFlags,
-    extent: ExtentFlags,
-    where: QueueFlags,
-    output: OutputFlags,
-    keys: Keys = None,
-) -> int:
+def drop(meant: MeantFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Remove keys from the queue, and records that cannot be read.
 
     Say which: by KEY…, or by filters (all that are given must hold), or --all. An attempt under way goes on;
@@ -43,49 +55,35 @@ def drop(
     """
     places = (Place.QUEUED, Place.DELAYED, Place.TWINS, Place.UNREADABLE)
     verb = _Verb("dropped", places, lambda found: found.unreadable or found.queued, "it is not queued", _drop)
-    return _done(verb, _Which(keys, source, chosen, extent), where, output)
+    return _done(verb, meant, where, output, keys)
 
 
 @with_flags
-def run_now(
-    source: StdinFlags,
-    chosen: ChosenFlags,
-    extent: ExtentFlags,
-    where: QueueFlags,
-    output: OutputFlags,
-    keys: Keys = None,
-) -> int:
+def run_now(meant: MeantFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Make delayed keys eligible now.
 
     Say which: by KEY…, or by filters (all that are given must hold), or --all. What has a floor waits for its time.
     """
     verb = _Verb("advanced", (Place.DELAYED,), lambda found: found.queued, "it is not queued", _advance)
-    return _done(verb, _Which(keys, source, chosen, extent), where, output)
+    return _done(verb, meant, where, output, keys)
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFlags:
-    """How far to go, and what has to be said before an owner loses its key."""
+    """Which keys, and what has to be said before an owner loses one."""
 
-    extent: ExtentFlags
+    meant: MeantFlags
     force: Annotated[bool, Flag("I know that the owner is gone, or may run beside the next", spell_out=True)] = False
 
     def __post_init__(self) -> None:
-        if not self.force and not self.extent.dry_run:
+        if not self.force and not self.meant.extent.dry_run:
             raise InvalidSettingError(
                 "--force: a key in progress is its owner's until its lease lapses; give --force to take it sooner"
             )
 
 
 @with_flags
-def release(
-    source: StdinFlags,
-    chosen: ChosenFlags,
-    how: ReleaseFlags,
-    where: QueueFlags,
-    output: OutputFlags,
-    keys: Keys = None,
-) -> int:
+def release(how: ReleaseFlags, where: QueueFlags, output: OutputFlags, keys: Keys = None) -> int:
     """Take keys in progress from their owners.
 
     Say which: by KEY…, or by filters (all that are given must hold), or --all. They are eligible again at once,
@@ -93,7 +91,7 @@ def release(
     waiting that long.
     """
     verb = _Verb("released", (Place.IN_PROGRESS,), lambda found: found.in_progress, "it is not in progress", _release)
-    return _done(verb, _Which(keys, source, chosen, how.extent), where, output)
+    return _done(verb, how.meant, where, output, keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,54 +117,34 @@ class _Verb:
         return self.missing if entry is None else await self.act(queue, entry)
 
 
-@dataclass(frozen=True, slots=True)
-class _Which:
-    """The keys that are meant, as given."""
-
-    keys: Sequence[str] | None
-    source: StdinFlags
-    chosen: ChosenFlags
-    extent: ExtentFlags
-
-    def named(self) -> Sequence[str] | None:
-        """The keys, if they are named.
-
-        Raises:
-            InvalidSettingError: they are said in several ways, or in none.
-        """
-        is_named = bool(self.keys or self.source.stdin)
-        check_one_way(is_named, self.chosen, self.extent)
-        return given_keys(self.keys, self.source) if is_named else None
-
-
-def _done(verb: _Verb, which: _Which, where: QueueFlags, output: OutputFlags) -> int:
-    named = which.named()
-    url = where.url(made=False, look=which.extent.dry_run)
-    if named is not None and not which.extent.dry_run:
-        return asyncio.run(each_named(verb.done, url, named, verb.by_name, which.extent.rate)).show(verb.done, output)
-    if which.extent.dry_run:
-        count = asyncio.run(_count(url, verb, which, named))
+def _done(verb: _Verb, meant: MeantFlags, where: QueueFlags, output: OutputFlags, keys: Keys) -> int:
+    named, extent = meant.named(keys), meant.extent
+    url = where.url(made=False, look=extent.dry_run)
+    if named is not None and not extent.dry_run:
+        return asyncio.run(each_named(verb.done, url, named, verb.by_name, extent.rate)).show(verb.done, output)
+    if extent.dry_run:
+        count = asyncio.run(_count(url, verb, meant, named))
         if output.json:
             printing.document({"matching": count})
         else:
             printing.note(f"{count:,} keys are meant")
         return 0
-    return asyncio.run(_chosen(url, verb, which)).show(verb.done, output)
+    return asyncio.run(_chosen(url, verb, meant)).show(verb.done, output)
 
 
-async def _count(url: str, verb: _Verb, which: _Which, named: Sequence[str] | None) -> int:
+async def _count(url: str, verb: _Verb, meant: MeantFlags, named: Sequence[str] | None) -> int:
     async with open_queue(url) as queue:
         if named is not None:
             return sum([verb.entry(await queue.find(key)) is not None for key in named])
-        return sum([1 async for _ in matching(queue, verb.places, which.chosen.filter)])
+        return sum([1 async for _ in matching(queue, verb.places, meant.chosen.filter)])
 
 
-async def _chosen(url: str, verb: _Verb, which: _Which) -> Report:
+async def _chosen(url: str, verb: _Verb, meant: MeantFlags) -> Report:
     async with open_queue(url) as queue:
-        handles = matching(queue, verb.places, which.chosen.filter)
+        handles = matching(queue, verb.places, meant.chosen.filter)
         acts = ((handle.key, partial(verb.act, queue, handle)) async for handle in handles)
         with progress(verb.done, None) as advance:
-            return await sweep(acts, which.extent.rate, advance=advance)
+            return await sweep(acts, meant.extent.rate, advance=advance)
 
 
 async def _drop(queue: FullQueue, entry: Any) -> str:
