@@ -7,7 +7,6 @@ queue and of one of 1,000 keys are asked for in turns and medians taken, so that
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import time
@@ -19,11 +18,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import aiohttp
-from rich.console import Console
-from rich.table import Table
 from yarl import URL
 
-from benchmarks.paging import ASKED_MS, ROUNDS, SHORT, Row, fill
+from benchmarks.paging import ASKED_MS, ROUNDS, SHORT, Row, fill, show
 from tests.fakes.redis_server import RedisServer
 from tests.support.processes import started
 from workqueue import open_queue
@@ -136,18 +133,5 @@ def sqlite(backlog: int) -> list[Row]:
 STORES = {"redis": redis, "sqlite": sqlite}
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backlog", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=STORES)
-    arguments = parser.parse_args()
-    table = Table("what", "measured", "asked")
-    for name, store in STORES.items():
-        for row in store(arguments.backlog) if arguments.only in (None, name) else ():
-            table.add_row(*row)
-    Console().print(table)
-
-
 if __name__ == "__main__":
-    main()
+    show(__doc__, STORES)

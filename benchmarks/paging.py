@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import resource
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -132,18 +132,18 @@ def sqlite(backlog: int) -> list[Row]:
 STORES = {"redis": redis, "sqlite": sqlite}
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def show(description: str | None, stores: Mapping[str, Callable[[int], list[Row]]]) -> None:
+    """Measure the stores that the command line asks for, at the backlog that it asks for, and print a table."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--backlog", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=STORES)
+    parser.add_argument("--only", choices=stores)
     arguments = parser.parse_args()
     table = Table("what", "measured", "asked")
-    for name, store in STORES.items():
+    for name, store in stores.items():
         for row in store(arguments.backlog) if arguments.only in (None, name) else ():
             table.add_row(*row)
     Console().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    show(__doc__, STORES)
