@@ -126,12 +126,11 @@ class Delivery:
                 # Not the error itself: by that the dispatcher would hold the requests to all targets.
                 raise InfrastructureError(str(error)) from error
             turn.answered()
-        if not answer.is_delivery:
-            try:
-                check(answer, from_us(self._clock.wall_us()))
-            except WorkQueueError as error:
-                self._metrics.called(target, _result_of(error))
-                raise
+        try:
+            check(answer, from_us(self._clock.wall_us()))
+        except WorkQueueError as error:
+            self._metrics.called(target, _result_of(error))
+            raise
         self._metrics.called(target, "delivered")
         return answer
 

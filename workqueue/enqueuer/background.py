@@ -34,7 +34,7 @@ from workqueue.errors import (
 )
 from workqueue.optional import offers
 from workqueue.options import FailedKey, Options, check_options
-from workqueue.telemetry.tracing import may_be_traced, with_trace
+from workqueue.telemetry.tracing import with_trace
 
 __all__ = ["BackgroundEnqueuer", "OnError"]
 
@@ -114,7 +114,7 @@ class BackgroundEnqueuer:
             raise QueueClosedError(_CLOSED)
         if options is not _NOTHING_SAID:
             check_options(options, self._max_payload)
-        added = self._buffer.take(key, with_trace(options) if may_be_traced() else options)
+        added = self._buffer.take(key, with_trace(options))
         if added is None:
             return False
         metrics = self.metrics

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from workqueue.clock import Clock, duration_us
 from workqueue.errors import PartlyStoredError, StoreError, StoreUnavailableError
-from workqueue.optional import BulkQueue
+from workqueue.optional import BulkQueue, offers
 from workqueue.options import CheckedItems, FailedKey, Options
 
 __all__ = ["Batch", "Sink", "StampingSink", "may_pass", "pauses", "try_batch"]
@@ -98,8 +98,8 @@ async def try_batch(sink: Sink, items: Mapping[str, Options], limit: int | None 
 
     `limit`: as in `Batch`.
     """
-    bulk: BulkQueue | None = sink if hasattr(sink, "queue_many") else None  # type: ignore[assignment]
-    if bulk is None:
+    bulk: object = sink
+    if not offers(bulk, BulkQueue):
         return await _one_by_one(sink, items)
     try:
         await bulk.queue_many(list(items.items()) if limit is None else CheckedItems(items.items(), limit))

@@ -8,7 +8,7 @@ context rides in the key's meta in W3C form (`traceparent`, `tracestate`); the n
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -21,23 +21,11 @@ try:
     from opentelemetry.context import get_current
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError:  # without the [otel] extra everything here does nothing
-    trace, get_current = None, dict  # type: ignore[assignment]
+    trace = None  # type: ignore[assignment]
 
-__all__ = [
-    "NO_TRACER",
-    "AttemptSpan",
-    "AttemptTracer",
-    "TracedKey",
-    "attempt_tracer",
-    "may_be_traced",
-    "traced_meta",
-    "with_trace",
-]
+__all__ = ["NO_TRACER", "AttemptSpan", "AttemptTracer", "TracedKey", "attempt_tracer", "traced_meta", "with_trace"]
 
 log = logging.getLogger(__name__)
-
-may_be_traced: Callable[[], object] = get_current
-"""True if there may be a current span: a quick look, for who enqueues hundreds of thousands of keys a second."""
 
 _NO_FAULT = ("released", "lost")
 

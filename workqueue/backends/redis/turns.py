@@ -120,8 +120,7 @@ class Turns:
         loop = home.loop
         asker = loop.create_future() if asker is None else asker
         waiting.requests.append((arguments, asker, loop.time() + self._timeout))
-        if not self._is_going:
-            self._go()
+        self._go()
         return asker
 
     def _go(self, *, at_once: bool = False) -> None:

@@ -34,7 +34,6 @@ _VERSION = 1
 _KEPT_OTHERWISE = ("name", "payload", "jitter", "_ticks")
 _LATE_US = 60_000_000
 _COUNTED = 1000  # of more missed ticks than this only the last is looked for
-_NO_JITTER, _LONGEST_JITTER = timedelta(0), timedelta(days=1)
 _WINDOWS_US = [seconds * 1_000_000 for seconds in (60, 3600, 86400, 32 * 86400, 367 * 86400, 9 * 366 * 86400)]
 
 
@@ -68,7 +67,7 @@ class Schedule:
     priority: int = 0
     payload: bytes | None = None
     meta: Mapping[str, str] = field(default_factory=no_meta)
-    jitter: timedelta = _NO_JITTER
+    jitter: timedelta = timedelta(0)
     missed: Missed = "once"
     paused: bool = False
     since_us: int = 1
@@ -88,7 +87,7 @@ class Schedule:
         object.__setattr__(self, "_ticks", parse_ticks(self.when, self.zone, self.since_us))
         if self.missed not in MISSED:
             raise InvalidSettingError(f"missed takes {', '.join(MISSED)}, not {self.missed!r}")
-        if self.jitter is not _NO_JITTER and not _NO_JITTER <= self.jitter <= _LONGEST_JITTER:
+        if not timedelta(0) <= self.jitter <= timedelta(days=1):
             raise InvalidSettingError(f"jitter takes a duration from 0 to 1 day, not {self.jitter}")
 
     def options(self, tick_us: int) -> Options:
@@ -135,8 +134,7 @@ class Schedule:
             kept: dict[str, Any] = json.loads(payload)
             version = kept.pop("version")
             if version == _VERSION:
-                encoded, jitter_us = kept.pop("payload_base64"), kept.pop("jitter_us")
-                jitter = timedelta(microseconds=jitter_us) if jitter_us != 0 else _NO_JITTER
+                encoded, jitter = kept.pop("payload_base64"), timedelta(microseconds=kept.pop("jitter_us"))
                 return cls(name, payload=encoded and base64.b64decode(encoded), jitter=jitter, **kept)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InvalidSettingError(f"schedule {name!r} has a definition that cannot be read: {error!r}") from error
