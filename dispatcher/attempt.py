@@ -71,6 +71,7 @@ class Attempts:
         self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
         self._loop_watch = LoopWatch(self._runs, setup.clock, setup.metrics.name)
         self._change: asyncio.Future[None] | None = None
+        self._completing = 0
         self._contained = exits_contained()
 
     async def __aenter__(self) -> Self:
@@ -88,6 +89,11 @@ class Attempts:
     def __len__(self) -> int:
         """How many local slots are taken, by runaway callbacks too."""
         return len(self._runs)
+
+    @property
+    def completing(self) -> int:
+        """How many of them wait for the store's answer to `complete_soon`, and for nothing else."""
+        return self._completing
 
     def take_errors(self) -> list[Exception]:
         """What went wrong in the store at settling, since this was last asked."""
@@ -199,11 +205,15 @@ class Attempts:
         """Settle; None if nobody need wait for it, as after nearly every attempt."""
         if result is None and run.why is None and not run.lost.is_set():
             run.stage = "settling"
+            self._completing += 1
+            self.poke()  # before the settle, so that a lease step for its slot can leave together with it
             if self._settling.complete_soon(run, self._completed):
                 return None
+            self._completing -= 1
         return self._settle(run, result)
 
     def _completed(self, run: CallbackRun, error: Exception | None) -> None:
+        self._completing -= 1
         if error is None:
             self._end(run, None)
         else:  # nobody can be waited for here

@@ -16,7 +16,7 @@ from dispatcher.broker import FLUSH_TIMEOUT
 from dispatcher.callback import Callback
 from dispatcher.error_events import ErrorEvents
 from dispatcher.health import Health
-from dispatcher.round import lease_keys
+from dispatcher.leasing import LeaseSteps, lease_keys
 from dispatcher.settings import DispatcherSettings
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
@@ -66,6 +66,7 @@ class Dispatcher:
         self.health = Health(self.setup)
         self._outage = self.setup.outage
         self._attempts = Attempts(self.setup, lasting=True, on_fatal=self._wake)
+        self._steps = LeaseSteps(self.setup)
         self._napping: asyncio.Timeout | None = None
         self._dispatching: asyncio.Task[None] | None = None
         self._ending = False
@@ -123,7 +124,7 @@ class Dispatcher:
         log.info("dispatching, %d at a time", self.setup.settings.concurrency, extra=self._extra)
         async with self._attempts:
             try:
-                while not self._over:
+                while not self._over or self._steps:
                     await self._iterate()
                 self.health.ended()  # nobody expects it to move while it drains
             except asyncio.CancelledError:
@@ -141,21 +142,28 @@ class Dispatcher:
         """Fill the free slots, then sleep until there may be something to do."""
         if self._outage.is_on():
             await self._nap(self._attempts.look_at_target())
-        request = self.setup.settings.lease_request(self._startable())
         try:
-            leased = await lease_keys(self.setup, request.limit)
+            if not self._over or not self._steps:  # over: what is under way is taken, and released
+                self._steps.ask(self._startable())
+            leased, is_short = await self._steps.take()
             self.metrics.rounds["failed" if leased.errors else "ok"] += 1
             await self._begin(leased)
             self.health.iterated()
-            if leased.errors and not leased.started:  # there may be keys to start, so that `wait` would not
-                await self._pause(leased.errors[-1])
-            elif not self._startable():
-                await self._sleep_full()
-            elif len(leased.started) < request.limit:
-                await self._wait(request.concurrency)
+            if not self._steps:
+                await self._rest(leased, is_short=is_short)
         except StoreError as error:
             self.metrics.rounds["failed"] += 1
-            await self._pause(error)
+            if not self._steps:  # else the next one says so too, or that it is over
+                await self._pause(error)
+
+    async def _rest(self, leased: Leased, *, is_short: bool) -> None:
+        """Until there may be something to do, after the last lease step that was asked for."""
+        if leased.errors and not leased.started:  # there may be keys to start, so that `wait` would not
+            await self._pause(leased.errors[-1])
+        elif not self._startable():
+            await self._sleep_full()
+        elif is_short:
+            await self._wait(self.setup.settings.concurrency)
 
     @property
     def _over(self) -> bool:
@@ -163,7 +171,11 @@ class Dispatcher:
 
     @property
     def _room(self) -> int:
-        return max(self.setup.settings.concurrency - len(self._attempts), 0)
+        """Slots that are free for a lease step that is asked for now."""
+        taken = len(self._attempts) + self._steps.slots
+        if self._steps.follow_completions:
+            taken -= self._attempts.completing
+        return max(self.setup.settings.concurrency - taken, 0)
 
     def _startable(self) -> int:
         return self._outage.starts(self._room, self.setup.clock.steady_us())

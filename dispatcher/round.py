@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -11,17 +10,14 @@ from dispatcher.attempt import Attempts
 from dispatcher.broker import FLUSH_TIMEOUT
 from dispatcher.callback import Callback
 from dispatcher.error_events import ErrorEvents
+from dispatcher.leasing import lease_keys
 from dispatcher.outage import TargetUnavailableError, outage_of
-from dispatcher.report import Reports
 from dispatcher.settings import DispatcherSettings, SettingsArgs
 from dispatcher.setup import Setup
 from dispatcher.waiting import to_the_end
 from workqueue.interface import OwnedInProgressKey, WorkQueue
-from workqueue.optional import Leased
 
-__all__ = ["Round", "handle", "handle_async", "lease_keys"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Round", "handle", "handle_async"]
 
 
 async def handle(
@@ -136,19 +132,3 @@ class Round:
         keys = {0: "nothing was started", 1: "1 key was handed back unspent"}
         what = keys.get(number, f"{number} keys were handed back unspent")
         return TargetUnavailableError(f"{since}; {what}: {outage.error}")
-
-
-async def lease_keys(setup: Setup, limit: int) -> Leased:
-    """One lease step: recover orphans, start up to `limit` keys; counts and reports the orphans.
-
-    It must not be cancelled: keys that it started are the caller's to settle or release.
-    """
-    leased = await setup.queue.lease(setup.settings.lease_request(limit))
-    if leased.recovered:
-        now_us = setup.clock.wall_us()
-        try:
-            setup.metrics.recovered(leased.recovered, now_us)
-            Reports(setup.metrics.name, setup.errors).recovered(leased.recovered, now_us)
-        except Exception:  # a sink that raises must not cost the keys that were started in the same step
-            log.exception("orphans could not be reported", extra={"queue": setup.metrics.name})
-    return leased

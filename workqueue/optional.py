@@ -30,6 +30,7 @@ __all__ = [
     "Leased",
     "LeasingQueue",
     "PagedQueue",
+    "PipelinedQueue",
     "RecoveredOrphan",
     "SearchableQueue",
     "WaitingQueue",
@@ -157,6 +158,19 @@ class CompletingQueue(Protocol):
         Raises:
             QueueClosedError: nothing was done, and `ended` will not be called.
         """
+
+
+@runtime_checkable
+class PipelinedQueue(Protocol):
+    """Optional: lease steps that overlap, so that the store works on one while the keys of another run.
+
+    What `lease` returns is in line when it is returned, not when it is awaited: behind the keys that were given to
+    `complete_soon` before, whose slots it finds free.
+    """
+
+    @property
+    def lease_steps(self) -> int:
+        """How many lease steps a busy dispatcher should have under way at once (>= 1)."""
 
 
 @runtime_checkable

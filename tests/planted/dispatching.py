@@ -20,6 +20,8 @@ OUTAGES = "tests.dispatcher.test_outage:test_"
 DOWN = "tests.dispatcher.test_target_down:test_"
 GATE = "tests.dispatcher.test_gate:test_"
 OTHERS = "tests.dispatcher.test_cancelled_callback:test_"
+LEASING = "tests.dispatcher.test_leasing:test_"
+STEPS = "dispatcher.leasing:LeaseSteps."
 CANCELLATION = "tests.dispatcher.test_cancellation:test_"
 
 
@@ -235,5 +237,25 @@ DISPATCH_BUGS = [
         "every trigger gets a round",
         "tests.dispatcher.test_trigger:test_triggers_beyond_one_in_a_period_are_shed",
         (Edit("dispatcher.gate:RoundGate.admit", "if self._due_us() > 0:", "if False:"),),
+    ),
+    DispatchBug(
+        "each of two lease steps that overlap asks for all slots",
+        LEASING + "while_there_is_plenty_two_lease_steps_are_under_way_each_for_half_of_the_slots",
+        (Edit(STEPS + "ask", "min(room, self._part)", "room"),),
+    ),
+    DispatchBug(
+        "lease steps overlap where there is nothing more to start",
+        LEASING + "a_lone_key_costs_one_lease_step_and_the_look_for_another",
+        (Edit(STEPS + "ask", "and self._is_plenty", ""), Edit(STEPS + "ask", "min(room, self._part)", "min(room, 20)")),
+    ),
+    DispatchBug(
+        "a slot is asked for only when the store has answered the settle of its key",
+        LEASING + "a_slot_of_a_callback_that_ran_on_is_asked_for_before_the_store_has_answered",
+        (Edit(ATTEMPT + "_settle_soon", "self.poke()", "pass"),),
+    ),
+    DispatchBug(
+        "a lease step that is under way when a drain begins leaves its keys to their leases",
+        LEASING + "what_is_under_way_at_a_drain_is_handed_back",
+        (Edit("dispatcher.loop:Dispatcher._dispatch", "not self._over or self._steps", "not self._over"),),
     ),
 ]

@@ -29,7 +29,7 @@ class Backend:
 
 # What the fallbacks cannot make up for: listing and starting are two steps, and nothing is indexed, stored or awaited.
 THREE_VERBS_LACK = frozenset(
-    {Need.EXACT, Need.BULK, Need.COMPLETE, Need.COUNTS, Need.SEARCH, Need.WAIT, Need.CONFIGURE}
+    {Need.EXACT, Need.BULK, Need.COMPLETE, Need.PIPELINE, Need.COUNTS, Need.SEARCH, Need.WAIT, Need.CONFIGURE}
 )
 
 
@@ -94,13 +94,13 @@ def gcs_exact() -> Iterator[Target]:
 
 
 BACKENDS = [
-    Backend("memory", memory, frozenset({Need.DURABLE}), lives=60),
+    Backend("memory", memory, frozenset({Need.DURABLE, Need.PIPELINE}), lives=60),
     Backend("redis", redis),
     Backend("redis+sentinel", redis_sentinel),
     Backend("redis+cluster", redis_cluster),
-    Backend("sqlite", sqlite, frozenset({Need.COMPLETE})),
+    Backend("sqlite", sqlite, frozenset({Need.COMPLETE, Need.PIPELINE})),
     # A bucket tells nobody of a change, and a lease step on it is many requests; slots make the limit exact.
-    Backend("gcs", gcs, frozenset({Need.COMPLETE, Need.EXACT, Need.WAKE})),
-    Backend("gcs+exact", gcs_exact, frozenset({Need.COMPLETE, Need.WAKE})),
+    Backend("gcs", gcs, frozenset({Need.COMPLETE, Need.PIPELINE, Need.EXACT, Need.WAKE})),
+    Backend("gcs+exact", gcs_exact, frozenset({Need.COMPLETE, Need.PIPELINE, Need.WAKE})),
     Backend("three-verbs", three_verbs, THREE_VERBS_LACK, lives=60),
 ]

@@ -22,6 +22,7 @@ class Need(Enum):
     EXACT = "a queue that promises an exact limit (LeasingQueue with exact = True)"
     BULK = "the optional BulkQueue"
     COMPLETE = "the optional CompletingQueue"
+    PIPELINE = "the optional PipelinedQueue"
     COUNTS = "the optional CountingQueue"
     SEARCH = "the optional SearchableQueue"
     WAIT = "the optional WaitingQueue"

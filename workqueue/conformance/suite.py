@@ -24,6 +24,7 @@ from workqueue.conformance.scenarios import (
     opening,
     ordering,
     orphans,
+    overlapping,
     paging,
     payloads,
     redrive,

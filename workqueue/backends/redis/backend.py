@@ -66,6 +66,7 @@ class RedisQueue:
     """
 
     exact = True
+    lease_steps = 2
 
     def __init__(
         self,
@@ -189,9 +190,9 @@ class RedisQueue:
 
     # lease
 
-    async def lease(self, request: LeaseRequest) -> Leased:
-        """Recover orphans and start keys (see `LeasingQueue.lease`)."""
-        return await self._leasing.lease(request)
+    def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
+        """Recover orphans and start keys (see `LeasingQueue.lease`); asked for when this returns."""
+        return self._leasing.lease(request)
 
     def _waiter(self) -> str:
         """Who need not be woken for a lease step that looks itself: nobody, while others sleep under this name."""

@@ -91,11 +91,25 @@ class Carrier:
 
     def _answered(self, replies: list[Reply], lost: Exception | None) -> None:
         """The turn is answered, or as much of it as will be."""
+        if lost is None and not self._waits and not any(isinstance(reply, Exception) for reply in replies):
+            return self._hand_out(replies)
         trouble = self._took(replies) or lost
         if self._under_way:
             self._break(trouble)
         else:
             self._requests.next_turn()
+        return None
+
+    def _hand_out(self, replies: list[Reply]) -> None:
+        """Nearly always: nothing is amiss, so the next turn goes first, and the store works on it meanwhile."""
+        turn, self._under_way = self._under_way, []
+        self._hush()
+        self._requests.next_turn()
+        for call, reply in zip(turn, replies, strict=True):
+            try:
+                call.succeed(reply)
+            except Exception as error:  # noqa: BLE001 - a bug, of which those who wait must hear
+                call.fail(_known(error))
 
     def _break(self, trouble: Exception | None) -> None:
         self._trouble = trouble

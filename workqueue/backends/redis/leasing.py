@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any, Protocol
 
 from workqueue.backends.redis.aside import log_set_aside
@@ -66,22 +67,34 @@ class Leasing:
         self._lease_us = renewer.times.duration_us
         self._requests = 0
 
-    async def lease(self, request: LeaseRequest) -> Leased:
+    def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
         """Recover orphans and start keys (see `LeasingQueue.lease`); a cancelled one hands back what it started.
 
         One atomic step. It is repeated while there is more than one step may do, so that no step takes long.
         """
+        asked = self._ask(request, request.limit)
+        step = self._lease(request, asked)
+
+        def hand_back(answer: asyncio.Future[Reply]) -> None:  # to one that was cancelled before it began
+            if not asked.is_awaited and getcoroutinestate(step) == CORO_CLOSED and _is_answered(answer):
+                self._hand_back(_started_in(answer.result(), asked.prefix))
+
+        asked.answer.add_done_callback(hand_back)
+        return step
+
+    async def _lease(self, request: LeaseRequest, asked: _Asked) -> Leased:
+        asked.is_awaited = True
         begun: list[Owned] = []
         recovered: list[RecoveredOrphan] = []
-        plan: Sequence[Argument] = ()
         try:
             while True:
-                step = await self._step(request, request.limit - len(begun), plan)
+                step = await self._step(asked)
                 recovered += step.recovered
                 begun += step.started
-                plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
                 if not step.again:
                     return Leased(begun, recovered)
+                plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
+                asked = self._ask(request, request.limit - len(begun), plan)
         except StoreError as error:
             if not begun and not recovered:
                 raise
@@ -90,16 +103,19 @@ class Leasing:
             self._hand_back((owned.version, owned.lease) for owned in begun)
             raise
 
-    async def _step(self, request: LeaseRequest, limit: int, plan: Sequence[Argument]) -> _Step:
-        prefix = self._token_prefix()
-        sent_us = self._clock.steady_us()
-        asked = self._turns.call(
+    def _ask(self, request: LeaseRequest, limit: int, plan: Sequence[Argument] = ()) -> _Asked:
+        prefix, sent_us = self._token_prefix(), self._clock.steady_us()
+        answer = self._turns.call(
             "recover" if plan else "lease",
             *(prefix, self._store.owner, max(limit, 0), request.concurrency, self._lease_us),
             *(self._waiter(), *plan),
         )
+        return _Asked(answer, prefix, sent_us)
+
+    async def _step(self, asked: _Asked) -> _Step:
+        prefix, sent_us = asked.prefix, asked.sent_us
         again, now_us, recovered, rows, waiting, aside = await self._answer(
-            asked, lambda reply: _started_in(reply, prefix)
+            asked.answer, lambda reply: _started_in(reply, prefix)
         )
         log_set_aside(map(key_text, aside))
         begun = [
@@ -115,7 +131,7 @@ class Leasing:
         """The answer to a call that starts keys; if its caller is cancelled, they are handed back once it is there."""
 
         def hand_back(answer: asyncio.Future[Reply]) -> None:
-            if not answer.cancelled() and answer.exception() is None:
+            if _is_answered(answer):
                 self._hand_back(started_in(answer.result()))
 
         try:
@@ -165,6 +181,18 @@ class Leasing:
         return Owned(self._store, started(entry), lease, raw)
 
 
+class _Asked:
+    """A lease step that is asked for: its answer, the begin of the tokens in it, and when it was asked."""
+
+    __slots__ = ("answer", "is_awaited", "prefix", "sent_us")
+
+    def __init__(self, answer: asyncio.Future[Reply], prefix: str, sent_us: int) -> None:
+        self.answer = answer
+        self.prefix = prefix
+        self.sent_us = sent_us
+        self.is_awaited = False
+
+
 class _Step:
     """What one lease step answered."""
 
@@ -186,6 +214,11 @@ def began_us(token: str) -> int:
         return min(int(parts[2], 16), LATEST_US) if len(parts) == 4 else 0
     except ValueError:
         return 0
+
+
+def _is_answered(answer: asyncio.Future[Reply]) -> bool:
+    """Whether there is an answer, and no error in its place."""
+    return not answer.cancelled() and answer.exception() is None
 
 
 def _started_in(reply: Reply, prefix: str) -> Iterator[_Begun]:
