@@ -50,6 +50,7 @@ SUBJECTS = (
     completing,
     handles,
     orphans,
+    overlapping,
     limits,
     release,
     dead_letters,

@@ -11,6 +11,7 @@ from workqueue.interface import OwnedInProgressKey
 from workqueue.optional import CompletingQueue, LeaseRequest, LeasingQueue
 from workqueue.options import Options
 
+
 async def _leased(case: Case, *requests: LeaseRequest) -> list[list[str]]:
     """The keys that each of `requests` starts; all of them are asked for at once."""
     queue = cast(LeasingQueue, case.queue)
