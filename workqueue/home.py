@@ -61,20 +61,24 @@ class Home:
         if self.is_running is _never:
             self.is_running = _closed
 
+    def is_here(self) -> bool:
+        """Whether the queue is open, and this is its event loop."""
+        return get_ident() == self.thread and self.is_running()
+
     def check(self) -> None:
         """Pass if the queue is open, and this is its event loop.
 
         Raises:
             QueueClosedError: it is not; nothing was done.
         """
-        if get_ident() != self.thread or not self.is_running():
+        if not self.is_here():
             raise self.refusal()
 
     def refusal(self) -> QueueClosedError:
         """Why a call from here is refused."""
         if self.is_running is _never:
             return QueueClosedError(_NEVER)
-        is_elsewhere = self.thread != _NOBODY and not (get_ident() == self.thread and self.is_running())
+        is_elsewhere = self.thread != _NOBODY and not self.is_here()
         return QueueClosedError(_ELSEWHERE if is_elsewhere else "")
 
 

@@ -72,6 +72,8 @@ class Leasing:
 
         One atomic step. It is repeated while there is more than one step may do, so that no step takes long.
         """
+        if not self._turns.home.is_here():
+            return self._lease(request)  # handed to the loop of the queue, or refused there
         asked = self._ask(request, request.limit)
         step = self._lease(request, asked)
 
@@ -82,7 +84,8 @@ class Leasing:
         asked.answer.add_done_callback(hand_back)
         return step
 
-    async def _lease(self, request: LeaseRequest, asked: _Asked) -> Leased:
+    async def _lease(self, request: LeaseRequest, asked: _Asked | None = None) -> Leased:
+        asked = asked or self._ask(request, request.limit)
         asked.is_awaited = True
         begun: list[Owned] = []
         recovered: list[RecoveredOrphan] = []

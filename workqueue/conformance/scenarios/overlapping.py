@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from workqueue.conformance.case import Case, expect
 from workqueue.conformance.scenario import Need, scenario
 from workqueue.interface import OwnedInProgressKey
-from workqueue.optional import CompletingQueue, LeaseRequest, LeasingQueue
+from workqueue.optional import CompletingQueue, Leased, LeaseRequest, LeasingQueue
 from workqueue.options import Options
 
 
@@ -68,3 +69,15 @@ async def a_step_that_is_cancelled_before_it_is_awaited_hands_back_what_it_start
     await asyncio.wait((step,))
     await _leased(case, LeaseRequest(0, 2))  # answered after the other
     expect(await _leased(case, LeaseRequest(2, 2)), [["a", "b"]], "the started keys")
+
+
+@scenario(Need.PIPELINE)
+async def a_step_that_another_thread_hands_to_the_event_loop_of_the_queue_is_taken_there(case: Case) -> None:
+    await case.enqueue("a")
+    queue, loop = cast(LeasingQueue, case.queue), asyncio.get_running_loop()
+
+    def elsewhere() -> Leased:
+        step = cast(Coroutine[Any, Any, Leased], queue.lease(LeaseRequest(1, 1)))
+        return asyncio.run_coroutine_threadsafe(step, loop).result()
+
+    expect([owned.key for owned in (await asyncio.to_thread(elsewhere)).started], ["a"], "the started keys")
