@@ -164,8 +164,8 @@ class CompletingQueue(Protocol):
 class PipelinedQueue(Protocol):
     """Optional: lease steps that overlap, so that the store works on one while the keys of another run.
 
-    What `lease` returns on the queue's own event loop is in line when it is returned, not when it is awaited: behind the
-    keys that were given to `complete_soon` before, whose slots it finds free.
+    What `lease` returns, on the queue's own event loop, is in line when it is returned and not when it is awaited:
+    behind the keys that were given to `complete_soon` before, whose slots it finds free.
     """
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any, cast
 
 from workqueue.conformance.case import Case, expect
@@ -77,7 +76,6 @@ async def a_step_that_another_thread_hands_to_the_event_loop_of_the_queue_is_tak
     queue, loop = cast(LeasingQueue, case.queue), asyncio.get_running_loop()
 
     def elsewhere() -> Leased:
-        step = cast(Coroutine[Any, Any, Leased], queue.lease(LeaseRequest(1, 1)))
-        return asyncio.run_coroutine_threadsafe(step, loop).result()
+        return asyncio.run_coroutine_threadsafe(queue.lease(LeaseRequest(1, 1)), loop).result()
 
     expect([owned.key for owned in (await asyncio.to_thread(elsewhere)).started], ["a"], "the started keys")
