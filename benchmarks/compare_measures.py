@@ -19,7 +19,7 @@ from benchmarks.contenders.drive import WARM_UP
 from benchmarks.contenders.journal import AGAIN, ENDED, Entry, read
 from tests.fakes.redis_server import RedisServer
 
-__all__ = ["CONTENDERS", "MEASURES", "Bench", "Contender", "ContenderFailed", "crash", "environment"]
+__all__ = ["CONTENDERS", "MEASURES", "Bench", "Contender", "ContenderFailed", "crash", "environment", "latencies"]
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "workqueue-benchmarks"
@@ -258,15 +258,15 @@ def draining(bench: Bench, contender: Contender) -> dict[str, float]:
     return {"drain /s": (count - 1) * 1e9 / (ran[count - 1][1] - ran[0][1]), "memory MiB": memory}
 
 
-def latencies(bench: Bench, contender: Contender) -> dict[str, float]:
+def latencies(bench: Bench, contender: Contender, keys: int = LATENCIES) -> dict[str, float]:
     """p50 and p99 of enqueue to start on a worker that has proved to be up, and idles."""
     journal = bench.fresh_journal()
     bench.run(contender, "bulk", 1)
     with bench.working(contender, journal) as worker:
         worker.wait_for(1)
         time.sleep(SETTLE_SECONDS)  # until it waits again, which nobody announces
-        sent = bench.run(contender, "latency", LATENCIES)["sent"]
-        worker.wait_for(1 + WARM_UP + LATENCIES, 10)
+        sent = bench.run(contender, "latency", keys)["sent"]
+        worker.wait_for(1 + WARM_UP + keys, 10)
     at_start = dict(read(journal))
     took = sorted((at_start[int(number)] - at) / 1e6 for number, at in sent.items())
     return {"p50 ms": took[len(took) // 2], "p99 ms": took[int(len(took) * 0.99)]}

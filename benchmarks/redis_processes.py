@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders.journal import AGAIN, ENDED, Entry, read
+from benchmarks.spent import Count, cores_idle, count, saturation, shares
 from tests.fakes.redis_server import RedisServer
 from workqueue import Options, open_queue
 
-__all__ = ["Row", "crash", "process_cpu", "restart", "server_cpu", "several"]
+__all__ = ["Row", "crash", "restart", "server_cpu", "several"]
 
 KEYS = 60_000
 CRASH_KEYS, CRASH_PAUSE_SECONDS, LEASE_SECONDS = 1000, 0.02, 5
@@ -38,12 +39,6 @@ class Row:
 def server_cpu(server: RedisServer) -> float:
     """Seconds of CPU that the server's one busy thread has used."""
     return int(Path(f"/proc/{server.pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def process_cpu(pid: int) -> float:
-    """Seconds of CPU that all threads of a process have used, to a hundredth."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -81,42 +76,58 @@ async def fill(url: str, count: int) -> None:
         await queue.queue_many([(f"key-{number:020}", _PLAIN) for number in range(count)])
 
 
-def wait_for(journals: Sequence[Path], count: int) -> list[Entry]:
-    """All entries of these journals in the order of time, once there are so many."""
+def written(journals: Sequence[Path]) -> int:
+    """How many entries they have by now."""
+    return sum(journal.stat().st_size for journal in journals if journal.exists()) // 16
+
+
+def wait_until(journals: Sequence[Path], count: int) -> None:
+    """Return once there are so many entries."""
     until = time.monotonic() + PATIENCE_SECONDS
-    while sum(journal.stat().st_size for journal in journals if journal.exists()) < 16 * count:
+    while written(journals) < count:
         if time.monotonic() > until:
             said = [journal.with_suffix(".output").read_text()[-1000:] for journal in journals]
             raise TimeoutError("\n".join([f"fewer than {count} journal entries in {PATIENCE_SECONDS:.0f} s", *said]))
         time.sleep(0.01)
+
+
+def wait_for(journals: Sequence[Path], count: int) -> list[Entry]:
+    """All entries of these journals in the order of time, once there are so many."""
+    wait_until(journals, count)
     return sorted((entry for journal in journals for entry in read(journal)), key=lambda entry: entry[1])
 
 
 def several(server: RedisServer, folder: Path) -> list[Row]:
-    """One, two and four dispatcher processes on one Redis, which has a core of its own; they share the others.
-
-    Whose share is near its cores is what it saturates on.
-    """
+    """One, two and four dispatcher processes on one Redis, which has a core of its own; they share the others."""
     rows = []
     for processes in (1, 2, 4):
         url = server.url(f"several-{processes}")
         asyncio.run(fill(url, KEYS))
         journals = [folder / f"several-{processes}-{number}" for number in range(processes)]
         with dispatching(url, journals, limit=100 * processes) as dispatchers:
-            first = wait_for(journals, KEYS // 10)
-            redis, theirs = server_cpu(server), sum(process_cpu(process.pid) for process in dispatchers)
-            seconds = (wait_for(journals, KEYS)[KEYS - 1][1] - first[-1][1]) / 1e9
-            redis = (server_cpu(server) - redis) / seconds
-            theirs = (sum(process_cpu(process.pid) for process in dispatchers) - theirs) / seconds
-        rate = (KEYS - len(first)) / seconds
-        told = f"{rate:,.0f}/s; Redis uses {redis:.0%} of its core, they {theirs:.0%} of {cores()}"
-        rows.append(Row(f"dispatcher processes: {processes}", f"{told}; a full Redis would do {rate / redis:,.0f}/s"))
+            rows += saturated(server, journals, [process.pid for process in dispatchers])
     return rows
 
 
-def cores() -> int:
-    """How many the dispatchers have."""
-    return len(os.sched_getaffinity(0))
+def saturated(server: RedisServer, journals: Sequence[Path], dispatchers: Sequence[int]) -> list[Row]:
+    """What Redis and these dispatchers do with their time while they drain the last nine keys in ten."""
+    cores = os.sched_getaffinity(0)
+    wait_until(journals, KEYS // 10)
+    drained, idle, redis, theirs = written(journals), cores_idle(cores), [count(server.pid)], counts(dispatchers)
+    wait_until(journals, KEYS)
+    seconds = time.monotonic() - redis[0].at
+    rate, idle = (KEYS - drained) / seconds, (cores_idle(cores) - idle) / seconds / len(cores)
+    of_redis, of_each = shares(redis, [count(server.pid)]), shares(theirs, counts(dispatchers))
+    told = saturation(rate, of_redis, of_each.computes * len(dispatchers), idle)
+    return [
+        Row(f"dispatcher processes: {len(dispatchers)}", told, "Redis 80 %, or what is full"),
+        Row("    Redis, asleep while nothing is asked", str(of_redis)),
+        Row("    each of them, asleep until Redis answers", str(of_each)),
+    ]
+
+
+def counts(pids: Sequence[int]) -> list[Count]:
+    return [count(pid) for pid in pids]
 
 
 def crash(server: RedisServer, folder: Path) -> list[Row]:
