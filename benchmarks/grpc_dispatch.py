@@ -53,6 +53,9 @@ class NoOp(WorkqueueServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         yield None
 
+    async def QueueMany(self, batch: pb.QueueManyRequest, context: Any) -> pb.QueueManyResponse:  # noqa: N802
+        return pb.QueueManyResponse()
+
 
 async def serve() -> None:
     """The process of the servers: prints their ports, ends when its input does."""

@@ -13,6 +13,7 @@ FILES = "tests.access.test_files:test_"
 FOLLOWED = "tests.access.test_followed:test_"
 BEARER = "tests.web.test_bearer:test_"
 LIMITS = "tests.web.test_http_limits:test_"
+BATCHES = "tests.rpc.test_batches:test_"
 ENTRANCE = "tests.rpc.test_entrance:test_"
 HEALTH = "tests.rpc.test_health:test_"
 SERVER = "tests.rpc.test_server:test_"
@@ -304,6 +305,27 @@ ANSWERS = [
         "max(left, 0.0) * _IN_TIME",
         "max(left, 0.0) * 2",
         method="Process",
+    ),
+    bug(
+        "keys for a receiver that takes no batches are dropped",
+        BATCHES + "keys_for_a_receiver_without_batches_go_one_by_one_and_it_is_not_asked_again",
+        "workqueue.rpc.client:Client.queue_many",
+        "await self._queue_each(list(waiting), _IN_FLIGHT)",
+        "",
+    ),
+    bug(
+        "a batch that failed counts as stored",
+        BATCHES + "a_store_that_fails_for_a_moment_loses_no_key",
+        "workqueue.rpc.client:Client._queue_batch",
+        "raise\n            return False",
+        "raise\n            return True",
+    ),
+    bug(
+        "a hyperqueue does not look at what its shards answer to a batch",
+        BATCHES + "a_batch_that_fails_at_one_shard_is_stored_at_the_others_and_names_it",
+        "workqueue.rpc.sharding:Router._pass_all_on",
+        "if isinstance(answer, Refusal)",
+        "if False",
     ),
     bug(
         "a crowd of requests keeps probes out",

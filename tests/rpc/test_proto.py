@@ -36,6 +36,8 @@ SHARED_FIELDS = {
 OUR_FIELDS = {
     "ProcessManyRequest": {"calls": 1, "cancelled": 2},
     "ProcessManyResponse": {"answers": 1, "window": 2, "closing": 3},
+    "QueueManyRequest": {"requests": 1},
+    "QueueManyResponse": {},
     "ProcessRequest": {"payload": 100, "attempts": 101, "meta": 102},
     "QueueKeyRequest": {"payload": 100},
     "KeyState": {"last_error": 100, "attempt_began": 101, "lease_expires": 102},
@@ -102,7 +104,7 @@ def test_messages_carry_gos_fields_and_ours_from_a_hundred_up() -> None:
     }
 
 
-def test_the_service_has_gos_full_names_and_a_method_of_ours() -> None:
+def test_the_service_has_gos_full_names_and_methods_of_ours() -> None:
     service = DESCRIPTOR.services_by_name["WorkqueueService"]
 
     assert service.full_name == "chainguard.workqueue.WorkqueueService"
@@ -110,6 +112,7 @@ def test_the_service_has_gos_full_names_and_a_method_of_ours() -> None:
         ("Process", "chainguard.workqueue.ProcessRequest", "chainguard.workqueue.ProcessResponse"),
         ("GetKeyState", "chainguard.workqueue.GetKeyStateRequest", "chainguard.workqueue.KeyState"),
         ("ProcessMany", "chainguard.workqueue.ProcessManyRequest", "chainguard.workqueue.ProcessManyResponse"),
+        ("QueueMany", "chainguard.workqueue.QueueManyRequest", "chainguard.workqueue.QueueManyResponse"),
     ]
     assert NoRetryDetails.DESCRIPTOR.full_name == "chainguard.workqueue.NoRetryDetails"
 

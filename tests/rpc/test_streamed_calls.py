@@ -132,12 +132,10 @@ async def emptied(queue: MemoryQueue) -> None:
 
 
 async def test_a_producer_enqueues_many_keys_in_streams(streams: list[ServedStreams]) -> None:
-    keys = [f"key-{number}" for number in range(1000)]
     async with MemoryQueue() as queue, receive(queue, port=0) as server, client_of(server) as client:
-        while not streams:
-            await client.queue_many([(key, Options(priority=2)) for key in keys])
+        await crowd(lambda key: client.queue(key, Options(priority=2)), lambda: streams)
 
-        assert (await queue.counts()).queued == len(keys)
+        assert (await queue.counts()).queued == 64
         assert (await client.get("key-7")).priority == 2
 
 
@@ -148,10 +146,9 @@ async def test_a_hyperqueue_passes_streams_on(streams: list[ServedStreams]) -> N
         route([f"grpc://127.0.0.1:{shard.port}"], port=0) as router,
         client_of(router) as client,
     ):
-        while len(set(streams)) < 2:  # its own, and the shard's
-            await client.queue_many([(f"key-{number}", Options()) for number in range(1000)])
+        await crowd(client.queue, lambda: len(set(streams)) == 2)  # its own, and the shard's
 
-        assert (await queue.counts()).queued == 1000
+        assert (await queue.counts()).queued == 64
 
 
 async def test_a_stream_is_asked_for_with_the_token_of_its_client(streams: list[ServedStreams]) -> None:
@@ -161,5 +158,4 @@ async def test_a_stream_is_asked_for_with_the_token_of_its_client(streams: list[
         receive(queue, port=0, security=accepted) as server,
         client_of(server, security=shown) as client,
     ):
-        while not streams:
-            await client.queue_many([(f"key-{number}", Options()) for number in range(1000)])
+        await crowd(client.queue, lambda: streams)

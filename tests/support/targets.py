@@ -27,6 +27,7 @@ class Reconciler(WorkqueueServiceServicer):
         self.process = process
         self.requests: list[pb.ProcessRequest] = []
         self.streams_refused = 0
+        self.batches_refused = 0
 
     async def Process(self, request: pb.ProcessRequest, context: Any) -> pb.ProcessResponse:  # noqa: N802
         self.requests.append(request)
@@ -39,6 +40,11 @@ class Reconciler(WorkqueueServiceServicer):
         self.streams_refused += 1
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method ProcessMany")  # as Go does
         yield pb.ProcessManyResponse()
+
+    async def QueueMany(self, batch: pb.QueueManyRequest, context: Any) -> pb.QueueManyResponse:  # noqa: N802
+        self.batches_refused += 1
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method QueueMany")
+        raise AssertionError
 
 
 class Health(health_pb2_grpc.HealthServicer):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -17,9 +17,10 @@ from workqueue.clock import Clock
 from workqueue.equipment import Equipment
 from workqueue.errors import InvalidSettingError, StoreUnavailableError, WorkQueueError
 from workqueue.interface import WorkQueue
-from workqueue.optional import offers
+from workqueue.optional import BulkQueue, offers
 from workqueue.options import MAX_META_BYTES
 from workqueue.readiness import Readiness, of_store
+from workqueue.rpc.batches import too_large
 from workqueue.rpc.grpc_limits import receiver_limits
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
@@ -32,13 +33,16 @@ __all__ = ["Receiver", "receive", "take_over_trace"]
 
 log = logging.getLogger(__name__)
 
-_STORED = pb.ProcessResponse()
+_STORED, _ALL_STORED = pb.ProcessResponse(), pb.QueueManyResponse()
+_ONE_BY_ONE = Refusal(grpc.StatusCode.UNIMPLEMENTED, "this queue takes keys one by one")
 _TRACE = "traceparent"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context, version 00
 _TRACE_BYTES = len(_TRACE) + 55
 
 _PATIENCE_SECONDS = 30.0
 _IN_TIME = 0.9  # of the time that the caller has left
+
+_T = TypeVar("_T")
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -89,8 +93,8 @@ class Receiver(WorkqueueServiceServicer):
 
     def __init__(self, queue: WorkQueue, clock: Clock | None = None) -> None:
         self._queue = queue
+        self._bulk = queue if offers(queue, BulkQueue) else None
         self._clock: Clock = clock or Equipment.of(queue).clock
-
         self._streams = ServedStreams(self._store)
 
     async def Process(self, request: pb.ProcessRequest, context: _Context) -> pb.ProcessResponse:  # noqa: N802
@@ -104,6 +108,10 @@ class Receiver(WorkqueueServiceServicer):
         """Enqueue the key of each request."""
         return self._streams.serve(requests, context)
 
+    async def QueueMany(self, batch: pb.QueueManyRequest, context: _Context) -> pb.QueueManyResponse:  # noqa: N802
+        """Enqueue the keys of all requests, as one `queue_many`."""
+        return await answered(await self._store_all(batch, context.time_remaining), context)
+
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is."""
         try:
@@ -114,12 +122,33 @@ class Receiver(WorkqueueServiceServicer):
             await context.abort(refusal.code, refusal.text)
 
     async def _store(self, request: pb.ProcessRequest, time_left: TimeLeft) -> Answer:
-        try:
-            async with _in_time(time_left):
-                await self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
-        except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
-            return _refusal(error)
-        return _STORED
+        def enqueue() -> Awaitable[None]:
+            return self._queue.queue(request.key, options_of(request, self._clock.wall_us()))
+
+        return await _stored(enqueue, time_left, _STORED)
+
+    async def _store_all(self, batch: pb.QueueManyRequest, time_left: TimeLeft) -> pb.QueueManyResponse | Refusal:
+        bulk = self._bulk
+        if bulk is None:
+            return _ONE_BY_ONE
+        if (refusal := too_large(batch)) is not None:
+            return refusal
+
+        def enqueue() -> Awaitable[None]:
+            now_us = self._clock.wall_us()
+            return bulk.queue_many([(each.key, options_of(each, now_us)) for each in batch.requests])
+
+        return await _stored(enqueue, time_left, _ALL_STORED)
+
+
+async def _stored(enqueue: Callable[[], Awaitable[None]], time_left: TimeLeft, answer: _T) -> _T | Refusal:
+    """`answer` once the queue has stored what it is given; else why it has not."""
+    try:
+        async with _in_time(time_left):
+            await enqueue()
+    except Exception as error:  # noqa: BLE001 - every error is answered with a status of its own
+        return _refusal(error)
+    return answer
 
 
 @asynccontextmanager

@@ -94,6 +94,10 @@ class Reconciler(WorkqueueServiceServicer):
         """Not here: a reconciler keeps no keys."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is a reconciler; ask the receiver for a key's state")
 
+    async def QueueMany(self, batch: pb.QueueManyRequest, context: _Context) -> pb.QueueManyResponse:  # noqa: N802
+        """Not here: a reconciler keeps no keys."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this is a reconciler; keys go to the receiver")
+
     async def drain(self) -> None:
         """Let no attempt begin any more, and return once all are answered."""
         self._streams.close()

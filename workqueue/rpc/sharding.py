@@ -6,6 +6,8 @@ of the keys when a shard is added or removed.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from workqueue.access.security import ClientSecurity, ServerSecurity
 from workqueue.errors import InvalidSettingError
 from workqueue.options import check_type
 from workqueue.readiness import NO_KEY, Readiness, any_of
+from workqueue.rpc.batches import too_large
 from workqueue.rpc.channel import Address, open_channel
 from workqueue.rpc.pb import workqueue_pb2 as pb
 from workqueue.rpc.pb.workqueue_pb2_grpc import WorkqueueServiceServicer
@@ -184,6 +187,10 @@ class Router(WorkqueueServiceServicer):
         """Enqueue the key of each request at its shard."""
         return self._streams.serve(requests, context)
 
+    async def QueueMany(self, batch: pb.QueueManyRequest, context: _Context) -> pb.QueueManyResponse:  # noqa: N802
+        """Enqueue the keys of all requests, each shard's in one call. What fails at one shard, fails no other's."""
+        return await answered(await self._pass_all_on(batch, context.time_remaining), context)
+
     async def GetKeyState(self, request: pb.GetKeyStateRequest, context: _Context) -> pb.KeyState:  # noqa: N802
         """Where the request's key is, at its shard."""
         shard, seconds = self._shards[self._choose(request.key)], _seconds(context.time_remaining)
@@ -192,6 +199,23 @@ class Router(WorkqueueServiceServicer):
     async def _pass_on(self, request: pb.ProcessRequest, time_left: TimeLeft) -> Answer:
         shard = self._shards[self._choose(request.key)]
         return await _asked(shard, shard.calls.process(request, _seconds(time_left)))
+
+    async def _pass_all_on(self, batch: pb.QueueManyRequest, time_left: TimeLeft) -> pb.QueueManyResponse | Refusal:
+        if (refusal := too_large(batch)) is not None:
+            return refusal
+        parts: defaultdict[int, list[pb.ProcessRequest]] = defaultdict(list)
+        for request in batch.requests:
+            parts[self._choose(request.key)].append(request)
+        answers = await asyncio.gather(
+            *(_queued(self._shards[index], part, _seconds(time_left)) for index, part in parts.items())
+        )
+        return next((answer for answer in answers if isinstance(answer, Refusal)), pb.QueueManyResponse())
+
+
+async def _queued(
+    shard: Shard, requests: Sequence[pb.ProcessRequest], seconds: float
+) -> pb.QueueManyResponse | Refusal:
+    return await _asked(shard, shard.stub.QueueMany(pb.QueueManyRequest(requests=requests), timeout=seconds))
 
 
 def _seconds(time_left: TimeLeft) -> float:

@@ -6,6 +6,7 @@ Facts shared with Go peers: a delay is whole seconds, more than zero or none; a 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from workqueue.clock import from_us
@@ -21,6 +22,7 @@ from workqueue.safe_text import cut
 __all__ = [
     "MAX_DELAY_SECONDS",
     "SERVICE",
+    "batch_of",
     "key_state_of",
     "options_of",
     "outcome_of",
@@ -58,6 +60,15 @@ def request_of(key: str, options: Options, now_us: int) -> pb.ProcessRequest:
     return pb.ProcessRequest(
         key=key, priority=options.priority, delay_seconds=delay, payload=options.payload or b"", meta=options.meta
     )
+
+
+def batch_of(items: Iterable[tuple[str, Options]], now_us: int) -> pb.QueueManyRequest:
+    """Many enqueues as one request.
+
+    Raises:
+        UnsupportedError: as `request_of`.
+    """
+    return pb.QueueManyRequest(requests=[request_of(key, options, now_us) for key, options in items])
 
 
 def refuse_floor(options: Options) -> Options:
