@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n workqueue/rpc/pb/workqueue.proto\x12\x14\x63hainguard.workqueue\"\xd4\x01\n\x0eProcessRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x03\x12\x15\n\rdelay_seconds\x18\x03 \x01(\x03\x12\x0f\n\x07payload\x18\x64 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x65 \x01(\x05\x12<\n\x04meta\x18\x66 \x03(\x0b\x32..chainguard.workqueue.ProcessRequest.MetaEntry\x1a+\n\tMetaEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x82\x01\n\x0fProcessResponse\x12\x1d\n\x15requeue_after_seconds\x18\x01 \x01(\x03\x12\x39\n\nqueue_keys\x18\x02 \x03(\x0b\x32%.chainguard.workqueue.QueueKeyRequest\x12\x15\n\rrequeue_floor\x18\x03 \x01(\x08\"X\n\x0fQueueKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x03\x12\x15\n\rdelay_seconds\x18\x03 \x01(\x03\x12\x0f\n\x07payload\x18\x64 \x01(\x0c\"\xc4\x01\n\x12ProcessManyRequest\x12<\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32-.chainguard.workqueue.ProcessManyRequest.Call\x12\x11\n\tcancelled\x18\x02 \x03(\x03\x1a]\n\x04\x43\x61ll\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x35\n\x07request\x18\x02 \x01(\x0b\x32$.chainguard.workqueue.ProcessRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\x03\"\xe7\x01\n\x13ProcessManyResponse\x12\x41\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x30.chainguard.workqueue.ProcessManyResponse.Answer\x12\x0e\n\x06window\x18\x02 \x01(\x05\x12\x0f\n\x07\x63losing\x18\x03 \x01(\x08\x1al\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x39\n\x08response\x18\x02 \x01(\x0b\x32%.chainguard.workqueue.ProcessResponseH\x00\x12\x10\n\x06status\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome\"!\n\x12GetKeyStateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\xa7\x02\n\x08KeyState\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x06status\x18\x02 \x01(\x0e\x32%.chainguard.workqueue.KeyState.Status\x12\x10\n\x08priority\x18\x03 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12\x13\n\x0bqueued_time\x18\x05 \x01(\x03\x12\x17\n\x0fnot_before_time\x18\x06 \x01(\x03\x12\x12\n\nlast_error\x18\x64 \x01(\t\x12\x15\n\rattempt_began\x18\x65 \x01(\x03\x12\x15\n\rlease_expires\x18\x66 \x01(\x03\"C\n\x06Status\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\x0f\n\x0b\x44\x45\x41\x44_LETTER\x10\x03\"!\n\x0eNoRetryDetails\x12\x0f\n\x07message\x18\x01 \x01(\t2\xb1\x02\n\x10WorkqueueService\x12X\n\x07Process\x12$.chainguard.workqueue.ProcessRequest\x1a%.chainguard.workqueue.ProcessResponse\"\x00\x12Y\n\x0bGetKeyState\x12(.chainguard.workqueue.GetKeyStateRequest\x1a\x1e.chainguard.workqueue.KeyState\"\x00\x12h\n\x0bProcessMany\x12(.chainguard.workqueue.ProcessManyRequest\x1a).chainguard.workqueue.ProcessManyResponse\"\x00(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n workqueue/rpc/pb/workqueue.proto\x12\x14\x63hainguard.workqueue\"\xd4\x01\n\x0eProcessRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x03\x12\x15\n\rdelay_seconds\x18\x03 \x01(\x03\x12\x0f\n\x07payload\x18\x64 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x65 \x01(\x05\x12<\n\x04meta\x18\x66 \x03(\x0b\x32..chainguard.workqueue.ProcessRequest.MetaEntry\x1a+\n\tMetaEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x82\x01\n\x0fProcessResponse\x12\x1d\n\x15requeue_after_seconds\x18\x01 \x01(\x03\x12\x39\n\nqueue_keys\x18\x02 \x03(\x0b\x32%.chainguard.workqueue.QueueKeyRequest\x12\x15\n\rrequeue_floor\x18\x03 \x01(\x08\"X\n\x0fQueueKeyRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08priority\x18\x02 \x01(\x03\x12\x15\n\rdelay_seconds\x18\x03 \x01(\x03\x12\x0f\n\x07payload\x18\x64 \x01(\x0c\"\xc4\x01\n\x12ProcessManyRequest\x12<\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32-.chainguard.workqueue.ProcessManyRequest.Call\x12\x11\n\tcancelled\x18\x02 \x03(\x03\x1a]\n\x04\x43\x61ll\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x35\n\x07request\x18\x02 \x01(\x0b\x32$.chainguard.workqueue.ProcessRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\x03\"\xe7\x01\n\x13ProcessManyResponse\x12\x41\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x30.chainguard.workqueue.ProcessManyResponse.Answer\x12\x0e\n\x06window\x18\x02 \x01(\x05\x12\x0f\n\x07\x63losing\x18\x03 \x01(\x08\x1al\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x39\n\x08response\x18\x02 \x01(\x0b\x32%.chainguard.workqueue.ProcessResponseH\x00\x12\x10\n\x06status\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome\"J\n\x10QueueManyRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.chainguard.workqueue.ProcessRequest\"\x13\n\x11QueueManyResponse\"!\n\x12GetKeyStateRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\"\xa7\x02\n\x08KeyState\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x35\n\x06status\x18\x02 \x01(\x0e\x32%.chainguard.workqueue.KeyState.Status\x12\x10\n\x08priority\x18\x03 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12\x13\n\x0bqueued_time\x18\x05 \x01(\x03\x12\x17\n\x0fnot_before_time\x18\x06 \x01(\x03\x12\x12\n\nlast_error\x18\x64 \x01(\t\x12\x15\n\rattempt_began\x18\x65 \x01(\x03\x12\x15\n\rlease_expires\x18\x66 \x01(\x03\"C\n\x06Status\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\x0f\n\x0b\x44\x45\x41\x44_LETTER\x10\x03\"!\n\x0eNoRetryDetails\x12\x0f\n\x07message\x18\x01 \x01(\t2\x91\x03\n\x10WorkqueueService\x12X\n\x07Process\x12$.chainguard.workqueue.ProcessRequest\x1a%.chainguard.workqueue.ProcessResponse\"\x00\x12Y\n\x0bGetKeyState\x12(.chainguard.workqueue.GetKeyStateRequest\x1a\x1e.chainguard.workqueue.KeyState\"\x00\x12h\n\x0bProcessMany\x12(.chainguard.workqueue.ProcessManyRequest\x1a).chainguard.workqueue.ProcessManyResponse\"\x00(\x01\x30\x01\x12^\n\tQueueMany\x12&.chainguard.workqueue.QueueManyRequest\x1a\'.chainguard.workqueue.QueueManyResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,14 +49,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROCESSMANYRESPONSE']._serialized_end=927
   _globals['_PROCESSMANYRESPONSE_ANSWER']._serialized_start=819
   _globals['_PROCESSMANYRESPONSE_ANSWER']._serialized_end=927
-  _globals['_GETKEYSTATEREQUEST']._serialized_start=929
-  _globals['_GETKEYSTATEREQUEST']._serialized_end=962
-  _globals['_KEYSTATE']._serialized_start=965
-  _globals['_KEYSTATE']._serialized_end=1260
-  _globals['_KEYSTATE_STATUS']._serialized_start=1193
-  _globals['_KEYSTATE_STATUS']._serialized_end=1260
-  _globals['_NORETRYDETAILS']._serialized_start=1262
-  _globals['_NORETRYDETAILS']._serialized_end=1295
-  _globals['_WORKQUEUESERVICE']._serialized_start=1298
-  _globals['_WORKQUEUESERVICE']._serialized_end=1603
+  _globals['_QUEUEMANYREQUEST']._serialized_start=929
+  _globals['_QUEUEMANYREQUEST']._serialized_end=1003
+  _globals['_QUEUEMANYRESPONSE']._serialized_start=1005
+  _globals['_QUEUEMANYRESPONSE']._serialized_end=1024
+  _globals['_GETKEYSTATEREQUEST']._serialized_start=1026
+  _globals['_GETKEYSTATEREQUEST']._serialized_end=1059
+  _globals['_KEYSTATE']._serialized_start=1062
+  _globals['_KEYSTATE']._serialized_end=1357
+  _globals['_KEYSTATE_STATUS']._serialized_start=1290
+  _globals['_KEYSTATE_STATUS']._serialized_end=1357
+  _globals['_NORETRYDETAILS']._serialized_start=1359
+  _globals['_NORETRYDETAILS']._serialized_end=1392
+  _globals['_WORKQUEUESERVICE']._serialized_start=1395
+  _globals['_WORKQUEUESERVICE']._serialized_end=1796
 # @@protoc_insertion_point(module_scope)

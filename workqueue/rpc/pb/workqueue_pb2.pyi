@@ -267,6 +267,43 @@ class ProcessManyResponse(_message.Message):
 Global___ProcessManyResponse: _TypeAlias = ProcessManyResponse  # noqa: Y015
 
 @_typing.final
+class QueueManyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessRequest]:
+        """At most 1000."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___ProcessRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueManyRequest: _TypeAlias = QueueManyRequest  # noqa: Y015
+
+@_typing.final
+class QueueManyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueManyResponse: _TypeAlias = QueueManyResponse  # noqa: Y015
+
+@_typing.final
 class GetKeyStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -50,6 +50,11 @@ class WorkqueueServiceStub(object):
                 request_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyRequest.SerializeToString,
                 response_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyResponse.FromString,
                 _registered_method=True)
+        self.QueueMany = channel.unary_unary(
+                '/chainguard.workqueue.WorkqueueService/QueueMany',
+                request_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.QueueManyRequest.SerializeToString,
+                response_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.QueueManyResponse.FromString,
+                _registered_method=True)
 
 
 class WorkqueueServiceServicer(object):
@@ -79,6 +84,14 @@ class WorkqueueServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueueMany(self, request, context):
+        """Ours, to a receiver: enqueue many keys. An answer means that all are stored. After an error it is unknown which of
+        them are; enqueueing all again is safe. A peer that does not know it answers UNIMPLEMENTED, and is called by Process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkqueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_WorkqueueServiceServicer_to_server(servicer, server):
                     servicer.ProcessMany,
                     request_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyRequest.FromString,
                     response_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyResponse.SerializeToString,
+            ),
+            'QueueMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueueMany,
+                    request_deserializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.QueueManyRequest.FromString,
+                    response_serializer=workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.QueueManyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +198,33 @@ class WorkqueueService(object):
             '/chainguard.workqueue.WorkqueueService/ProcessMany',
             workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyRequest.SerializeToString,
             workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.ProcessManyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueueMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainguard.workqueue.WorkqueueService/QueueMany',
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.QueueManyRequest.SerializeToString,
+            workqueue_dot_rpc_dot_pb_dot_workqueue__pb2.QueueManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

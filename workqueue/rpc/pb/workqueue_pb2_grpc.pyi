@@ -46,6 +46,10 @@ class WorkqueueServiceStub:
     """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
     it answers UNIMPLEMENTED, and is called by Process.
     """
+    QueueMany: _grpc.UnaryUnaryMultiCallable[_workqueue_pb2.QueueManyRequest, _workqueue_pb2.QueueManyResponse]
+    """Ours, to a receiver: enqueue many keys. An answer means that all are stored. After an error it is unknown which of
+    them are; enqueueing all again is safe. A peer that does not know it answers UNIMPLEMENTED, and is called by Process.
+    """
 
 @_typing.type_check_only
 class WorkqueueServiceAsyncStub(WorkqueueServiceStub):
@@ -61,6 +65,10 @@ class WorkqueueServiceAsyncStub(WorkqueueServiceStub):
     ProcessMany: _aio.StreamStreamMultiCallable[_workqueue_pb2.ProcessManyRequest, _workqueue_pb2.ProcessManyResponse]  # type: ignore[assignment]
     """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
     it answers UNIMPLEMENTED, and is called by Process.
+    """
+    QueueMany: _aio.UnaryUnaryMultiCallable[_workqueue_pb2.QueueManyRequest, _workqueue_pb2.QueueManyResponse]  # type: ignore[assignment]
+    """Ours, to a receiver: enqueue many keys. An answer means that all are stored. After an error it is unknown which of
+    them are; enqueueing all again is safe. A peer that does not know it answers UNIMPLEMENTED, and is called by Process.
     """
 
 class WorkqueueServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -92,6 +100,16 @@ class WorkqueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_workqueue_pb2.ProcessManyResponse], _abc.AsyncIterator[_workqueue_pb2.ProcessManyResponse]]:
         """Ours: many calls of Process in one stream, each with an answer of its own, in any order. A peer that does not know
         it answers UNIMPLEMENTED, and is called by Process.
+        """
+
+    @_abc_1.abstractmethod
+    def QueueMany(
+        self,
+        request: _workqueue_pb2.QueueManyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workqueue_pb2.QueueManyResponse, _abc.Awaitable[_workqueue_pb2.QueueManyResponse]]:
+        """Ours, to a receiver: enqueue many keys. An answer means that all are stored. After an error it is unknown which of
+        them are; enqueueing all again is safe. A peer that does not know it answers UNIMPLEMENTED, and is called by Process.
         """
 
 def add_WorkqueueServiceServicer_to_server(servicer: WorkqueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
