@@ -317,8 +317,8 @@ ANSWERS = [
         "a batch that failed counts as stored",
         BATCHES + "a_store_that_fails_for_a_moment_loses_no_key",
         "workqueue.rpc.client:Client._queue_batch",
-        "raise\n            return False",
-        "raise\n            return True",
+        "raise\n        return False",
+        "raise\n        return True",
     ),
     bug(
         "a hyperqueue does not look at what its shards answer to a batch",
