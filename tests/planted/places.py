@@ -157,7 +157,7 @@ TWINS = [
         "rerun: a key queued while in progress runs once more [complete]",
         memory(MEMORY + "enqueue", "existing = ", "if key in self.in_progress: return incoming, True\n    existing = "),
         sqlite(SQL + "Store.put", "_merge(found, arrival)", "arrival.entry.key in running or _merge(found, arrival)"),
-        redis("enqueue", "  enqueue(i, keys[i])\n", "  if not running[i] then enqueue(i, keys[i]) end\n"),
+        redis("enqueue", "  enqueue(i, keys[i], ", "  local _ = running[i] or enqueue(i, keys[i], "),
         record(RECORD + "enqueuing", "queued=queued)", "queued=None if record.held else queued)"),
         gcs(GCS + "_enqueue", "    now_us =", "    if key in self._bucket.listing.running.keys: return\n    now_us ="),
     ),
@@ -166,7 +166,7 @@ TWINS = [
         "rerun: a key queued while in progress runs once more [complete]",
         memory(MEMORY + "complete", "if self.dead:", "self.queued.pop(entry.key, None)\n    if self.dead:"),
         sqlite(SQL + "_FREE_TWINS", "SET place = CASE", "SET place = 1, not_before_us = 2 * :now_us + CASE"),
-        redis("settle", "elseif any_dead then", "elseif true then put(state, nil)"),
+        redis("settle", "elseif letter then", "elseif true then put(state, nil)"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "replace(record, queued=None)"),
         gcs(
             MOVES + "complete",

@@ -83,6 +83,18 @@ async def test_a_queued_key_takes_little_memory() -> None:
     assert with_priority / 50_000 < 260
 
 
+async def test_many_keys_in_progress_lie_in_tables_and_what_made_tables_of_them_is_gone() -> None:
+    name, server = fresh_name(), shared_server()
+    async with opened(server.url(name)) as queue:
+        await queue.queue_many((f"key-{number}", Options()) for number in range(50))
+        started = (await lease(queue, limit=50)).started
+
+        running, leases = f"{{wq:{name}}}:running", f"{{wq:{name}}}:leases"
+        assert [server.ask("OBJECT", "ENCODING", place) for place in (running, leases)] == [b"hashtable", b"skiplist"]
+        assert sorted(server.ask("HKEYS", running)) == sorted(owned.key.encode() for owned in started)
+        assert sorted(server.ask("ZRANGE", leases, 0, -1)) == sorted(owned.key.encode() for owned in started)
+
+
 @pytest.mark.parametrize("keys", [100, 20_000])
 async def test_a_step_sends_as_few_commands_with_many_keys_as_with_few(keys: int) -> None:
     with RedisServer() as server:

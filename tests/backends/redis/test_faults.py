@@ -202,6 +202,19 @@ async def test_a_redis_that_is_full_refuses_new_keys_whole_and_can_be_drained(se
         assert (await queue.counts()).queued == 2
 
 
+async def test_a_redis_that_is_full_answers_enqueues_of_keys_that_are_queued_already(server: RedisServer) -> None:
+    async with opened(server.url(), FakeClock()) as queue:
+        await queue.queue_many((f"key-{number}", Options()) for number in range(100))
+        server.ask("CONFIG", "SET", "maxmemory", "100kb")
+
+        await queue.queue_many((f"key-{number}", Options()) for number in range(50))
+        with pytest.raises(StoreUnavailableError, match=r"is out of memory \(maxmemory\)"):
+            await queue.queue_many([("key-0", Options()), ("new", Options())])
+
+        assert (queue.metrics.added, queue.metrics.deduped) == (100, 50)
+        assert (await queue.counts()).queued == 100
+
+
 async def test_owners_and_operators_can_do_on_a_full_redis_all_that_lets_it_be_drained(server: RedisServer) -> None:
     clock = FakeClock()
     async with opened(server.url(), clock) as queue:

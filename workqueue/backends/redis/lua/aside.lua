@@ -1,4 +1,4 @@
--- uses prelude records lanes
+-- uses prelude packed records tally lanes
 -- Set a record aside that its asker could not read, or remove one that was set aside.
 -- ARGV[5] key  [6] status as on the wire  [7] the record; to remove it, with its status first  [8] set or drop
 -- Returns 1, or 0 when it changed meanwhile. Atomic: compared and moved in one step. Costs O(log n + priorities).

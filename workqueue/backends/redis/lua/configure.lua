@@ -1,4 +1,4 @@
--- uses prelude lanes limits wake
+-- uses prelude limits wake
 -- Replace the stored settings, or read them. ARGV[5] write or read  [6] concurrency or ''  [7] paused 1 or 0
 -- ARGV[8] starts per second or ''. Returns the three joined by semicolons; when read, also when the queue was made.
 -- Atomic: a lease step sees all of the old settings or all of the new. Costs O(waiting dispatchers): all look again.

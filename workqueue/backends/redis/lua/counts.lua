@@ -1,4 +1,4 @@
--- uses prelude records
+-- uses prelude packed records
 -- The gauges. Returns: eligible, not yet, twins, in progress, dead-lettered, microseconds that the longest-waiting
 -- eligible key could have been started, attempts, owners with how many keys each, unreadable, when the queue was made.
 -- Atomic: they add up. Costs O(log n + priorities, at most 128 of them + owners + different attempts).

@@ -1,4 +1,4 @@
--- uses prelude records rules lanes limits wake places
+-- uses prelude packed records rules tally lanes limits wake places
 -- Re-drive (queue with attempts 0) or drop one listed dead letter, if it was not replaced.
 -- ARGV[5] key  [6] the letter as listed  [7] redrive or drop
 -- Returns 1, or 0 when it was replaced or is gone. Atomic: the key is never in neither place. Costs O(log n).

@@ -1,4 +1,4 @@
--- uses prelude records rules lanes limits wake places
+-- uses prelude packed records rules tally lanes limits wake places
 -- Remove one listed key from the queue, if its entry is unchanged.
 -- ARGV[5] key  [6] its queued time  [7] its record, '' = none
 -- Returns 1, or 0 when it changed. Atomic: compared and removed in one step. Costs O(log n).

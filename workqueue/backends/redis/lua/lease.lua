@@ -1,4 +1,4 @@
--- uses prelude records lanes limits wake start_next
+-- uses prelude packed tally limits wake start_next
 -- Make keys eligible whose time has come, then start keys in order within all limits; orphans come first, see below.
 -- ARGV: see parts/start_next.lua
 -- Returns: 1 = ask again for the rest, 0 = done; wall time; recovered orphans (none here); started keys: key and packed
@@ -13,7 +13,12 @@ if kept_answer then return rebuild(kept_answer) end
 
 forget_waiter()
 local lapsed = lapsed_keys()
-if #lapsed == 0 then return lease({}) end
+if #lapsed == 0 and call('EXISTS', RECORDS, DELAYED) == 0 then return lease({}) end
+
+-- What records take is defined only where there may be some: to define it costs as much as to start three keys.
+-- uses records lanes recorded
+
+if #lapsed == 0 then return lease({}, promote, with_records) end
 
 local orphans = {}
 for _, key in ipairs(lapsed) do

@@ -1,4 +1,4 @@
--- uses prelude records lanes ranks
+-- uses prelude packed records tally lanes ranks
 -- List eligible keys in order, from behind a position on.
 -- ARGV[5] limit  [6] priority of the position, '' = the beginning  [7] its queued time  [8] its key
 -- Returns: 1 = ask again, keys have to be made eligible first; key, queued time, record, priority.

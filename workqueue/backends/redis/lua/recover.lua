@@ -1,4 +1,4 @@
--- uses prelude records rules lanes limits wake places start_next
+-- uses prelude packed records rules tally lanes limits wake places start_next recorded
 -- Requeue or dead-letter orphans, then do as lease.lua.
 -- ARGV: see parts/start_next.lua; [11] the error of orphans that are given up  [12...] orphan, its wait in microseconds, -1 = is
 -- given up
@@ -38,4 +38,4 @@ for _, state in ipairs(touched) do
 end
 store()
 if #keys < #lapsed or #lapsed == ORPHANS_AT_ONCE then return answer(true, recovered[1] or {}, {}, {}) end
-return lease(recovered[1] or {})
+return lease(recovered[1] or {}, promote, with_records)

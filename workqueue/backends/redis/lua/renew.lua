@@ -1,4 +1,4 @@
--- uses prelude records lanes
+-- uses prelude packed lanes
 -- Prolong leases whose tokens still own their keys.
 -- ARGV[5] lease in microseconds  [6...] key, token
 -- Returns one character each: 1 = held, 0 = lost; then a space, and when the queue was made, if that is known. Atomic: recovery comes before or after, never between the check and

@@ -1,4 +1,4 @@
--- uses prelude records lanes
+-- uses prelude packed records tally lanes
 -- List keys in progress with their twins, and the next eligible keys; neither payloads nor lists are bounded here, so
 -- the asker pages. ARGV[5] cursor over keys in progress, '' = leave them out  [6] eligible keys to skip  [7] limit
 -- Returns: 1 = ask again, keys have to be made eligible first; wall time; steady time; next cursor; in progress: key, running,

@@ -1,4 +1,4 @@
--- uses prelude records rules lanes limits wake places
+-- uses prelude packed records rules tally lanes limits wake places
 -- Start one listed key, if its queued entry is unchanged and eligible.
 -- ARGV[5] token  [6] owner  [7] lease in microseconds  [8] key  [9] its queued time  [10] its record, '' = none
 -- Returns the wall time, or nil when the key was started, changed or dropped by somebody else.

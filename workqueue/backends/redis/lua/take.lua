@@ -1,4 +1,4 @@
--- uses prelude records rules lanes limits wake places
+-- uses prelude packed records rules tally lanes limits wake places
 -- Take a key from its owner, as it was listed: requeue it or give it up.
 -- ARGV[5] key  [6] token  [7] lease expiry as listed  [8] verb: d + error = dead-letter, r + how, see places.lua = requeue
 -- Returns 1, or 0 when the lease was renewed, changed hands or was settled.

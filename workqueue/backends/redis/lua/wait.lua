@@ -1,4 +1,4 @@
--- uses prelude records lanes limits
+-- uses prelude packed records tally lanes limits
 -- Say how long a dispatcher may sleep, and remember that it does.
 -- ARGV[5] waiter  [6] concurrency
 -- Returns microseconds until a lease step may find something, 0 = now, -1 = not before somebody wakes the waiter.

@@ -3,15 +3,18 @@
 -- What is malformed counts as not set, so that nobody's typo stops the queue. records.py reads them in the same way.
 
 local HIGHEST_LIMIT = 2147483647
-local concurrency_stored, paused, rate = string.match(stored[3] or ';;', '^([^;]*);([^;]*);([^;]*)$')
+local concurrency_stored, paused, rate = nil, false, nil
 
 local function limit_in(text, least)
   local limit = text and text ~= '' and string.find(text, '^[%d.]+e?[+-]?%d*$') and tonumber(text)
   return limit and limit >= least and limit <= HIGHEST_LIMIT and limit or nil
 end
 
-concurrency_stored, paused, rate = limit_in(concurrency_stored, 1), paused == '1', limit_in(rate, 5e-324)
-if concurrency_stored then concurrency_stored = math.floor(concurrency_stored) end
+if stored[3] then
+  local concurrency, is_paused, starts = string.match(stored[3], '^([^;]*);([^;]*);([^;]*)$')
+  concurrency_stored, paused, rate = limit_in(concurrency, 1), is_paused == '1', limit_in(starts, 5e-324)
+  if concurrency_stored then concurrency_stored = math.floor(concurrency_stored) end
+end
 
 local function limit_for(concurrency)
   return math.min(concurrency, concurrency_stored or concurrency)

@@ -109,3 +109,9 @@ local function bulk(command, key, arguments, stride)
     call(command, key, unpack(arguments, first, math.min(first + most - 1, #arguments)))
   end
 end
+
+-- What `hash` has of these keys. Mostly it is not there at all: to be answered that once costs less than for each key.
+local function read(hash, keys)
+  if #keys > 1 and call('EXISTS', hash) == 0 then return {} end
+  return call('HMGET', hash, unpack(keys))
+end

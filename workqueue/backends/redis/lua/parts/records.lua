@@ -4,19 +4,7 @@
 
 local ENTRY = '>Bi8i4i8i8i8' -- floor, p, a, q, f, n
 local ENTRY_BYTES = 37
-local PLAIN = 80 -- P
 local HIGHEST_PRIORITY = LATEST_US   -- the largest whole number that a double tells from the next
-local MOST_ATTEMPTS = 2147483646     -- one more, which a start makes of it, still fits
-
--- A stored number as the rules take it, whatever somebody else wrote: whole, and the nearest in range. records.py does the same.
-local function whole(number, low, high)
-  if number >= low and number <= high then return math.floor(number) end
-  return number > high and high or low
-end
-
-local function whole_us(number)
-  return whole(number, 0, LATEST_US)
-end
 
 local function plain_entry(q)
   q = whole_us(q)
@@ -53,27 +41,9 @@ local function pack_entry(e)
   return struct.pack(ENTRY, e.floor and 1 or 0, e.p, e.a, e.q, e.f, e.n) .. e.rest
 end
 
--- What the running hash holds: token and owner, each after its length, and the entry as it was while queued.
-
-local function token_of(running)
-  return string.sub(running, 2, (string.byte(running) or 0) + 1)
-end
-
-local function unpack_running(running)
-  local token = string.byte(running)
-  local owner = string.byte(running, token + 2)
-  return string.sub(running, token + 3, token + 2 + owner), string.sub(running, token + 3 + owner)
-end
-
 -- Whether what runs can be read: token, owner and entry.
 local function is_running_readable(running)
   local token = string.byte(running or '')
   local owner = token and string.byte(running, token + 2)
   return owner ~= nil and is_readable(running, token + 3 + owner)
-end
-
--- The attempts of a packed entry that begins at `at`.
-local function attempts_at(packed, at)
-  if string.byte(packed, at) == PLAIN or #packed < at + 12 then return 0 end
-  return whole(struct.unpack('>i4', packed, at + 9), 0, MOST_ATTEMPTS)
 end
