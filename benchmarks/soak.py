@@ -96,7 +96,7 @@ class Fleet:
 @contextmanager
 def redis(topology: str, wait_replicas: int) -> Iterator[tuple[str, RedisServer | RedisSentinels | RedisCluster]]:
     """A Redis of that kind, and the URL of a queue on it."""
-    settings = {"lease": "5s", "timeout": "30s", "wait_replicas": wait_replicas}
+    settings = {"lease": "5s", "timeout": "4s", "wait_replicas": wait_replicas}
     if topology == "sentinel":
         with RedisSentinels(replicas=2) as sentinels:
             yield sentinels.url("soak", **settings), sentinels

@@ -8,16 +8,17 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 from benchmarks.soak_witness import Log, Witness
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from dispatcher.loop import run_until_signalled
 from workqueue import Options, StoreUnavailableError, open_queue
-from workqueue.optional import Leased, LeaseRequest
+from workqueue.handles import Owned
+from workqueue.optional import Completed, Leased, LeaseRequest
 
 BATCH = 200
 _PLAIN = Options()
@@ -60,7 +61,10 @@ async def _store(queue: Any, accepted: Log, batch: list[int]) -> None:
 
 
 class Witnessed:
-    """The queue, whose settles are written down: which lease, and that it was accepted."""
+    """The queue, whose settles are written down: which lease, and that it was accepted.
+
+    The handles that it gives out are ordinary ones, whose store it is, so that the dispatcher goes its usual way.
+    """
 
     def __init__(self, queue: Any, settled: Log) -> None:
         self._queue = queue
@@ -69,27 +73,30 @@ class Witnessed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._queue, name)
 
-    async def lease(self, request: LeaseRequest) -> Leased:
-        leased = await self._queue.lease(request)
-        return Leased([WitnessedKey(owned, self._settled) for owned in leased.started], leased.recovered, leased.errors)
+    def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
+        return self._ours(self._queue.lease(request))
 
+    async def _ours(self, asked: Awaitable[Leased]) -> Leased:
+        leased = await asked
+        started: Sequence[Any] = leased.started
+        handles = [Owned(cast(Any, self), owned.entry, owned.lease, owned.version) for owned in started]
+        return Leased(handles, leased.recovered, leased.errors)
 
-class WitnessedKey:
-    """An owned key; its `complete` is written down when it was accepted."""
-
-    def __init__(self, owned: Any, settled: Log) -> None:
-        self._owned = owned
-        self._settled = settled
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._owned, name)
-
-    async def complete(self) -> bool:
-        accepted: bool = await self._owned.complete()
-        if accepted:
-            lease = self._owned.lease
-            self._settled.write((crc32(lease.token.encode()), crc32(lease.key.encode()), 0))
+    async def complete(self, owned: Owned) -> bool:
+        accepted: bool = await self._queue.complete(owned)
+        self._note(owned, accepted)
         return accepted
+
+    def complete_soon(self, owned: Owned, ended: Completed) -> None:
+        def noted(answer: bool | Exception) -> None:
+            self._note(owned, answer)
+            ended(answer)
+
+        self._queue.complete_soon(owned, noted)
+
+    def _note(self, owned: Owned, answer: bool | Exception) -> None:
+        if answer is True:
+            self._settled.write((crc32(owned.lease.token.encode()), crc32(owned.key.encode()), 0))
 
 
 async def dispatch(url: str, workspace: Path, limit: int) -> None:

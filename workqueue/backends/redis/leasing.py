@@ -77,11 +77,11 @@ class Leasing:
         asked = self._ask(request, request.limit)
         step = self._lease(request, asked)
 
-        def hand_back(answer: asyncio.Future[Reply]) -> None:  # to one that was cancelled before it began
+        def unless_begun(answer: asyncio.Future[Reply]) -> None:  # it was cancelled before it began
             if not asked.is_awaited and getcoroutinestate(step) == CORO_CLOSED and _is_answered(answer):
-                self._hand_back(_started_in(answer.result(), asked.prefix))
+                asked.hand_back(answer.result())
 
-        asked.answer.add_done_callback(hand_back)
+        asked.answer.add_done_callback(unless_begun)
         return step
 
     async def _lease(self, request: LeaseRequest, asked: _Asked | None = None) -> Leased:
@@ -108,18 +108,21 @@ class Leasing:
 
     def _ask(self, request: LeaseRequest, limit: int, plan: Sequence[Argument] = ()) -> _Asked:
         prefix, sent_us = self._token_prefix(), self._clock.steady_us()
+
+        def hand_back(reply: Reply) -> None:
+            self._hand_back(_started_in(reply, prefix))
+
         answer = self._turns.call(
             "recover" if plan else "lease",
             *(prefix, self._store.owner, max(limit, 0), request.concurrency, self._lease_us),
             *(self._waiter(), *plan),
+            unclaimed=hand_back,
         )
-        return _Asked(answer, prefix, sent_us)
+        return _Asked(answer, hand_back, prefix, sent_us)
 
     async def _step(self, asked: _Asked) -> _Step:
         prefix, sent_us = asked.prefix, asked.sent_us
-        again, now_us, recovered, rows, waiting, aside = await self._answer(
-            asked.answer, lambda reply: _started_in(reply, prefix)
-        )
+        again, now_us, recovered, rows, waiting, aside = await _claimed(asked.answer, asked.hand_back)
         log_set_aside(map(key_text, aside))
         begun = [
             self._hold(raw, record, f"{prefix}{number}", sent_us, now_us)
@@ -129,19 +132,6 @@ class Leasing:
         if recovered:
             self._metrics.expired(len(recovered) // 6)
         return _Step(bool(again), _recovered(recovered), begun, waiting)
-
-    async def _answer(self, asked: asyncio.Future[Reply], started_in: Callable[[Reply], Iterable[_Begun]]) -> Reply:
-        """The answer to a call that starts keys; if its caller is cancelled, they are handed back once it is there."""
-
-        def hand_back(answer: asyncio.Future[Reply]) -> None:
-            if _is_answered(answer):
-                self._hand_back(started_in(answer.result()))
-
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            asked.add_done_callback(hand_back)
-            raise
 
     def _hand_back(self, started_: Iterable[_Begun]) -> None:
         """Release keys whose caller was cancelled and will never settle them; nobody waits for it."""
@@ -171,12 +161,13 @@ class Leasing:
             StartLostError: it is not there any more as it was listed.
         """
         raw, token, sent_us = key_bytes(queued.key), self._token_prefix() + "1", self._clock.steady_us()
-        entry = queued.entry
-        asked = self._turns.call(
-            "start", token, self._store.owner, self._lease_us, raw, entry.queued_us, queued.version or b""
-        )
-        lease = Lease(queued.key, token)
-        now_us = await self._answer(asked, lambda reply: () if reply is None else ((raw, lease),))
+        entry, lease = queued.entry, Lease(queued.key, token)
+
+        def hand_back(reply: Reply) -> None:
+            self._hand_back([] if reply is None else [(raw, lease)])
+
+        arguments = token, self._store.owner, self._lease_us, raw, entry.queued_us, queued.version or b""
+        now_us = await _claimed(self._turns.call("start", *arguments, unclaimed=hand_back), hand_back)
         if now_us is None:
             raise StartLostError()
         self._renewer.hold(lease, sent_us)
@@ -185,12 +176,15 @@ class Leasing:
 
 
 class _Asked:
-    """A lease step that is asked for: its answer, the begin of the tokens in it, and when it was asked."""
+    """A lease step that is asked for: its answer, what hands back the keys in it, their tokens, when it was asked."""
 
-    __slots__ = ("answer", "is_awaited", "prefix", "sent_us")
+    __slots__ = ("answer", "hand_back", "is_awaited", "prefix", "sent_us")
 
-    def __init__(self, answer: asyncio.Future[Reply], prefix: str, sent_us: int) -> None:
+    def __init__(
+        self, answer: asyncio.Future[Reply], hand_back: Callable[[Reply], None], prefix: str, sent_us: int
+    ) -> None:
         self.answer = answer
+        self.hand_back = hand_back
         self.prefix = prefix
         self.sent_us = sent_us
         self.is_awaited = False
@@ -217,6 +211,16 @@ def began_us(token: str) -> int:
         return min(int(parts[2], 16), LATEST_US) if len(parts) == 4 else 0
     except ValueError:
         return 0
+
+
+async def _claimed(answer: asyncio.Future[Reply], hand_back: Callable[[Reply], None]) -> Reply:
+    """The answer to a call that starts keys; of a cancelled one they are handed back: here, or when it comes."""
+    try:
+        return await answer  # itself: a shield would cost a turn of the event loop
+    except asyncio.CancelledError:
+        if _is_answered(answer):  # before the cancellation, but nobody had been woken yet
+            hand_back(answer.result())
+        raise
 
 
 def _is_answered(answer: asyncio.Future[Reply]) -> bool:

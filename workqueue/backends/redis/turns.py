@@ -96,8 +96,10 @@ class Turns:
         """As `settle`, for who takes the answer itself and must not raise: a future and a task are half of the cost."""
         self._submit(self._settles, (key, token, verb), asker)
 
-    def call(self, name: str, *arguments: Argument) -> asyncio.Future[Reply]:
-        """The reply of one script."""
+    def call(
+        self, name: str, *arguments: Argument, unclaimed: Callable[[Reply], None] | None = None
+    ) -> asyncio.Future[Reply]:
+        """The reply of one script; if the future was cancelled meanwhile, `unclaimed` has it."""
         self.home.check()
         loop = self.home.loop
         future: asyncio.Future[Reply] = loop.create_future()
@@ -105,6 +107,8 @@ class Turns:
         def succeed(reply: Reply) -> None:
             if not future.done():
                 future.set_result(reply)
+            elif unclaimed is not None:
+                unclaimed(reply)
 
         self._calls.append(
             Call(name, arguments, loop.time() + self._timeout, succeed, lambda error: fail(future, error))
