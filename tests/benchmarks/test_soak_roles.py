@@ -25,7 +25,7 @@ async def test_what_is_produced_is_drained_and_every_settle_is_written_down_once
         settled = Log(tmp_path / "settled-1")
         async with open_queue(url) as queue:
             witnessed = Witnessed(queue, settled)
-            async with Dispatcher(witnessed, nothing, DispatcherSettings(concurrency=40)) as dispatcher:  # type: ignore[arg-type]
+            async with Dispatcher(witnessed, nothing, DispatcherSettings(concurrency=40)) as dispatcher:
                 await until(lambda: dispatcher.metrics.outcomes["completed"] == KEYS)
         assert await is_drained(url)
 
