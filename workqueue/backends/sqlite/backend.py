@@ -48,13 +48,13 @@ from workqueue.errors import (
     StoreUnusableError,
     WorkQueueError,
 )
-from workqueue.handles import UNSEEN, Dead, Observed, Owned, Queued, fenced, state_of
+from workqueue.handles import UNSEEN, Completing, Dead, Observed, Owned, Queued, fenced, state_of
 from workqueue.home import Home
 from workqueue.interface import KeyState, Snapshot
 from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
-from workqueue.optional import Counts, Found, Leased, LeaseRequest, RecoveredOrphan
+from workqueue.optional import Completed, Counts, Found, Leased, LeaseRequest, RecoveredOrphan
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.paging import Page, PageRequest, Place
 from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
@@ -67,8 +67,6 @@ log = logging.getLogger(__name__)
 _DEFAULT = Options()
 _KEYS_A_STEP = 500  # of a large `queue_many`
 _LETTERS_A_PAGE = 100
-_EVERY_DUE = 2**62
-_FAKE_BOOT = 0
 _T = TypeVar("_T")
 
 
@@ -101,7 +99,7 @@ class SqliteQueue:
         self.metrics = QueueMetrics(file.name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
         self._lease_us = lease.duration_us
-        self._boot = _FAKE_BOOT if clock else file.boot
+        self._boot = 0 if clock else file.boot  # a FakeClock knows one boot only
         self._file = file
         self._queue = 0
         self._home = Home()
@@ -237,7 +235,7 @@ class SqliteQueue:
     async def counts(self) -> Counts:
         """The gauges (see `CountingQueue.counts`)."""
         if self._file.read_only:
-            return (await self._look(partial(View.counts, most_due=_EVERY_DUE)))[0]
+            return (await self._look(partial(View.counts, most_due=2**62)))[0]  # counted, since nothing is promoted
         counts, more_due = await self._look(View.counts)
         while more_due:
             await self._ask(leasing.promote, durable=False)
@@ -330,11 +328,22 @@ class SqliteQueue:
     async def complete(self, owned: Owned) -> bool:
         return await self._settle(owned, Settle(owned.version, owned.key))
 
+    def complete_soon(self, owned: Owned, ended: Completed) -> None:
+        """Complete a key with what else ends now (see `CompletingQueue.complete_soon`)."""
+        if owned.lease.lost.is_set():
+            return ended(False)
+        self.renewer.drop(owned.lease)  # before the writer hears of it: no renewal may meet a key that was settled
+        try:
+            asker = Completing(owned, self.renewer, ended, lost=False)
+            return self._writer.submit_for(asker, Settle(owned.version, owned.key))
+        except QueueClosedError:
+            self.renewer.keep(owned.lease)
+            raise
+
     async def requeue(self, owned: Owned, how: Requeue) -> bool:
         now_us = self.clock.wall_us()
         back = Arrival(requeued(owned.entry, how, now_us), merge_into_twin)
-        applied = await self._settle(owned, Settle(owned.version, owned.key, back))
-        if applied:
+        if applied := await self._settle(owned, Settle(owned.version, owned.key, back)):
             self.metrics.requeued(back.not_before_us - now_us)
         return applied
 

@@ -16,11 +16,22 @@ from typing import Any, Protocol
 
 from workqueue.backends.sqlite.store import Step
 
-__all__ = ["Call", "LoopCall", "Outbox", "ThreadCall"]
+__all__ = ["Asker", "Call", "LoopCall", "Outbox", "ThreadCall"]
 
 log = logging.getLogger(__name__)
 
-_Answer = tuple[asyncio.Future[Any], Any, Exception | None]
+
+class Asker(Protocol):
+    """Who hears the answer of a call on the event loop: a future, or what stands in for one and must not raise."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more; asked on either thread."""
+
+    def set_result(self, answer: Any, /) -> None: ...
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
+_Answer = tuple[Asker, Any, Exception | None]
 
 
 class Call(Protocol):
@@ -59,7 +70,7 @@ class Outbox:
         self.answers: list[_Answer] = []
         """What the next `send` takes along; `put` adds to it."""
 
-    def put(self, waiting: asyncio.Future[Any], answer: Any = None, error: Exception | None = None) -> None:
+    def put(self, waiting: Asker, answer: Any = None, error: Exception | None = None) -> None:
         """Have the next `send` answer `waiting` with `answer`, or with `error` if there is one."""
         self.answers.append((waiting, answer, error))
 
@@ -90,12 +101,12 @@ class LoopCall:
 
     step: Step
     durable: bool
-    waiting: asyncio.Future[Any]
+    waiting: Asker
     outbox: Outbox
     since: float = field(default_factory=time.monotonic)
 
     def is_wanted(self) -> bool:
-        return not self.waiting.cancelled()
+        return not self.waiting.done()  # not answered yet, so a future that is done was cancelled
 
     def answer(self, error: Exception | None) -> None:
         self.outbox.answers.append((self.waiting, self.step.answer, error))  # `put`, without the call

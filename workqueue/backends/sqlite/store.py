@@ -11,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
 from itertools import count
@@ -59,6 +59,11 @@ _PUT_ROW = "(?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The fence: only who knows the token finds the row, and the row is deleted before anything is written on its behalf.
 _HELD = f"SELECT json_group_array(token) FROM in_progress WHERE {_TOKENS}"
 _END = f"DELETE FROM in_progress WHERE {_TOKENS}"
+# Mostly there is neither, and then nothing need be looked for by the keys that ended.
+_KEPT = f"""
+SELECT EXISTS (SELECT 1 FROM queued INDEXED BY queued_twin WHERE queue = :queue AND place = {TWIN}) AS twins,
+  EXISTS (SELECT 1 FROM dead WHERE queue = :queue) AS letters
+"""
 # The attempts of these keys ended in this transaction, so their twins are ordinary queued rows from here on.
 _FREE_TWINS = f"""
 UPDATE OR ROLLBACK queued INDEXED BY queued_twin
@@ -132,14 +137,14 @@ class Enqueue:
 
     items: Sequence[tuple[str, Options]]
     now_us: int
-    answer: list[Arrival] = field(default_factory=list)
+    answer: Sequence[Arrival] = ()
 
     @property
     def keys(self) -> int:
         """How many keys the step touches."""
         return len(self.items)
 
-    def arrivals(self) -> list[Arrival]:
+    def arrivals(self) -> Sequence[Arrival]:
         """The entries to store; a batch that is run again starts from fresh ones."""
         self.answer = [Arrival(enqueued(key, options, self.now_us), merge_incoming) for key, options in self.items]
         return self.answer
@@ -260,17 +265,22 @@ class Store:
 
     def _leave_in_progress(self, ended: Sequence[Settle]) -> None:
         self.connection.execute(_END, (as_json([settle.token for settle in ended]),))
-        twins = {**self._keys([settle.key for settle in ended]), "now_us": self.clock.wall_us()}
-        if self.connection.execute(_FREE_TWINS, twins).rowcount:
-            self.changed |= Change.ELIGIBLE
+        kept = rows.one_row(self.connection, _KEPT, {"queue": self.queue})
+        if kept["twins"]:
+            self._free_twins([settle.key for settle in ended])
         # A completed key takes its dead letter along, a dead-lettered one replaces it.
-        gone = [settle.key for settle in ended if settle.back is None]
+        gone = [settle.key for settle in ended if settle.back is None] if kept["letters"] else ()
         if gone:
             self.connection.execute(_FORGET_LETTERS, self._keys(gone))
         letters = [settle.letter for settle in ended if settle.letter is not None]
         if letters:
             self._bury(letters)
         self.changed |= Change.ROOM
+
+    def _free_twins(self, keys: Iterable[str]) -> None:
+        twins = {**self._keys(keys), "now_us": self.clock.wall_us()}
+        if self.connection.execute(_FREE_TWINS, twins).rowcount:
+            self.changed |= Change.ELIGIBLE
 
     def _bury(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

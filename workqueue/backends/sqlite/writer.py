@@ -17,7 +17,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
-from workqueue.backends.sqlite.calls import Call, LoopCall, Outbox, ThreadCall
+from workqueue.backends.sqlite.calls import Asker, Call, LoopCall, Outbox, ThreadCall
 from workqueue.backends.sqlite.commit import Commits, OpenFile
 from workqueue.backends.sqlite.errors import translated
 from workqueue.backends.sqlite.file import QueueFile
@@ -95,12 +95,18 @@ class GroupCommit:
             QueueClosedError: `open` was not called yet, or `close` was, or this is another event loop.
             StoreUnusableError: the queue was opened only to look at it.
         """
+        if self._closing:  # before `open` there is no loop for a future
+            raise self._refusal()
+        waiting: asyncio.Future[Any] = asyncio.Future(loop=self._loop)  # `create_future`, without the call
+        self.submit_for(waiting, step, durable=durable)
+        return waiting
+
+    def submit_for(self, asker: Asker, step: Step, *, durable: bool = True) -> None:
+        """As `submit`, for who takes the answer itself and must not raise."""
         home = self._home  # `check`, without the call
         if self._closing or get_ident() != home.thread or not home.is_running():
             raise self._refusal()
-        waiting: asyncio.Future[Any] = asyncio.Future(loop=self._loop)  # `create_future`, without the call
-        self._calls.put(LoopCall(step, durable, waiting, self._outbox))
-        return waiting
+        self._calls.put(LoopCall(step, durable, asker, self._outbox))
 
     async def close(self) -> None:
         """Answer every call that waits, then close the file."""
