@@ -32,18 +32,18 @@ TRACER = attempt_tracer("q")
 def cycle() -> None:
     METRICS.enqueued(0, deduped=False)
     METRICS.started(ENTRY, NOW)
-    DISPATCH.began(OWNED, 1_000)
-    DISPATCH.settled("completed", OWNED, 31_000, NOW)
+    DISPATCH.began([OWNED], 1_000, NOW)
+    DISPATCH.settled("completed", OWNED, 31_000)
 
 
 def retried() -> None:
-    DISPATCH.began(OWNED, 1_000)
-    DISPATCH.settled("retried", OWNED, 31_000, NOW)
+    DISPATCH.began([OWNED], 1_000, NOW)
+    DISPATCH.settled("retried", OWNED, 31_000)
 
 
 def completed() -> None:
-    DISPATCH.began(OWNED, 1_000)
-    DISPATCH.settled("completed", OWNED, 31_000, NOW)
+    DISPATCH.began([OWNED], 1_000, NOW)
+    DISPATCH.settled("completed", OWNED, 31_000)
 
 
 def traced() -> None:

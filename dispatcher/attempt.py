@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Self, cast
@@ -29,13 +29,14 @@ from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.raised import as_one
-from workqueue.telemetry.tracing import NO_TRACER, attempt_tracer
+from workqueue.telemetry.tracing import NO_TRACER, AttemptSpan, attempt_tracer
 
 __all__ = ["Attempts"]
 
 log = logging.getLogger(__name__)
 
 _END_US = duration_us(timedelta(seconds=3))
+_Settle = Callable[[CallbackRun, object], Coroutine[Any, Any, object] | None]
 _LIMITED = timedelta(seconds=1)  # as exact as run times and deadlines of single keys are kept
 
 
@@ -65,7 +66,7 @@ class Attempts:
         self._max_run_us = duration_us(setup.settings.max_run_time)
         self._tracer = attempt_tracer(setup.metrics.name)
         self._outage = setup.outage
-        self._settling = Settling(setup, lasting=lasting)
+        self._settling = Settling(setup, self._completed, lasting=lasting)
         self._runs: dict[OwnedInProgressKey, CallbackRun] = {}
         shortest = setup.settings.max_run_time if setup.limits is None else _LIMITED
         self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
@@ -127,13 +128,15 @@ class Attempts:
             self._start([owned for owned in started if owned.key == probe])
         self.release([owned for owned in started if owned.key != probe])
 
-    def _start(self, started: Iterable[OwnedInProgressKey]) -> None:
-        loop, now_us = self._loop, self._clock.steady_us()
-        deadline_us, began, sent = now_us + self._max_run_us, self._setup.metrics.began, self._outage.answers
+    def _start(self, started: Collection[OwnedInProgressKey]) -> None:
+        loop, now_us, wall_us = self._loop, self._clock.steady_us(), self._clock.wall_us()
+        deadline_us, sent, owner = now_us + self._max_run_us, self._outage.answers, self._owner
         limits, settings = self._setup.limits, self._setup.settings
         attempt = self._attempt if self._tracer is NO_TRACER else self._traced_attempt
+        settle = self._settle_soon
         debug, reports = log.isEnabledFor(logging.DEBUG), self._settling.reports
-        wall_us = self._clock.wall_us() if reports.wants_starts else None
+        reports_starts = reports.wants_starts
+        self._setup.metrics.began(started, now_us, wall_us)
         for owned in started:
             if debug:
                 log.debug("key %r started, attempt %d", owned.key, reports.attempts_of(owned), extra=self._extra(owned))
@@ -142,13 +145,11 @@ class Attempts:
             else:
                 run = limits.run(owned, now_us)
             self._runs[owned] = run
-            run.sent = sent
-            run.owner = self._owner
-            began(owned, now_us)
-            if wall_us is not None:
+            run.sent, run.owner = sent, owner
+            if reports_starts:
                 reports.started(owned, wall_us)
             # Not loop.create_task: a task factory that starts tasks eagerly would run the callback inside this loop.
-            run.begin(AttemptTask(attempt(run), loop=loop, name=owned.key))
+            run.begin(AttemptTask(attempt(run, settle), loop=loop, name=owned.key))
         self._run_times.start()
         self._loop_watch.start()
 
@@ -195,19 +196,27 @@ class Attempts:
         else:
             await wait_first(self._clock, self._change, seconds)
 
-    async def _attempt(self, run: CallbackRun) -> None:
-        # No local: from Python 3.13 on a failed call's error holds this frame, by its traceback's frames.
-        settling = self._settle_soon(run, await self._call(run))
+    async def _attempt(self, run: CallbackRun, settle: _Settle) -> None:
+        if run.stage != "to call" or run.lost.is_set():  # stopped before it began, or started too late
+            settling = settle(run, asyncio.CancelledError())
+        else:
+            run.stage = "calling"
+            try:
+                result = await self._callback(run.owned.key, LeasedAttempt(run))
+            except BaseException as error:  # noqa: BLE001 - whatever a callback raises decides about its key only
+                settling = settle(run, as_one(error))  # in no local of ours: its traceback holds this frame
+            else:
+                settling = settle(run, result)
         if settling is not None:
             await settling
 
     def _settle_soon(self, run: CallbackRun, result: object) -> Coroutine[Any, Any, SettleOutcome] | None:
         """Settle; None if nobody need wait for it, as after nearly every attempt."""
-        if result is None and run.why is None and not run.lost.is_set():
+        if result is None and run.why is None:
             run.stage = "settling"
             self._completing += 1
             self.poke()  # before the settle, so that a lease step for its slot can leave together with it
-            if self._settling.complete_soon(run, self._completed):
+            if self._settling.complete_soon(run):
                 return None
             self._completing -= 1
         return self._settle(run, result)
@@ -232,29 +241,20 @@ class Attempts:
         finally:
             self._end(run, None)
 
-    async def _traced_attempt(self, run: CallbackRun) -> None:
+    async def _traced_attempt(self, run: CallbackRun, settle: _Settle) -> None:
         try:
             traced = self._tracer.attempt(run.owned.key, run.owned)
         except Exception:
             log.exception("no span could be made for key %r", run.owned.key, extra=self._extra(run.owned))
-            return await self._attempt(run)
+            await self._attempt(run, settle)
+            return
         with traced as span:
-            result = await self._call(run)
-            outcome = await self._settle(run, result)
-            failed = issubclass(kind := type(result), BaseException) and not issubclass(kind, RequeueAfter | QueueKeys)
-            span.ended(outcome, result if failed else None)
-            result = None  # an error's traceback holds this frame
-        return None
+            await self._attempt(run, partial(self._settle_traced, span))
 
-    async def _call(self, run: CallbackRun) -> Any:
-        """What the callback returned or raised."""
-        if run.stage != "to call" or run.lost.is_set():  # stopped before it began, or started too late
-            return asyncio.CancelledError()
-        run.stage = "calling"
-        try:
-            return await self._callback(run.owned.key, LeasedAttempt(run))
-        except BaseException as error:  # noqa: BLE001 - whatever a callback raises decides about its key only
-            return as_one(error)
+    async def _settle_traced(self, span: AttemptSpan, run: CallbackRun, result: Any) -> None:
+        outcome = await self._settle(run, result)
+        failed = issubclass(kind := type(result), BaseException) and not issubclass(kind, RequeueAfter | QueueKeys)
+        span.ended(outcome, result if failed else None)
 
     async def _settle(self, run: CallbackRun, result: object) -> SettleOutcome:
         if run.stage != "runaway":

@@ -14,7 +14,7 @@ from dispatcher.error_events import ErrorEvents, error_event
 from dispatcher.key_limits import KeyLimits
 from dispatcher.lifecycle import State, StateChange, asked_for, state_of
 from dispatcher.outage import IN_A_ROW, Ended, TargetUnavailableError
-from workqueue.clock import from_us
+from workqueue.clock import Clock, from_us
 from workqueue.errors import WorkQueueError
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
@@ -73,15 +73,14 @@ class Reports:
         except Exception:  # else a sink that raises would cost the keys that were started in the same step
             log.exception("no lifecycle event could be sent for key %r", owned.key, extra=self._extra(owned.key))
 
-    def settled(self, owned: OwnedInProgressKey, decision: Decision, outcome: SettleOutcome, now_us: int) -> None:
+    def settled(self, owned: OwnedInProgressKey, decision: Decision, outcome: SettleOutcome, clock: Clock) -> None:
         """An attempt is over: `decision` was to be applied, `outcome` is what was."""
         failure = decision.failure
         if failure is not None and outcome == decision.outcome and self._errors is not None:
-            self._errors.send(error_event(owned.key, self.attempts_of(owned), failure, now_us))
+            self._errors.send(error_event(owned.key, self.attempts_of(owned), failure, clock.wall_us()))
         if self._lifecycle is not None and (state := state_of(outcome)) is not None:
-            error, delay = "" if failure is None else failure.error, decision.delay
-            attempts = self.attempts_of(owned)
-            self._lifecycle.changed(StateChange(owned.key, state, attempts, from_us(now_us), error, delay))
+            error, delay, moment = "" if failure is None else failure.error, decision.delay, from_us(clock.wall_us())
+            self._lifecycle.changed(StateChange(owned.key, state, self.attempts_of(owned), moment, error, delay))
         level = _LEVELS[outcome] if decision is not UNREACHED else logging.DEBUG
         if log.isEnabledFor(level):
             detail = f", again in {shown_duration(decision.delay)}" if decision.delay else ""

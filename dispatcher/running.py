@@ -87,6 +87,13 @@ class AttemptTask(asyncio.Task[None]):
         if self.run is not None and self.run.is_torn_down and not self.done():
             super().cancel()
 
+    def lose(self) -> None:
+        """The lease is gone: stop the run, if it is not over; called in the renewer's thread."""
+        run = self.run
+        if run is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
+                self.get_loop().call_soon_threadsafe(run.stop, "its lease was lost")
+
 
 class CallbackRun:
     """The run of one callback, as its dispatcher sees it.
@@ -134,17 +141,17 @@ class CallbackRun:
 
     def begin(self, task: AttemptTask) -> None:
         """Go on in `task`, which others may cancel while the callback runs; whose lease is lost, stops."""
-        self.go_on(task)
-        self.lost.subscribe(self.lose)
+        self.task, task.run = task, self
+        self.lost.subscribe(task.lose)
 
     def go_on(self, task: AttemptTask) -> None:
-        """Go on in `task`: the one in which it began has ended."""
+        """Settle in `task`: the one in which it began has ended."""
+        self.forget()
         self.task, task.run = task, self
 
     def forget(self) -> None:
-        """It is over: undo `begin`, so that nothing is left for the garbage collector, a dozen objects a key."""
+        """Part it from its task, so that nothing is left for the garbage collector, a dozen objects a key."""
         self.task.run = None
-        self.lost.unsubscribe(self.lose)
 
     def expire_at(self, steady_us: int) -> None:
         """Let the run end at that time at the latest, however long it may run: then the key itself expires."""
@@ -182,11 +189,6 @@ class CallbackRun:
         """Cancel the callback, which runs."""
         self._cancels += 1
         self.task.cancel()
-
-    def lose(self) -> None:
-        """The lease is gone; called in the renewer's thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
-            self.task.get_loop().call_soon_threadsafe(self.stop, "its lease was lost")
 
     def leave(self) -> None:
         """Give up waiting for the callback or for its settle, and leave the key to its lease."""

@@ -43,17 +43,22 @@ class Settling:
 
     Args:
         setup: the queue, the rules, where to report.
+        completed: called once for each that `complete_soon` completes, perhaps before that returns: with None when the
+            key is settled, with an error when it is not, and `complete_again` is to be awaited.
         lasting: try again for as long as the lease lives, whatever the store says. Else for as long as it would live if
             it were not renewed: a round is waited for.
     """
 
-    def __init__(self, setup: Setup, *, lasting: bool) -> None:
+    def __init__(
+        self, setup: Setup, completed: Callable[[CallbackRun, Exception | None], None], *, lasting: bool
+    ) -> None:
         self.errors: list[Exception] = []
         """What went wrong in the store, for the round to raise or the loop to note; who reads it clears it."""
 
         self.unreached = 0
         """How many keys were released because the target could not be called for them."""
 
+        self._ended = completed
         self._queue = setup.queue
         self._completing = setup.queue if offers(setup.queue, CompletingQueue) else None
         self.reports = Reports(setup.metrics.name, setup.errors, setup.limits)
@@ -78,15 +83,13 @@ class Settling:
         self._report(run, decision, outcome, result)
         return outcome
 
-    def complete_soon(self, run: CallbackRun, ended: Callable[[CallbackRun, Exception | None], None]) -> bool:
+    def complete_soon(self, run: CallbackRun) -> bool:
         """Settle what nearly every attempt is, a callback that returned None, without a task that waits for the store.
 
         That saves three coroutines, a future and a step of the task for each key: a seventh of the CPU of a drain.
 
         Args:
             run: its callback returned None, and nobody asked it to end.
-            ended: called once, perhaps before this returns: with None when the key is settled, with an error when it is
-                not, and `complete_again` is to be awaited.
 
         Returns:
             Whether it does; if not, `settle` is to be awaited.
@@ -95,19 +98,17 @@ class Settling:
             return False
         try:
             self._note_answer(run)
-            self._completing.complete_soon(run.owned, partial(self._completed, run, ended))
+            self._completing.complete_soon(run.owned, partial(self._completed, run))
         except Exception as error:  # noqa: BLE001 - as in _apply
-            ended(run, error)
+            self._ended(run, error)
         return True
 
-    def _completed(
-        self, run: CallbackRun, ended: Callable[[CallbackRun, Exception | None], None], answer: bool | Exception
-    ) -> None:
+    def _completed(self, run: CallbackRun, answer: bool | Exception) -> None:
         if answer is True or answer is False:
             self._report(run, COMPLETE, "completed" if answer else "lost", None)
-            ended(run, None)
+            self._ended(run, None)
         else:
-            ended(run, answer)
+            self._ended(run, answer)
 
     async def complete_again(self, run: CallbackRun, error: Exception) -> None:
         """Go on after `complete_soon` has failed with `error`; raises nothing but cancellation."""
@@ -123,10 +124,10 @@ class Settling:
         return decide(end, result, run.owned.attempts, run.settings)
 
     def _report(self, run: CallbackRun, decision: Decision, outcome: SettleOutcome, result: object) -> None:
-        owned, now_us = run.owned, self._clock.wall_us()
+        owned = run.owned
         try:
-            self._metrics.settled(outcome, owned, self._clock.steady_us(), now_us)
-            self.reports.settled(owned, decision, outcome, now_us)
+            self._metrics.settled(outcome, owned, self._clock.steady_us())
+            self.reports.settled(owned, decision, outcome, self._clock)
             if decision.failure is not None:
                 self.reports.explain(owned.key, result)
         except Exception as error:  # noqa: BLE001 - the key is settled, whoever cannot hear of it

@@ -6,6 +6,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dispatcher import Attempt, DispatcherSettings
 from dispatcher.setup import Setup
@@ -41,6 +43,11 @@ def owned(priority: int = 0, first_queued: int = NOW, attempts: int = 1) -> Owne
 
 def labels(metrics: QueueMetrics) -> list[str]:
     return [label for label, _ in metrics.waits.labelled()]
+
+
+def counted(metrics: QueueMetrics) -> dict[str, list[list[int]]]:
+    waits = metrics.waits.labelled()
+    return {label: [w.both.counts, w.from_queued.counts, w.from_scheduled.counts] for label, w in waits}
 
 
 def seen(histogram: Histogram) -> dict[float, int]:
@@ -82,8 +89,8 @@ def test_a_dispatcher_labels_a_priority_as_its_queue_does() -> None:
         queue.metrics.started(entry(priority), NOW)
     dispatcher = DispatchMetrics.of(queue)
 
-    dispatcher.settled("completed", owned(priority=99_00), 0, NOW)
-    dispatcher.settled("completed", owned(priority=300), 0, NOW)
+    dispatcher.settled("completed", owned(priority=99_00), 0)
+    dispatcher.settled("completed", owned(priority=300), 0)
 
     assert [label for label, _ in dispatcher.work.labelled()] == ["3xx", "other"]
 
@@ -123,12 +130,34 @@ def test_a_value_on_a_bound_belongs_to_its_bucket() -> None:
     assert seen(histogram) == {1e-8: 1, 1e-6: 1, 0.25: 1, 0.5: 1, 86_400: 1, float("inf"): 1}
 
 
+@given(st.lists(st.one_of(st.integers(-2, 2), st.integers(-5 * SECOND, 2 * 86_400 * SECOND))))
+def test_several_values_are_counted_as_each_by_itself(values: list[int]) -> None:
+    one_by_one, together = Histogram(BUCKETS["wait"]), Histogram(BUCKETS["wait"])
+
+    for value in values:
+        one_by_one.observe(value)
+    together.observe_all(list(values))
+
+    assert (together.counts, together.total) == (one_by_one.counts, one_by_one.total)
+
+
+def test_each_key_of_a_step_is_counted_in_its_class() -> None:
+    together, one_by_one = QueueMetrics("q"), QueueMetrics("q")
+    step = [entry(250), entry(not_before=NOW + SECOND), entry(), entry(-150, not_before=NOW - SECOND), entry(299)]
+
+    together.started_all(step, NOW + 2 * SECOND)
+    for each in step:
+        one_by_one.started(each, NOW + 2 * SECOND)
+
+    assert counted(together) == counted(one_by_one)
+
+
 def test_an_attempt_counts_when_it_ends() -> None:
     metrics = DispatchMetrics("q")
     attempt = owned(priority=150, first_queued=NOW - 100 * SECOND, attempts=3)
 
-    metrics.began(attempt, 5 * SECOND)
-    metrics.settled("completed", attempt, 7 * SECOND, NOW)
+    metrics.began([attempt], 5 * SECOND, NOW - 2 * SECOND)
+    metrics.settled("completed", attempt, 7 * SECOND)
 
     work = metrics.work[1]
     assert (seen(work.took), seen(work.completed)) == ({2.5: 1}, {120: 1})
@@ -141,7 +170,9 @@ def test_only_completed_attempts_count_as_processed() -> None:
     metrics = DispatchMetrics("q")
 
     for outcome in ("retried", "lost", "released", "dropped", "unsettled", "requeued", "dead-lettered"):
-        metrics.settled(outcome, owned(first_queued=NOW - 50 * SECOND), 0, NOW)
+        attempt = owned(first_queued=NOW - 50 * SECOND)
+        metrics.began([attempt], 0, NOW)
+        metrics.settled(outcome, attempt, 0)
 
     assert sum(metrics.uncompleted.counts) == 7
     assert seen(metrics.work[0].took) == {}
@@ -162,11 +193,11 @@ def test_a_lease_ages_while_its_attempt_runs() -> None:
     metrics = DispatchMetrics("q")
     attempt = owned()
 
-    metrics.began(attempt, 0)
+    metrics.began([attempt], 0, NOW)
     metrics.sample_leases(50 * SECOND)
     metrics.sample_leases(50 * SECOND + 1)  # by somebody else, or by the next round
     metrics.sample_leases(100 * SECOND)
-    metrics.settled("completed", attempt, 120 * SECOND, NOW)
+    metrics.settled("completed", attempt, 120 * SECOND)
     metrics.sample_leases(150 * SECOND)
 
     assert seen(metrics.lease_age) == {60: 1, 120: 1}
@@ -177,7 +208,7 @@ def test_a_rate_is_over_the_last_minute_or_so_not_over_the_whole_life() -> None:
     for second in range(0, 200, 10):
         metrics.sample_leases(second * SECOND)
         for _ in range(100 if second < 100 else 5):
-            metrics.settled("completed", attempt, second * SECOND, NOW)
+            metrics.settled("completed", attempt, second * SECOND)
 
     seconds, starts, ends = metrics.rates(200 * SECOND)
 
@@ -188,8 +219,7 @@ def test_a_rate_is_over_the_last_minute_or_so_not_over_the_whole_life() -> None:
 def test_starts_a_second_count_what_still_runs_and_no_orphan_that_was_given_up() -> None:
     metrics = DispatchMetrics("q")
     metrics.sample_leases(0)
-    for _ in range(20):
-        metrics.began(owned(), 0)
+    metrics.began([owned() for _ in range(20)], 0, NOW)
     metrics.recovered([RecoveredOrphan("lost", 3, "", 0, from_us(NOW), True)], NOW)
 
     _, starts, ends = metrics.rates(10 * SECOND)

@@ -73,15 +73,12 @@ def _moment(us: int) -> datetime | None:
 class _Listed:
     """The attributes that every handle reads off its entry."""
 
-    __slots__ = ("_store", "entry")
+    __slots__ = ("_store", "entry", "key")
 
     def __init__(self, store: HandleStore, entry: Entry) -> None:
         self._store = store
         self.entry = entry
-
-    @property
-    def key(self) -> str:
-        return self.entry.key
+        self.key = entry.key  # no property: it is read five times an attempt
 
     @property
     def priority(self) -> int:
@@ -142,17 +139,15 @@ class Queued(_Listed):
 class Owned(_Listed):
     """An `OwnedInProgressKey`. `lease` proves the ownership; `version` is whatever else the backend pins."""
 
-    __slots__ = ("lease", "version")
+    __slots__ = ("lease", "lost", "version")
 
     def __init__(self, store: HandleStore, entry: Entry, lease: Lease, version: Any = None) -> None:
         self._store = store
         self.entry = entry
+        self.key = entry.key
         self.lease = lease
+        self.lost: Lost = lease.lost
         self.version = version
-
-    @property
-    def lost(self) -> Lost:
-        return self.lease.lost
 
     # Not `async def` around an await: on the hot path a second coroutine a settle is a tenth of its cost.
     def complete(self) -> _Applied:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -49,13 +49,6 @@ class Lost:
         self._callbacks.append(callback)
         if self._set:
             self._call_subscribers()
-
-    def unsubscribe(self, callback: Callable[[], None]) -> None:
-        """Forget `callback`, if it was not called. Who does not leaves a cycle behind, which only a collector frees."""
-        try:  # noqa: SIM105 - a context manager takes longer than all the rest
-            self._callbacks.remove(callback)
-        except ValueError:  # it was called
-            pass
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until set or until `timeout` seconds have passed; returns whether it is set."""
@@ -112,7 +105,10 @@ DEFAULT_LEASE = LeaseTimes()
 
 
 class Lease:
-    """The ownership of one in-progress key by this process: its token, and `lost` when it is gone."""
+    """The ownership of one in-progress key by this process: its token, and `lost` when it is gone.
+
+    `deadline_us` is until when its owner relies on it; the renewer's.
+    """
 
     __slots__ = ("deadline_us", "key", "lost", "token")
 
@@ -144,8 +140,8 @@ class Renewed:
         """The answer of a store that spoke of each of `leases`: those that are not kept are lost."""
         if len(kept) == len(leases):
             return cls(kept)
-        tokens = {lease.token for lease in kept}
-        return cls(kept, [lease for lease in leases if lease.token not in tokens])
+        held = set(kept)
+        return cls(kept, [lease for lease in leases if lease not in held])
 
 
 Renew = Callable[[Sequence[Lease], float], Renewed]
@@ -171,7 +167,7 @@ class LeaseRenewer:
         self._renew = renew
         self.times = times
         self._clock = clock
-        self._held: dict[str, Lease] = {}
+        self._held: dict[Lease, None] = {}  # a set that keeps its order
         self._margin_us = times.good_for_us
         self._every_us = duration_us(times.renew_every)
         self._due_us = 0
@@ -179,45 +175,47 @@ class LeaseRenewer:
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ran_us = 0
-        self._sent_us = -1  # of the batch that was last held
         self.ticked_us = clock.steady_us()
         """When `tick` last ran, for health checks."""
 
     def hold(self, lease: Lease, sent_us: int) -> None:
-        """Keep `lease` alive from now on; `sent_us` is when the request that won it was sent.
+        """As `hold_all`, for one."""
+        self.hold_all((lease,), sent_us)
 
-        A lease that has lapsed by now, because the answer took so long or the process stood still, is lost at once. So
-        is one that was won by a step still under way at `close`: nobody would renew it.
+    def hold_all(self, leases: Collection[Lease], sent_us: int) -> None:
+        """Keep `leases` alive from now on; `sent_us` is when the request that won them was sent.
+
+        What has lapsed by now, because the answer took so long or the process stood still, is lost at once. So is what
+        was won by a step still under way at `close`: nobody would renew it.
         """
-        lease.deadline_us = sent_us + self._margin_us
+        deadline_us = sent_us + self._margin_us
+        for lease in leases:
+            lease.deadline_us = deadline_us
         if self._closed:
-            lease.lost.set()
-        elif sent_us != self._sent_us and not self._begins(sent_us):
-            self._lose(lease, "the store answered too late")
-        else:
-            self._held[lease.token] = lease
-            if self._stop is None:
-                self._start()
+            for lease in leases:
+                lease.lost.set()
+        elif self._clock.steady_us() >= deadline_us:
+            for lease in leases:
+                self._lose(lease, "the store answered too late")
+        elif leases:
+            self._begin(leases)
 
-    def _begins(self, sent_us: int) -> bool:
-        """Whether leases of a request sent then are still good; looked at once for all of a batch."""
-        if self._clock.steady_us() >= sent_us + self._margin_us:
-            return False
-        self._sent_us = sent_us
+    def _begin(self, leases: Iterable[Lease]) -> None:
         if self._loop is not None and self._loop.is_closed():  # and this is another one
             self._let_go("the event loop that won it was closed")
-        return True
+        self._held.update(dict.fromkeys(leases))
+        if self._stop is None:
+            self._start()
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing `lease`: it was settled, or is left to lapse."""
-        self._held.pop(lease.token, None)
+        self._held.pop(lease, None)
 
     def keep(self, lease: Lease) -> None:
         """Renew `lease` on, as if it had not been dropped: the settle for which it was failed and may be tried again.
 
         So a lease lives through an outage of the store that is shorter than itself, and a longer one sets `lost`.
         """
-        self._sent_us = -1  # since that batch was held it may have lapsed
         self.hold(lease, lease.deadline_us - self._margin_us)
 
     def tick(self, now_us: int) -> None:
@@ -264,11 +262,11 @@ class LeaseRenewer:
         if self._stop is not None:
             self._stop()
             self._stop = None
-        for lease in list(self._held.values()):
+        for lease in list(self._held):
             self._lose(lease, why)
 
     def _renew_all(self, sent_us: int) -> None:
-        batch = list(self._held.values())
+        batch = list(self._held)
         patience = min(lease.deadline_us for lease in batch) - sent_us
         try:
             renewed = self._renew(batch, max(patience, 0) / 1e6)
@@ -277,7 +275,7 @@ class LeaseRenewer:
         for lease in renewed.kept:
             lease.deadline_us = sent_us + self._margin_us
         for lease in renewed.lost:
-            if lease.token in self._held:  # not settled while the renewal was under way
+            if lease in self._held:  # not settled while the renewal was under way
                 self._lose(lease, renewed.why_lost or _NOT_THERE)
         unknown = len(batch) - len(renewed.kept) - len(renewed.lost)
         if unknown:  # asked again at the next tick, until the deadline
@@ -286,7 +284,7 @@ class LeaseRenewer:
             self._due_us = sent_us + self._every_us
 
     def _expire(self, now_us: int) -> None:
-        for lease in [lease for lease in list(self._held.values()) if now_us >= lease.deadline_us]:
+        for lease in [lease for lease in list(self._held) if now_us >= lease.deadline_us]:
             self._lose(lease, "it could not be renewed in time")
 
     def _lose(self, lease: Lease, why: str) -> None:

@@ -7,8 +7,8 @@ in the finer buckets of both, and folded at the scrape.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import deque
+from bisect import bisect_left, bisect_right
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, Literal, TypeVar, get_args
 
@@ -84,6 +84,18 @@ class Histogram:
         else:
             self.counts[bisect_left(self.limits, value)] += 1
             self.total += value
+
+    def observe_all(self, values: list[int]) -> None:
+        """Count several values, which are sorted by it: most of a step fall into one bucket."""
+        values.sort()
+        limits, at = self.limits, bisect_left(values, 1)
+        self.counts[0] += at
+        self.total += sum(values[at:])
+        while at < len(values):
+            bucket = bisect_left(limits, values[at])
+            end = bisect_right(values, limits[bucket], at) if bucket < len(limits) else len(values)
+            self.counts[bucket] += end - at
+            at = end
 
 
 def priority_class(priority: int) -> int:
@@ -189,15 +201,22 @@ class QueueMetrics:
         self.time_until_eligible.observe(until_eligible_us)
 
     def started(self, entry: Entry, now_us: int) -> None:
-        """`entry`, as it was while queued, was started now (wall time)."""
-        priority = entry.priority
-        waits = self.waits[priority // 100 if priority >= 0 else -(-priority // 100)]
-        wait_us = now_us - entry.queued_us
-        if entry.not_before_us <= entry.queued_us:
-            waits.both.observe(wait_us)
-        else:
-            waits.from_queued.observe(wait_us)
-            waits.from_scheduled.observe(now_us - entry.not_before_us)
+        """As `started_all`, for one."""
+        self.started_all((entry,), now_us)
+
+    def started_all(self, entries: Iterable[Entry], now_us: int) -> None:
+        """`entries`, as they were while queued, were started now (wall time)."""
+        waited: dict[int, list[int]] = defaultdict(list)
+        for entry in entries:
+            priority, queued_us = entry.priority, entry.queued_us
+            number = priority // 100 if priority >= 0 else -(-priority // 100)
+            if entry.not_before_us <= queued_us:
+                waited[number].append(now_us - queued_us)
+            else:
+                self.waits[number].from_queued.observe(now_us - queued_us)
+                self.waits[number].from_scheduled.observe(now_us - entry.not_before_us)
+        for number, waits in waited.items():
+            self.waits[number].both.observe_all(waits)
 
     def expired(self, leases: int) -> None:
         """Count `leases` recovered orphans."""
@@ -238,6 +257,7 @@ class DispatchMetrics:
         self.is_target_down: Callable[[], bool] = lambda: False
         self.limit: Callable[[], int] = lambda: 0
         self.running: dict[OwnedInProgressKey, int] = {}
+        self._steady_is_behind_us = 0  # the wall clock
         self._sample_due_us = 0
         self._recent: deque[tuple[int, int, dict[SettleOutcome, int]]] = deque()
         self._given_up_orphans = 0
@@ -252,19 +272,23 @@ class DispatchMetrics:
         own = metrics_of(queue)
         return cls(own.name, own.classes)
 
-    def began(self, attempt: OwnedInProgressKey, steady_us: int) -> None:
-        """The callback is being called; `settled` gets the same `attempt`."""
-        self.running[attempt] = steady_us
+    def began(self, attempts: Iterable[OwnedInProgressKey], steady_us: int, wall_us: int) -> None:
+        """Their callbacks are being called; `settled` gets each of these `attempts`. Both clocks say now."""
+        self.running.update(dict.fromkeys(attempts, steady_us))
+        self._steady_is_behind_us = wall_us - steady_us
 
-    def settled(self, outcome: SettleOutcome, owned: OwnedInProgressKey, steady_us: int, now_us: int) -> None:
+    def settled(self, outcome: SettleOutcome, owned: OwnedInProgressKey, steady_us: int) -> None:
         """The attempt that `began` with `owned` is over: called once for each, whatever became of it.
+
+        How long ago its key's story began is counted by the wall clock as it stood at the last start: that is read once
+        a step, and a clock that is set meanwhile makes no story longer.
 
         Args:
             outcome: what was applied in the store.
             owned: the attempt's handle, as given to `began`.
             steady_us: the steady clock now, for how long it took.
-            now_us: the wall clock now, for how long ago the key's story began.
         """
+        now_us = steady_us + self._steady_is_behind_us
         took_us = steady_us - self.running.pop(owned, steady_us)
         self.outcomes[outcome] += 1
         if outcome != "completed":
@@ -273,7 +297,7 @@ class DispatchMetrics:
                 entry = _entry(owned)
                 self.work[priority_class(entry.priority)].dead_lettered.observe(now_us - entry.first_queued_us)
             return
-        entry = owned.entry if isinstance(owned, Owned) else _entry(owned)
+        entry = owned.entry if type(owned) is Owned else _entry(owned)
         priority = entry.priority
         work = self.work[priority // 100 if priority >= 0 else -(-priority // 100)]
         work.took.observe(took_us)

@@ -163,7 +163,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a callback whose lease was lost runs on",
         RUN_TIME + "a_callback_whose_lease_is_lost_is_cancelled_and_nothing_is_settled_or_told",
-        (Edit(RUN + "begin", "self.lost.subscribe(self.lose)", "pass"),),
+        (Edit(RUN + "begin", "self.lost.subscribe(task.lose)", "pass"),),
     ),
     DispatchBug(
         "an orphan that was given up is not told of",

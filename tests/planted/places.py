@@ -55,7 +55,7 @@ LEASES = [
     bug(
         "the fence is down: anybody may settle",
         "leases: an owner whose key is another owners changes nothing [complete]",
-        memory(MEMORY + "end_lease", "held is None or held.token != token", "held is None"),
+        memory(MEMORY + "end_lease", "self.in_progress.get(key) is not lease", "key not in self.in_progress"),
         sqlite(SQL + "Store.held", "return set(", "return set(tokens) or set("),
         redis("settle", "and token_of(running[i]) == ARGV", "and 'x' ~= ARGV"),
         record(RECORD + "RecordHandles._settle", " and record.held.token == owned.lease.token", ""),
@@ -64,7 +64,7 @@ LEASES = [
     bug(
         "a lease that is another's is renewed",
         "leases: an owner whose key was taken is told by its next renewal",
-        memory(MEMORY + "_renew_one", "held is None or held.token != lease.token", "held is None"),
+        memory(MEMORY + "_renew_one", "held is None or held is not lease", "held is None"),
         sqlite(SQL_LEASE + "renew", "return held", "return set(tokens)"),
         redis("renew", "running[i] and token_of(running[i]) == ", "running[i] and 'x' ~= "),
         record(RECORD + "renewing", "held is None or held.token != lease.token", "held is None"),
@@ -164,7 +164,7 @@ TWINS = [
     bug(
         "a completed key takes its twin along",
         "rerun: a key queued while in progress runs once more [complete]",
-        memory(MEMORY + "complete", "if self.dead:", "self.queued.pop(entry.key, None)\n    if self.dead:"),
+        memory(HEAPS + "_complete", "dead.pop(owned.key, None)", "queued.pop(owned.key, None)"),
         sqlite(SQL + "_FREE_TWINS", "SET place = CASE", "SET place = 1, not_before_us = 2 * :now_us + CASE"),
         redis("settle", "elseif letter then", "elseif true then put(state, nil)"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "replace(record, queued=None)"),
@@ -198,7 +198,7 @@ LETTERS = [
     bug(
         "a completed key leaves its dead letter",
         "dead letters: completing a key deletes its dead letter",
-        memory(MEMORY + "complete", "self.dead.pop(entry.key, None)", "pass"),
+        memory(HEAPS + "_complete", "self._store.dead.pop(owned.key, None)", "pass"),
         sqlite(SQL + "_FORGET_LETTERS", "WHERE", "WHERE FALSE AND"),
         redis("settle", "state.unletter = true", "state.unletter = false"),
         record(RECORD + "RecordHandles.complete", "replace(record, dead=None)", "record"),

@@ -46,9 +46,9 @@ RENEWAL = [
     bug(
         "a start that was answered after its lease had lapsed is used",
         LEASES + "a_lease_whose_start_is_answered_after_its_deadline_is_lost_before_it_is_used",
-        RENEWER + "_begins",
-        ">= sent_us + self._margin_us",
-        ">= sent_us + 2 * self._margin_us",
+        RENEWER + "hold_all",
+        "self._clock.steady_us() >= deadline_us",
+        "self._clock.steady_us() >= deadline_us + self._margin_us",
         14,
         True,
     ),
@@ -56,7 +56,7 @@ RENEWAL = [
         "a key that was settled while its renewal was under way is reported lost",
         LEASES + "a_key_settled_while_its_renewal_is_under_way_is_not_lost",
         RENEWER + "_renew_all",
-        "if lease.token in self._held:",
+        "if lease in self._held:",
         "if True:",
     ),
     bug(

@@ -70,13 +70,12 @@ async def lived_through(clock: FakeClock) -> Exposition:
             await queue.queue(key, Options(priority=priority))
         clock.advance(timedelta(seconds=2))
         started = (await queue.lease(request)).started
-        for owned in started:
-            metrics.began(owned, clock.steady_us())
+        metrics.began(started, clock.steady_us(), clock.wall_us())
         clock.advance(timedelta(seconds=3))
         await started[0].complete()
-        metrics.settled("completed", started[0], clock.steady_us(), clock.wall_us())
+        metrics.settled("completed", started[0], clock.steady_us())
         await started[1].dead_letter("no")
-        metrics.settled("dead-lettered", started[1], clock.steady_us(), clock.wall_us())
+        metrics.settled("dead-lettered", started[1], clock.steady_us())
         await queue.queue("d")
         clock.advance(timedelta(seconds=40))
         metrics.events = {"sent": 1, "failed": 0, "dropped": 0}
@@ -217,7 +216,7 @@ def test_running_attempts_age_between_scrapes() -> None:
     clock, metrics = FakeClock(), DispatchMetrics("q")
     exposition = Exposition(dispatchers=[metrics], clock=clock)
     for key in ("first", "second"):
-        metrics.began(Owned(MemoryQueue(), Entry(key, 0, 1, 0, 0), Lease(key, "token")), clock.steady_us())
+        metrics.began([Owned(MemoryQueue(), Entry(key, 0, 1, 0, 0), Lease(key, "token"))], clock.steady_us(), 0)
         clock.advance(timedelta(seconds=10))
 
     text = rendered(exposition)

@@ -6,10 +6,8 @@ another thread; it and recovery exclude each other by a lock.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
-from itertools import count
 from threading import get_ident
 from typing import Self
 
@@ -68,8 +66,6 @@ class MemoryQueue:
         self.metrics = QueueMetrics(name)
         self.renewer = LeaseRenewer(self._renew, lease, self.clock)
         self._store = MemoryStore(self.clock)
-        self._incarnation = uuid.uuid4().hex  # a restarted process never keeps its predecessor's leases alive
-        self._tokens = count()
         self._home = Home()
         self.equipment = Equipment(
             name, self.clock, self.renewer, self.metrics, max_payload=max_payload, home=self._home
@@ -191,12 +187,11 @@ class MemoryQueue:
         recovered = self._recover(request, now_us)
         room = min(request.limit, store.room(request.concurrency, now_us))
         store.promote(now_us)
-        started: list[Owned] = []
-        sent_us = self.clock.steady_us()
-        while len(started) < room and (entry := store.ready.pop()) is not None:
-            started.append(self._start(entry, now_us, sent_us))
-        store.spend(len(started), now_us)
-        return Leased(started, recovered)
+        entries: list[Entry] = []
+        while len(entries) < room and (entry := store.ready.pop()) is not None:
+            entries.append(entry)
+        store.spend(len(entries), now_us)
+        return Leased(self._start(entries, now_us), recovered)
 
     def _recover(self, request: LeaseRequest, now_us: int) -> Sequence[RecoveredOrphan]:
         lapsed = self._store.lapsed(self.clock.steady_us())
@@ -219,12 +214,13 @@ class MemoryQueue:
             self._store.requeue(entry, Requeue(backoff=wait), now_us)
         return recovered_orphan(entry, held.owner, dead_lettered=wait is None)
 
-    def _start(self, entry: Entry, now_us: int, sent_us: int) -> Owned:
-        lease = Lease(entry.key, f"{self._incarnation}-{next(self._tokens)}")
-        running = self._store.start(entry, lease.token, self.owner, sent_us, sent_us + self._lease_us)
-        self.renewer.hold(lease, sent_us)
-        self.metrics.started(entry, now_us)
-        return Owned(self, running, lease)
+    def _start(self, entries: Sequence[Entry], now_us: int) -> list[Owned]:
+        sent_us = self.clock.steady_us()
+        start, owner, expires_us = self._store.start, self.owner, sent_us + self._lease_us
+        begun = [start(entry, owner, sent_us, expires_us) for entry in entries]
+        self.renewer.hold_all(begun, sent_us)
+        self.metrics.started_all(entries, now_us)
+        return [Owned(self, held.entry, held) for held in begun]
 
     def _renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         return Renewed.of(leases, self._store.renew(leases, self.clock.steady_us() + self._lease_us))
@@ -257,7 +253,7 @@ class MemoryQueue:
         if not self._store.startable(queued.entry):
             raise StartLostError()
         self._store.ready.note_stale()
-        return self._start(queued.entry, now_us, self.clock.steady_us())
+        return self._start([queued.entry], now_us)[0]
 
     async def drop_queued(self, queued: Queued) -> bool:
         self._home.check()
@@ -273,7 +269,7 @@ class MemoryQueue:
     def _complete(self, owned: Owned) -> bool:
         if not self._settle(owned):
             return False
-        self._store.complete(owned.entry)
+        self._store.dead.pop(owned.key, None)
         return True
 
     async def requeue(self, owned: Owned, how: Requeue) -> bool:
@@ -306,7 +302,7 @@ class MemoryQueue:
             raise home.refusal()
         lease = owned.lease
         self.renewer.drop(lease)
-        if lease.lost.is_set() or not self._store.end_lease(lease.key, lease.token):
+        if lease.lost.is_set() or not self._store.end_lease(lease):
             lease.lost.set()
             return False
         return True

@@ -124,11 +124,7 @@ class Leasing:
         prefix, sent_us = asked.prefix, asked.sent_us
         again, now_us, recovered, rows, waiting, aside = await _claimed(asked.answer, asked.hand_back)
         log_set_aside(map(key_text, aside))
-        begun = [
-            self._hold(raw, record, f"{prefix}{number}", sent_us, now_us)
-            for number, (raw, record) in enumerate(_pairs(rows), 1)
-            if record is not None
-        ]
+        begun = self._hold(rows, prefix, sent_us, now_us)
         if recovered:
             self._metrics.expired(len(recovered) // 6)
         return _Step(bool(again), _recovered(recovered), begun, waiting)
@@ -142,13 +138,17 @@ class Leasing:
             except QueueClosedError:
                 log.debug("closed while a lease step was cancelled: key %r is left to its lease", lease.key)
 
-    def _hold(self, raw: bytes, record: bytes, token: str, sent_us: int, now_us: int) -> Owned:
-        key = key_text(raw)
-        entry = unpack_entry(key, record)
-        lease = Lease(key, token)
-        self._renewer.hold(lease, sent_us)
-        self._metrics.started(entry, now_us)
-        return Owned(self._store, started(entry), lease, raw)
+    def _hold(self, rows: Sequence[Any], prefix: str, sent_us: int, now_us: int) -> list[Owned]:
+        entries, begun, store = [], [], self._store
+        for number, (raw, record) in enumerate(_pairs(rows), 1):
+            if record is not None:
+                key = key_text(raw)
+                entry = unpack_entry(key, record)
+                entries.append(entry)
+                begun.append(Owned(store, started(entry), Lease(key, f"{prefix}{number}"), raw))
+        self._renewer.hold_all([owned.lease for owned in begun], sent_us)
+        self._metrics.started_all(entries, now_us)
+        return begun
 
     def _token_prefix(self) -> str:
         self._requests += 1
