@@ -98,7 +98,7 @@ BACKENDS = [
     Backend("redis", redis),
     Backend("redis+sentinel", redis_sentinel),
     Backend("redis+cluster", redis_cluster),
-    Backend("sqlite", sqlite, frozenset({Need.PIPELINE})),
+    Backend("sqlite", sqlite),
     # A bucket tells nobody of a change, and a lease step on it is many requests; slots make the limit exact.
     Backend("gcs", gcs, frozenset({Need.COMPLETE, Need.PIPELINE, Need.EXACT, Need.WAKE})),
     Backend("gcs+exact", gcs_exact, frozenset({Need.COMPLETE, Need.PIPELINE, Need.WAKE})),

@@ -37,32 +37,6 @@ async def test_calls_that_wait_together_are_committed_together(tmp_path: Path) -
         assert len(await eligible(queue)) == 100
 
 
-@pytest.mark.parametrize(
-    ("synchronous", "expected"), [("full", ["FULL", "NORMAL", "FULL"]), ("normal", ["NORMAL", "NORMAL", "NORMAL"])]
-)
-async def test_enqueues_and_settles_wait_for_the_disk_and_starts_do_not(
-    tmp_path: Path, synchronous: str, expected: list[str]
-) -> None:
-    async with sqlite_queue(tmp_path / "q.db", synchronous=synchronous) as queue:
-        await lease(queue)  # from here on the level is known
-        statements = await traced(queue)
-        levels = []
-
-        await queue.queue("a")
-        levels.append(level_of(statements))
-        (owned,) = (await lease(queue)).started
-        levels.append(level_of(statements))
-        await owned.complete()
-        levels.append(level_of(statements))
-
-    assert levels == expected
-
-
-def level_of(statements: list[str]) -> str:
-    """How synchronous the last commit was."""
-    return ["NORMAL", *[text.split()[-1] for text in statements if text.startswith("PRAGMA synchronous")]][-1]
-
-
 async def test_one_call_that_fails_does_not_fail_the_others_of_its_batch(tmp_path: Path) -> None:
     def broken(attempts: int) -> timedelta:
         raise ZeroDivisionError
@@ -146,7 +120,7 @@ async def test_a_lease_cancelled_when_its_answer_is_already_there_hands_back_its
         with locked(tmp_path / "q.db"):
             leasing = asyncio.ensure_future(lease(queue))
             await asyncio.sleep(0)
-            beside = queue._writer.submit(Ask(lambda store: None))  # answered in the same go as the lease
+            beside = queue._writer.submit(Ask(lambda store: None), durable=False)  # answered together with the lease
             beside.add_done_callback(lambda _: leasing.cancel())
             await asyncio.wait({leasing}, timeout=0.02)
         await asyncio.wait({leasing})

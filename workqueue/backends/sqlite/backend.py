@@ -3,19 +3,17 @@
 Every call is a step (`store`, `leasing`) that the writer's thread (`writer`) commits together with
 whatever else waits; listings and counts come from a thread that only reads (`reads`).
 
-What an answer promises (P1). An enqueue, a settle or a change of settings is answered after the COMMIT of its
-transaction under `PRAGMA synchronous = FULL`: its frames of the write-ahead log are on disk, and so is the log's name,
-since SQLite syncs the directory when it makes the log. kill -9 loses nothing: committed frames are with the kernel, and
-whoever opens the file next ignores the others. Nor does a power cut, as far as the disk keeps what it says it wrote.
-Starts, renewals and the recovery of orphans are committed without waiting for the disk. A power cut may undo them, but
-the log is in order: no later step survives where an earlier one is lost. The key is then queued as it was, or an orphan
-of another boot. `?synchronous=normal` gives the promise up for power cuts, not for kill -9.
+What an answer promises (P1). An enqueue, a settle or a change of settings is answered once its transaction is committed
+and the write-ahead log is synced: its frames are on disk, and so is the log's name, since SQLite syncs the directory
+when it begins the log. kill -9 loses nothing: committed frames are with the kernel, and whoever opens the file next
+ignores the others. Nor does a power cut, as far as the disk keeps what it says it wrote. Starts, renewals and the
+recovery of orphans are committed without waiting for the disk. A power cut may undo them, but the log is in order: no
+later step survives where an earlier one is lost. The key is then queued as it was, or an orphan of another boot.
+`?synchronous=normal` gives the promise up for power cuts, not for kill -9.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -27,13 +25,13 @@ from typing import Any, Self, TypeVar
 from workqueue.backends.sqlite import leasing
 from workqueue.backends.sqlite.boot_id import boot_id
 from workqueue.backends.sqlite.file import QueueFile, file_of
-from workqueue.backends.sqlite.leasing import LeaseStep, Start
 from workqueue.backends.sqlite.looking import queue_named
 from workqueue.backends.sqlite.opening import Opened, open_queue_file
 from workqueue.backends.sqlite.pages import page_of
 from workqueue.backends.sqlite.parameters import printable
 from workqueue.backends.sqlite.queue_row import RowGoneError, put_row_back
 from workqueue.backends.sqlite.reads import Reads, View
+from workqueue.backends.sqlite.starting import Starting, release_of
 from workqueue.backends.sqlite.store import Arrival, Ask, Change, Enqueue, Identity, Settle, Store
 from workqueue.backends.sqlite.waiting import Waiting
 from workqueue.backends.sqlite.writer import GroupCommit
@@ -43,7 +41,6 @@ from workqueue.equipment import Equipment
 from workqueue.errors import (
     KeyNotFoundError,
     QueueClosedError,
-    StartLostError,
     StoreUnavailableError,
     StoreUnusableError,
     WorkQueueError,
@@ -54,10 +51,10 @@ from workqueue.interface import KeyState, Snapshot
 from workqueue.key import check_key_text, validate_key
 from workqueue.lease import DEFAULT_LEASE, Lease, LeaseRenewer, LeaseTimes, Renewed
 from workqueue.metrics import QueueMetrics
-from workqueue.optional import Completed, Counts, Found, Leased, LeaseRequest, RecoveredOrphan
+from workqueue.optional import Completed, Counts, Found, Leased, LeaseRequest
 from workqueue.options import MAX_PAYLOAD_BYTES, Options, check_options, check_type, checked_items
 from workqueue.paging import Page, PageRequest, Place
-from workqueue.rules import Entry, Requeue, dead_lettered, merge_into_twin, released, requeued, started
+from workqueue.rules import Requeue, dead_lettered, merge_into_twin, requeued
 from workqueue.throttle import Configuration
 
 __all__ = ["QueueFile", "SqliteQueue", "open_url"]
@@ -82,6 +79,7 @@ class SqliteQueue:
     """
 
     exact = True
+    lease_steps = 1  # two would halve what shares a wait for the disk
 
     def __init__(
         self,
@@ -109,6 +107,7 @@ class SqliteQueue:
         self._reads = Reads(file, lambda: self._opened.same_file, self._view)
         self._waiting = Waiting(self._reads, self.clock, lease.duration)
         self._writer = GroupCommit(file, self._open_file, self._waiting.note, self._home)
+        self._starting = Starting(self, self._writer, self.renewer, self.metrics, self.clock, self._with_row)
 
     async def __aenter__(self) -> Self:
         if self._file.read_only:
@@ -259,44 +258,12 @@ class SqliteQueue:
 
     # lease
 
-    async def lease(self, request: LeaseRequest) -> Leased:
-        """Recover orphans and start keys, in one transaction (see `LeasingQueue.lease`)."""
-        recovered: list[RecoveredOrphan] = []
-        while True:  # only the last step starts keys, once everything that is due has its place
-            step = await self._with_row(partial(self._starting, partial(leasing.lease, request=request)))
-            recovered += step.recovered
-            self.metrics.expired(len(step.recovered))
-            if not step.more_due:
-                return Leased([self._owned(start) for start in step.started], recovered)
+    def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
+        """Recover orphans and start keys (see `LeasingQueue.lease`); asked for when this returns."""
+        return self._starting.lease(request)
 
     async def start(self, queued: Queued) -> Owned:
-        step = await self._starting(lambda store: leasing.start(store, *queued.version))
-        if not step.started:
-            raise StartLostError()
-        return self._owned(step.started[0])
-
-    async def _starting(self, question: Callable[[Store], LeaseStep]) -> LeaseStep:
-        """Run a step that starts keys; a caller who is cancelled never learns of them, so they are handed back."""
-        starting = self._writer.submit(Ask(question), durable=False)
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            starting.add_done_callback(self._give_back)
-            raise
-
-    def _give_back(self, starting: asyncio.Future[LeaseStep]) -> None:
-        if starting.cancelled() or starting.exception() is not None:
-            return
-        with contextlib.suppress(QueueClosedError):  # then their leases lapse
-            for start in starting.result().started:
-                self._writer.submit(_release(start.token, started(start.entry))).add_done_callback(_seen)
-
-    def _owned(self, start: Start) -> Owned:
-        lease = Lease(start.entry.key, str(start.token))
-        # From when it was stamped, by this machine's clock: the call may have waited for the file longer than a lease.
-        self.renewer.hold(lease, start.since_us)
-        self.metrics.started(start.entry, self.clock.wall_us())
-        return Owned(self, started(start.entry), lease, start.token)
+        return await self._starting.start(queued)
 
     def _renew(self, leases: Sequence[Lease], timeout: float) -> Renewed:
         ask = Ask(lambda store: leasing.renew(store, [int(lease.token) for lease in leases]))
@@ -352,7 +319,7 @@ class SqliteQueue:
         return await self._settle(owned, Settle(owned.version, owned.key, letter=letter))
 
     async def release(self, owned: Owned) -> bool:
-        return await self._settle(owned, _release(owned.version, owned.entry))
+        return await self._settle(owned, release_of(owned.version, owned.entry))
 
     def abandon(self, owned: Owned) -> None:
         self.renewer.drop(owned.lease)
@@ -379,16 +346,6 @@ class SqliteQueue:
     async def _ask(self, question: Callable[[Store], _T], *, durable: bool = True) -> _T:
         answer: _T = await self._writer.submit(Ask(question), durable=durable)
         return answer
-
-
-def _release(token: int, entry: Entry) -> Settle:
-    return Settle(token, entry.key, Arrival(released(entry), partial(merge_into_twin, release=True)))
-
-
-def _seen(released: asyncio.Future[bool]) -> None:
-    """Nobody waits for this answer; if it is an error, the lease lapses and the key is recovered."""
-    if not released.cancelled():
-        released.exception()
 
 
 def open_url(url: QueueURL, *, clock: Clock | None, owner: str) -> SqliteQueue:

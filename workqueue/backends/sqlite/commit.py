@@ -2,6 +2,10 @@
 
 When a batch fails, each of its calls runs again by itself, so that one bad call cannot fail the others.
 
+The log is synced here and not by COMMIT, once no call waits any more. So a dispatcher's settles, the starts that they
+make room for, and what the callbacks of those enqueue share a wait for the disk, though not a transaction. The starts
+are answered before it.
+
 The thread waits for the file's lock by itself instead of leaving that to SQLite's busy handler, whose naps grow to
 100 ms: it asks again every few milliseconds, and answers those who have waited too long.
 """
@@ -14,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from workqueue.backends.sqlite.calls import Call, Outbox, ThreadCall
+from workqueue.backends.sqlite.calls import Call, LoopCall, Outbox, ThreadCall
 from workqueue.backends.sqlite.errors import is_busy, may_be_full, translated
 from workqueue.backends.sqlite.file import QueueFile
 from workqueue.backends.sqlite.looking import closed_without_writing_back
@@ -29,6 +33,8 @@ OpenFile = Callable[[], tuple[Store, Opened]]
 """Opens the file, on the writer's thread."""
 
 _FIRST_NAP, _LONGEST_NAP = 0.0005, 0.01  # seconds
+_TRANSACTIONS_A_SYNC = 4  # so that nobody waits for others without end
+_A_MOMENT = 0.0002  # seconds, in which callbacks that begin ask for what they are to store; a sync takes a millisecond
 
 
 class Commits:
@@ -52,26 +58,60 @@ class Commits:
         self._on_change = on_change
         self._same_file = opened.same_file
         self._log = Log(self._connection, file, opened.mark)
-        self._synced: bool | None = None
+        self._unsynced: list[Call] = []
+        self._transactions = 0  # since the last sync
+        self._has_started = False
+        self._changed = Change.NOTHING  # since somebody was last answered
+        # SQLite itself syncs the log before it writes it back, and the file thereafter.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def close(self) -> None:
         """Close the connection."""
         try:
+            self.sync()
             self._log.close(may_write=self._lost_log() is None)
         finally:
             with closed_without_writing_back(self._file) if self._log.is_cut_off else contextlib.nullcontext():
                 self._connection.close()
 
     def commit(self, batch: Sequence[Call]) -> None:
-        """Run `batch` in one transaction and answer it; if that fails, each call in a transaction of its own."""
+        """Run `batch` in one transaction; if that fails, each call in a transaction of its own.
+
+        What need not wait for the disk is answered, the others by `sync`.
+        """
         for call in self._commit(self._admitted(batch)):
             self._commit([call], is_last=True)
         if self._log.is_due():
-            self._synchronise(durable=False)  # SQLite syncs the log before it writes it back, and the file thereafter
+            self.sync()
             self._log.write_back()
+
+    @property
+    def owes_sync(self) -> bool:
+        """Whether calls wait for `sync`."""
+        return bool(self._unsynced)
+
+    @property
+    def until_sync(self) -> float:
+        """For how many seconds more calls are waited for, to share it: none, unless starts were answered just now."""
+        return _A_MOMENT if self._has_started else 0
+
+    @property
+    def is_sync_due(self) -> bool:
+        """Whether those who wait for it have waited for enough others."""
+        return self._transactions >= _TRANSACTIONS_A_SYNC
+
+    def sync(self) -> None:
+        """Answer what was committed since the last sync, once the disk has it."""
+        calls, self._unsynced, self._transactions = self._unsynced, [], 0
+        if calls:
+            self._answer(calls, self._log.sync() or self._lost_log())
 
     def _admitted(self, batch: Sequence[Call]) -> Sequence[Call]:
         """`batch` without what a disk that is nearly full has no room for; that is answered."""
+        doubt = self._log.doubt()
+        if doubt is not None:
+            self._answer(batch, doubt)
+            return ()
         shortage = self._log.shortage()
         if shortage is None:
             return batch
@@ -80,7 +120,7 @@ class Commits:
         return [call for call in batch if call not in refused]
 
     def _commit(self, batch: Sequence[Call], *, is_last: bool = False) -> Sequence[Call]:
-        """Run `batch` and answer it; returns the calls to be run by themselves, none if it is the last time."""
+        """Run `batch`; returns the calls to be run by themselves, none if it is the last time."""
         calls = self._begin(batch)
         if not calls:
             return ()
@@ -95,8 +135,20 @@ class Commits:
                 return calls
             self._answer(calls, self._lost_log() or error)
         else:
-            self._answer(calls, self._lost_log(), self._store.changed)
+            self._committed(calls)
         return ()
+
+    def _committed(self, calls: Sequence[Call]) -> None:
+        """Answer those of `calls` that need not wait for the disk, and leave the others to `sync`."""
+        self._changed |= self._store.changed
+        unsynced = [call for call in calls if call.durable] if self._file.fsync else []
+        if unsynced:
+            self._unsynced += unsynced
+            self._transactions += 1
+        if len(unsynced) < len(calls):
+            at_once = [call for call in calls if not call.durable] if unsynced else calls
+            self._answer(at_once, self._lost_log())
+        self._has_started = any(type(call) is LoopCall and not call.durable for call in calls)
 
     def _begin(self, batch: Sequence[Call]) -> Sequence[Call]:
         """Get the file's only write lock for those of `batch` who wait that long; the others are answered."""
@@ -104,12 +156,12 @@ class Commits:
         while calls := [call for call in batch if call.is_wanted()]:
             try:
                 self._found = self._same_file.check()
-                self._synchronise(durable=any(call.durable for call in calls))
                 self._connection.execute("BEGIN IMMEDIATE")
             except Exception as error:  # noqa: BLE001 - the callers get it
                 batch = self._patient(calls, error)
             else:
                 return calls
+            self.sync()  # what is committed does not wait for the lock that others hold
             time.sleep(nap)
             nap = min(nap * 1.5, _LONGEST_NAP)
         return ()
@@ -122,14 +174,6 @@ class Commits:
             return ()
         self._answer([call for call in calls if call.since <= latest], error)
         return [call for call in calls if call.since > latest]
-
-    def _synchronise(self, *, durable: bool) -> None:
-        """Have the next COMMIT wait for the disk, or not. A start need not: losing it in a power cut loses nothing."""
-        wanted = durable and self._file.fsync
-        if wanted is not self._synced:
-            # A script, because a PRAGMA that is executed again from the statement cache may do nothing.
-            self._connection.executescript(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
-            self._synced = wanted
 
     def _lost_log(self) -> StoreUnusableError | None:
         """The error for a commit that went into a log which was deleted or cut off meanwhile."""
@@ -148,10 +192,11 @@ class Commits:
             with contextlib.suppress(sqlite3.Error):  # a transaction that failed badly was rolled back by SQLite itself
                 self._connection.execute("ROLLBACK")
 
-    def _answer(self, calls: Sequence[Call], error: Exception | None, changed: Change = Change.NOTHING) -> None:
+    def _answer(self, calls: Sequence[Call], error: Exception | None) -> None:
         typed = translated(error, self._file.path) if error is not None else None
         for call in calls:
             call.answer(typed)
+        changed, self._changed = self._changed, Change.NOTHING
         self._outbox.send(partial(self._on_change, changed) if changed else None)
 
 

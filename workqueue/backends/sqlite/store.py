@@ -2,7 +2,8 @@
 
 A whole batch runs as one step: first every settle ends its lease, then what they put back and what was enqueued is
 merged and stored, then everything else in turn. All calls of a batch are under way at the same time, so any order of
-them is a true one. What an entry looks like afterwards is decided by `rules`; `leasing` starts and recovers.
+them is a true one, but for starts: those find the room of the settles before them. What an entry looks like afterwards
+is decided by `rules`; `leasing` starts and recovers.
 """
 
 from __future__ import annotations
@@ -201,6 +202,10 @@ class Store:
     def perform(self, steps: Sequence[Step]) -> None:
         """Run a batch; the answers are left in the steps."""
         self.changed = Change.NOTHING
+        for turn in _turns(steps):
+            self._perform(turn)
+
+    def _perform(self, steps: Sequence[Step]) -> None:
         arrivals = self.end([step for step in steps if type(step) is Settle])
         for step in steps:
             if type(step) is Enqueue:
@@ -341,6 +346,17 @@ class Store:
         if not self.connection.execute(_CONFIGURE, values).rowcount:
             raise RowGoneError
         self.changed |= Change.ROOM | Change.ELIGIBLE
+
+
+def _turns(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """`steps` in parts, so that what was asked for before a settle does not find the room that the settle makes."""
+    first, asks = 0, False
+    for number, step in enumerate(steps):
+        if asks and type(step) is Settle:
+            yield steps[first:number]
+            first, asks = number, False
+        asks |= type(step) is Ask
+    yield steps[first:]
 
 
 @dataclass(slots=True)

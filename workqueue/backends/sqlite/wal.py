@@ -7,6 +7,7 @@ with nothing, and then cannot be written back any more. So it may become as larg
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -89,6 +90,7 @@ class Log:
         self._limit = self._due_at = _LEAST_BYTES // self._page_bytes
         self._salt = b""
         self._seen = _Seen()
+        self._doubt: StoreUnavailableError | None = None
         self.is_cut_off = False
 
     def close(self, *, may_write: bool) -> None:
@@ -142,6 +144,28 @@ class Log:
     def forget(self) -> None:
         """The transaction was rolled back."""
         self._mark.forget()
+
+    # the disk
+
+    def sync(self) -> StoreUnavailableError | None:
+        """Have the disk take all that was committed; returns the reason if it does not.
+
+        Then nobody knows what of it the disk has, and the kernel does not try again.
+        """
+        try:
+            _sync(self._descriptor)
+        except OSError as error:
+            self._doubt = StoreUnavailableError(
+                f"{self._path}: the disk cannot be written ({error.strerror}), so a power cut may take along what was"
+                " stored last; check it"
+            )
+        return self._doubt
+
+    def doubt(self) -> StoreUnavailableError | None:
+        """Before a transaction: why nothing can be stored since a sync failed; None once all is in the file itself."""
+        if self._doubt is not None and self._has_written_all_back():
+            self._doubt = None
+        return self._doubt
 
     # writing back
 
@@ -238,11 +262,11 @@ class Log:
         try:
             if not self._mark.is_empty:
                 self._empty_mark()
-            _, pages, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            busy, pages, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._file_bytes = _occupied(os.stat(self._path))
-        except (sqlite3.Error, StoreError, OSError):  # whoever calls is answered that the disk is full
+        except (sqlite3.Error, StoreError, OSError):  # whoever calls is answered that the disk is full, or failed
             return False
-        return bool(pages == copied)
+        return bool(not busy and pages == copied)  # while another process writes it back, both are -1
 
     def _kept_bytes(self) -> int:
         """What the volume must have left: for writing the log back, for its growth, and for settling."""
@@ -275,6 +299,13 @@ def _opened(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise StoreUnavailableError(f"{path} cannot be opened ({error.strerror}); try again") from error
+
+
+def _sync(descriptor: int) -> None:
+    if sys.platform == "darwin":  # where a plain fsync leaves the data in the drive's cache
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
 
 
 def _occupied(found: os.stat_result) -> int:

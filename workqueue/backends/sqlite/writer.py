@@ -1,7 +1,8 @@
 """The one thread that writes a SQLite file, and group commit.
 
-Whatever calls wait when the thread is free go into one transaction (`commit`), run with one fsync, and are answered
+Whatever calls wait when the thread is free go into one transaction (`commit`), share an fsync, and are answered
 together by one hand-over to the event loop. Nothing lingers for company: a call that comes alone is committed alone.
+Only when starts were answered just now does an fsync wait 0.2 ms for what their callbacks ask for.
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ class GroupCommit:
             self._closing, self._thread = True, None
             self._home.undo()
             raise
+
+    def is_here(self) -> bool:
+        """Whether it is open, and this is its event loop."""
+        return not self._closing and self._home.is_here()
 
     def submit(self, step: Step, *, durable: bool = True) -> asyncio.Future[Any]:
         """Have `step` run in the next transaction; the future has its answer when it is committed.
@@ -187,10 +192,12 @@ class GroupCommit:
             raise
 
     def _serve(self, commits: Commits) -> None:
-        """Commit what waits, or look whether another process has committed something."""
-        batch = self._next_batch(self._foreign.until_look())
+        """Commit what waits, or sync what was committed, or look whether another process has committed something."""
+        batch = self._next_batch(commits.until_sync if commits.owes_sync else self._foreign.until_look())
         if batch:
             self._commit(commits, batch)
+        if commits.is_sync_due or not batch:
+            commits.sync()
         if self._foreign.look():
             self._outbox.send(partial(self._on_change, Change.ELSEWHERE))
 
