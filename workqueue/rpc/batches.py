@@ -1,7 +1,7 @@
 """Stage 1: `QueueMany` for callers that have many keys in hand: one call for hundreds, if the other side has it.
 
-A call costs gRPC some 130 us of CPU at either end, whatever it is about, and each key in it a tenth of that. A batch is
-a call like any other: it has a deadline and a token, and a balancer spreads batches as it spreads calls.
+A call costs gRPC some 130 us of CPU at either end, whatever it is about, and each key in it less than a tenth. A batch
+is a call like any other: it has a deadline and a token, and a balancer spreads batches as it spreads calls.
 """
 
 from __future__ import annotations
