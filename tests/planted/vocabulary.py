@@ -14,6 +14,7 @@ STATUSES = "workqueue.rpc.statuses:"
 LEASES = "tests.test_lease:test_"
 ON_THE_WIRE = "tests.rpc.test_wire:test_"
 ERRORS = "tests.rpc.test_statuses:test_"
+ON_DISK = "tests.backends.sqlite.test_disk:test_"
 SETTLES = "tests.dispatcher.test_settle:test_"
 
 
@@ -343,6 +344,23 @@ STORES = [
         "workqueue.backends.redis.backend:RedisQueue.configuration",
         "    self._birth.look(born)\n",
         "",
+    ),
+    DispatchBug(
+        "an enqueue into SQLite is answered before the disk has it",
+        ON_DISK + "enqueues_and_settles_wait_for_the_disk_and_starts_do_not",
+        (
+            Edit(
+                "workqueue.backends.sqlite.commit:Commits._committed", "if self._file.fsync else []", "if False else []"
+            ),
+        ),
+        named={"synchronous": "full", "expected": [1, 1, 2]},
+    ),
+    bug(
+        "SQLite goes on after a sync that failed as if the disk had it all",
+        ON_DISK + "after_a_sync_that_failed_nothing_is_stored_until_the_log_is_in_the_file",
+        "workqueue.backends.sqlite.wal:Log.doubt",
+        "self._has_written_all_back()",
+        "True",
     ),
 ]
 

@@ -41,15 +41,11 @@ class Disk:
         self.syncs += 1
 
 
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
-
-
 @pytest.mark.parametrize(("synchronous", "expected"), [("full", [1, 1, 2]), ("normal", [0, 0, 0])])
 async def test_enqueues_and_settles_wait_for_the_disk_and_starts_do_not(
-    tmp_path: Path, disk: Disk, synchronous: str, expected: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: str, expected: list[int]
 ) -> None:
+    disk = Disk(monkeypatch)
     async with sqlite_queue(tmp_path / "q.db", synchronous=synchronous) as queue:
         syncs = []
 
@@ -63,7 +59,10 @@ async def test_enqueues_and_settles_wait_for_the_disk_and_starts_do_not(
     assert syncs == expected
 
 
-async def test_an_enqueue_is_answered_only_when_the_disk_has_it(tmp_path: Path, disk: Disk) -> None:
+async def test_an_enqueue_is_answered_only_when_the_disk_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
     async with sqlite_queue(tmp_path / "q.db") as queue:
         disk.goes_on.clear()
         waiting = asyncio.ensure_future(queue.queue("a"))
@@ -76,8 +75,9 @@ async def test_an_enqueue_is_answered_only_when_the_disk_has_it(tmp_path: Path, 
 
 
 async def test_a_start_is_answered_while_the_disk_is_at_work_for_the_settle_that_made_room(
-    tmp_path: Path, disk: Disk
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = Disk(monkeypatch)
     async with sqlite_queue(tmp_path / "q.db") as queue:
         await queue.queue_many([("a", Options()), ("b", Options())])
         (owned,) = (await lease(queue, limit=1)).started
@@ -95,8 +95,9 @@ async def test_a_start_is_answered_while_the_disk_is_at_work_for_the_settle_that
 
 
 async def test_what_waits_when_a_transaction_is_committed_shares_its_wait_for_the_disk(
-    tmp_path: Path, disk: Disk
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = Disk(monkeypatch)
     begun, goes_on = threading.Event(), threading.Event()
 
     def slow(store: Store) -> None:
@@ -116,8 +117,9 @@ async def test_what_waits_when_a_transaction_is_committed_shares_its_wait_for_th
 
 
 async def test_after_a_sync_that_failed_nothing_is_stored_until_the_log_is_in_the_file(
-    tmp_path: Path, disk: Disk
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    disk = Disk(monkeypatch)
     path = tmp_path / "q.db"
     async with sqlite_queue(path) as queue:
         disk.refuses = True
