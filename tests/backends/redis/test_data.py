@@ -95,6 +95,14 @@ async def test_many_keys_in_progress_lie_in_tables_and_what_made_tables_of_them_
         assert sorted(server.ask("ZRANGE", leases, 0, -1)) == sorted(owned.key.encode() for owned in started)
 
 
+async def test_each_of_many_keys_that_one_step_starts_can_be_completed() -> None:
+    async with opened(shared_server().url(fresh_name())) as queue:
+        await queue.queue_many((f"key-{number}", Options()) for number in range(1005))
+        started = (await lease(queue, limit=1005, concurrency=1005)).started
+
+        assert await asyncio.gather(*(owned.complete() for owned in started)) == [True] * 1005
+
+
 @pytest.mark.parametrize("keys", [100, 20_000])
 async def test_a_step_sends_as_few_commands_with_many_keys_as_with_few(keys: int) -> None:
     with RedisServer() as server:

@@ -19,9 +19,9 @@ end
 
 -- What a lease counted for that ends and leaves nothing.
 local function count_end(running_)
-  local owner_at = string.byte(running_) + 3
-  local record_at = owner_at + (string.byte(running_, owner_at - 1) or 0)
-  count_owner(string.sub(running_, owner_at, record_at - 1), -1)
+  local owner_at = byte(running_) + 3
+  local record_at = owner_at + (byte(running_, owner_at - 1) or 0)
+  count_owner(sub(running_, owner_at, record_at - 1), -1)
   count_attempts(attempts_at(running_, record_at) + 1, -1)
 end
 

@@ -1,5 +1,6 @@
 -- What the usual steps read of packed entries. The rest of it, see records.lua, is defined only where it is needed.
 
+local byte, sub = string.byte, string.sub
 local PLAIN = 80 -- P
 local MOST_ATTEMPTS = 2147483646 -- one more, which a start makes of it, still fits
 
@@ -15,18 +16,18 @@ end
 
 -- The attempts of a packed entry that begins at `at`.
 local function attempts_at(packed, at)
-  if string.byte(packed, at) == PLAIN or #packed < at + 12 then return 0 end
+  if byte(packed, at) == PLAIN or #packed < at + 12 then return 0 end
   return whole(struct.unpack('>i4', packed, at + 9), 0, MOST_ATTEMPTS)
 end
 
 -- What the running hash holds: token and owner, each after its length, and the entry as it was while queued.
 
 local function token_of(running)
-  return string.sub(running, 2, (string.byte(running) or 0) + 1)
+  return sub(running, 2, (byte(running) or 0) + 1)
 end
 
 local function unpack_running(running)
-  local token = string.byte(running)
-  local owner = string.byte(running, token + 2)
-  return string.sub(running, token + 3, token + 2 + owner), string.sub(running, token + 3 + owner)
+  local token = byte(running)
+  local owner = byte(running, token + 2)
+  return sub(running, token + 3, token + 2 + owner), sub(running, token + 3 + owner)
 end

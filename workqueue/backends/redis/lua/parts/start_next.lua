@@ -73,15 +73,23 @@ end
 -- comes first and goes again.
 local MANY, LONG = 32, string.rep('\1', 65) -- no key begins with a control character
 
--- Put popped keys in progress; `started_` is what is returned of them.
-local function begin(keys, records, started_)
-  local running, leases, bytes = {}, {}, 0
-  local number, owner, expiry = #started_ / 2, string.char(#OWNER) .. OWNER, int(EXPIRY)
+-- Lua makes text of a number by way of printf: a thirtieth of what a key costs. Now it does so once for ten keys.
+local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
+
+-- Put popped keys in progress, after those in `all`; `started_` is what is returned of them. Returns how many bytes that is.
+local function begin(keys, records, all, started_)
+  local running, leases, bytes, tens = {}, {}, 0, nil
+  local begun, owner, expiry = #all, string.char(#OWNER) .. OWNER, int(EXPIRY)
   for i, key in ipairs(keys) do
-    local record, token = records[i], TOKEN .. number + i
-    running[2 * i - 1], running[2 * i] = key, string.char(#token) .. token .. owner .. record
-    leases[2 * i - 1], leases[2 * i] = expiry, key
-    started_[2 * (number + i) - 1], started_[2 * (number + i)] = key, record
+    local number, record, at = begun + i, records[i], 2 * i
+    local unit = number % 10
+    if unit == 0 or i == 1 then
+      tens = number < 10 and TOKEN or TOKEN .. (number - unit) / 10
+      tens = string.char(#tens + 1) .. tens
+    end
+    running[at - 1], running[at] = key, tens .. DIGITS[unit] .. owner .. record
+    leases[at - 1], leases[at] = expiry, key
+    all[number], started_[2 * number - 1], started_[2 * number] = key, key, record
     bytes = bytes + #record
   end
   local makes_tables = #keys >= MANY and call('HLEN', RUNNING) < MANY
@@ -109,10 +117,7 @@ local function start(free, with_records)
       counts.ready = -ready
       break
     end
-    bytes = bytes + begin(keys, records, started_)
-    for _, key in ipairs(keys) do
-      all[#all + 1] = key
-    end
+    bytes = bytes + begin(keys, records, all, started_)
   end
   return all, started_
 end
