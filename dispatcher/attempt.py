@@ -215,7 +215,8 @@ class Attempts:
         if result is None and run.why is None:
             run.stage = "settling"
             self._completing += 1
-            self.poke()  # before the settle, so that a lease step for its slot can leave together with it
+            if self._change is not None:
+                self.poke()  # before the settle, so that a lease step for its slot can leave together with it
             if self._settling.complete_soon(run):
                 return None
             self._completing -= 1
@@ -224,7 +225,7 @@ class Attempts:
     def _completed(self, run: CallbackRun, error: Exception | None) -> None:
         self._completing -= 1
         if error is None:
-            self._end(run, None)
+            self._free(run)
         else:  # nobody can be waited for here
             run.go_on(self._apart(run, partial(self._settling.complete_again, run, error)))
 
@@ -282,8 +283,6 @@ class Attempts:
 
     def _end(self, run: CallbackRun, result: object) -> None:
         owned = run.owned
-        del self._runs[owned]
-        run.forget()
         if run.stage == "runaway":
             self._setup.metrics.runaway_callbacks -= 1
             log.warning("the runaway callback of key %r has ended", owned.key, extra=self._extra(owned))
@@ -292,6 +291,12 @@ class Attempts:
             log.error(message, owned.key, extra=self._extra(owned))
             self.fatal = cast("KeyboardInterrupt", result)
             self._on_fatal()
+        self._free(run)
+
+    def _free(self, run: CallbackRun) -> None:
+        """Give its slot back."""
+        del self._runs[run.owned]
+        run.forget()
         if self._change is not None:
             self.poke()
 

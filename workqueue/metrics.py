@@ -261,7 +261,7 @@ class DispatchMetrics:
         self._sample_due_us = 0
         self._recent: deque[tuple[int, int, dict[SettleOutcome, int]]] = deque()
         self._given_up_orphans = 0
-        self.attempts_at_completion = Histogram(BUCKETS["attempts_at_completion"], scale=1)
+        self._later_attempts = Histogram(BUCKETS["attempts_at_completion"], scale=1)
         self.lease_age = Histogram(BUCKETS["lease_age"])
         self.work = ByPriorityClass(Work, classes or PriorityClasses())
         self.uncompleted = Histogram(BUCKETS["work"])
@@ -302,7 +302,17 @@ class DispatchMetrics:
         work = self.work[priority // 100 if priority >= 0 else -(-priority // 100)]
         work.took.observe(took_us)
         work.completed.observe(now_us - entry.first_queued_us)
-        self.attempts_at_completion.observe(entry.attempts)
+        if entry.attempts > 1:
+            self._later_attempts.observe(entry.attempts)
+
+    @property
+    def attempts_at_completion(self) -> Histogram:
+        """Which attempts completed. Of these most are the first of their keys: those are counted when somebody asks."""
+        all_attempts, later = Histogram(BUCKETS["attempts_at_completion"], scale=1), self._later_attempts
+        first = self.outcomes["completed"] - sum(later.counts)
+        all_attempts.counts = [first + later.counts[0], *later.counts[1:]]
+        all_attempts.total = first + later.total
+        return all_attempts
 
     def recovered(self, orphans: Iterable[RecoveredOrphan], now_us: int) -> None:
         """These orphans were found; those given up end their key's story as any other dead letter does."""

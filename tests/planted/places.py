@@ -269,7 +269,7 @@ ORDER = [
         "ordering: a higher priority starts first",
         memory(READY + "ReadyIndex._file", "self._priorities, -entry", "self._priorities, entry"),
         memory(READY + "ReadyIndex.peek", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
-        memory(READY + "ReadyIndex.pop", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
+        memory(READY + "ReadyIndex.take", "self._lanes[-self._priorities[0]]", "self._lanes[self._priorities[0]]"),
         memory(READY + "ReadyIndex._forget_first_lane", "[-heapq.", "[heapq."),
         sqlite(SQL_LEASE + "_NEXT", "priority DESC", "priority"),
         redis(

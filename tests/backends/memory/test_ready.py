@@ -19,7 +19,7 @@ ENTRIES = st.builds(
     first_queued_us=st.just(1),
     not_before_us=st.integers(0, 12),
 )
-STEPS = st.lists(st.one_of(ENTRIES, st.sampled_from(("pop", "peek", "first", "drop"))), max_size=60)
+STEPS = st.lists(st.one_of(ENTRIES, st.sampled_from(("take", "peek", "first", "drop"))), max_size=60)
 
 
 def in_order(entries: dict[str, Entry]) -> list[Entry]:
@@ -48,11 +48,11 @@ def test_keys_come_out_in_the_order_of_sorting_whatever_happens_in_between(steps
         elif step == "drop" and entries:
             entries.popitem()
             ready.note_stale()
-        elif step == "pop":
-            popped = ready.pop()
-            assert popped == next(iter(in_order(entries)), None)
-            if popped is not None:
-                del entries[popped.key]
+        elif step == "take":
+            taken = ready.take(2)
+            assert taken == in_order(entries)[:2]
+            for each in taken:
+                del entries[each.key]
     assert [entry.key for entry in ready.first(99)] == [entry.key for entry in in_order(entries)]
 
 
@@ -62,10 +62,8 @@ def test_the_oldest_is_the_one_that_could_have_been_started_first(added: list[En
     ready = ReadyIndex(entries)
     for entry in added:
         put(ready, entries, entry)
-    for _ in range(min(pops, len(entries))):
-        popped = ready.pop()
-        assert popped is not None
-        del entries[popped.key]
+    for taken in ready.take(pops):
+        del entries[taken.key]
 
     since = [max(entry.queued_us, entry.not_before_us) for entry in entries.values()]
     assert ready.oldest_us() == min(since, default=None)
@@ -78,7 +76,7 @@ def test_stale_references_are_swept() -> None:
         put(ready, entries, Entry("a", number % 3, 0, number, 0, not_before_us=number * (number % 2) * 2))
 
     assert references(ready) < 4_000
-    assert ready.pop() is entries["a"]
+    assert ready.take(1) == [entries["a"]]
 
 
 def references(ready: ReadyIndex) -> int:
@@ -92,7 +90,7 @@ def test_ever_higher_priorities_leave_no_empty_lanes_behind() -> None:
     ready = ReadyIndex(entries)
     for priority in range(1000):
         put(ready, entries, Entry("a", priority, 0, 1, 1))
-        assert ready.pop() is entries.pop("a")
+        assert ready.take(1) == [entries.pop("a")]
 
     assert len(ready._lanes) <= 2
 

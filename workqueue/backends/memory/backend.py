@@ -187,9 +187,7 @@ class MemoryQueue:
         recovered = self._recover(request, now_us)
         room = min(request.limit, store.room(request.concurrency, now_us))
         store.promote(now_us)
-        entries: list[Entry] = []
-        while len(entries) < room and (entry := store.ready.pop()) is not None:
-            entries.append(entry)
+        entries = store.ready.take(room)
         store.spend(len(entries), now_us)
         return Leased(self._start(entries, now_us), recovered)
 
@@ -216,8 +214,7 @@ class MemoryQueue:
 
     def _start(self, entries: Sequence[Entry], now_us: int) -> list[Owned]:
         sent_us = self.clock.steady_us()
-        start, owner, expires_us = self._store.start, self.owner, sent_us + self._lease_us
-        begun = [start(entry, owner, sent_us, expires_us) for entry in entries]
+        begun = self._store.start(entries, self.owner, sent_us, sent_us + self._lease_us)
         self.renewer.hold_all(begun, sent_us)
         self.metrics.started_all(entries, now_us)
         return [Owned(self, held.entry, held) for held in begun]

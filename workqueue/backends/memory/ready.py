@@ -64,19 +64,26 @@ class _Lane:
         head, early = in_order[0] if in_order else None, _heap_head(self.early, entries)
         return early if head is None or (early is not None and _place(early) < _place(head)) else head
 
-    def pop(self, entries: Mapping[str, Entry]) -> Entry | None:
-        """Take out the first entry that is not stale."""
-        if self.early or self.late:
-            head = self.head(entries)
-            for heap in (self.early, self.late):
-                if heap and heap[0][3] is head:
-                    return heapq.heappop(heap)[3]
-        in_order = self.in_order
-        while in_order:
+    def take(self, limit: int, entries: Mapping[str, Entry]) -> list[Entry]:
+        """Take out the first entries that are not stale, at most `limit`."""
+        taken: list[Entry] = []
+        while len(taken) < limit and (self.early or self.late) and (head := self.head(entries)) is not None:
+            self._take_out(head)
+            taken.append(head)
+        in_order, room = self.in_order, limit - len(taken)
+        while room and in_order:
             entry = in_order.popleft()
             if entries.get(entry.key) is entry:
-                return entry
-        return None
+                taken.append(entry)
+                room -= 1
+        return taken
+
+    def _take_out(self, head: Entry) -> None:
+        for heap in (self.early, self.late):
+            if heap and heap[0][3] is head:
+                heapq.heappop(heap)
+                return
+        self.in_order.popleft()
 
     def sweep(self, is_live: Callable[[Entry], bool]) -> int:
         self.in_order = deque(filter(is_live, self.in_order))
@@ -165,21 +172,21 @@ class ReadyIndex:
             self._forget_first_lane()
         return None
 
-    def pop(self) -> Entry | None:
-        """Take out the entry that starts next. The caller removes it from `entries`."""
-        while self._priorities:
+    def take(self, limit: int) -> list[Entry]:
+        """Take out the entries that start next, at most `limit`. The caller removes them from `entries`."""
+        taken: list[Entry] = []
+        while self._priorities and len(taken) < limit:
             lane = self._lanes[-self._priorities[0]]
-            entry = lane.pop(self._entries)
-            if entry is None:
-                self._forget_first_lane()
-                continue
-            self._references -= 1
+            found = lane.take(limit - len(taken), self._entries)
+            self._references -= len(found)
+            taken += found
             # The last lane stays: it is the one that the next enqueue needs, most of the time. Others would pile up
             # below ever higher priorities, where nobody looks.
-            if len(self._priorities) > 1 and lane.is_empty:
+            if len(self._priorities) == 1:
+                break
+            if lane.is_empty:
                 self._forget_first_lane()
-            return entry
-        return None
+        return taken
 
     def _forget_first_lane(self) -> None:
         del self._lanes[-heapq.heappop(self._priorities)]
@@ -195,9 +202,7 @@ class ReadyIndex:
 
     def first(self, limit: int) -> list[Entry]:
         """The next `limit` entries in order; they stay."""
-        taken: list[Entry] = []
-        while len(taken) < limit and (entry := self.pop()) is not None:
-            taken.append(entry)
+        taken = self.take(limit)
         for entry in taken:
             self._file(entry)
         return taken

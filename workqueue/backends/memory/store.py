@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 
 from workqueue.backends.memory.ready import ReadyIndex
@@ -168,16 +168,19 @@ class MemoryStore:
         key = entry.key
         return self.queued.get(key) is entry and key not in self.in_progress and key not in self._delayed
 
-    def start(self, entry: Entry, owner: str, began_us: int, expires_us: int) -> Held:
-        """Move an entry that is neither delayed nor a twin, and that `ready` gave up, to in progress."""
-        key = entry.key
-        del self.queued[key]
-        if entry.attempts:
-            self._forget_attempts(entry.attempts)
-        held = self.in_progress[key] = Held(started(entry), owner, began_us, expires_us)
-        if expires_us < self._lapse_check_us:
-            self._lapse_check_us = expires_us
-        return held
+    def start(self, entries: Iterable[Entry], owner: str, began_us: int, expires_us: int) -> list[Held]:
+        """Move entries that are neither delayed nor twins, and that `ready` gave up, to in progress."""
+        begun = []
+        for entry in entries:
+            key = entry.key
+            del self.queued[key]
+            if entry.attempts:
+                self._forget_attempts(entry.attempts)
+            held = self.in_progress[key] = Held(started(entry), owner, began_us, expires_us)
+            begun.append(held)
+        if begun:
+            self._lapse_check_us = min(expires_us, self._lapse_check_us)
+        return begun
 
     def end_lease(self, lease: Lease) -> bool:
         """Take the key out of in progress if `lease` still owns it; the caller decides what becomes of its entry."""
