@@ -69,9 +69,10 @@ function pop(most, with_records)
 end
 
 -- Redis searches a small hash or sorted set from its front, until a long member makes a table of it, for as long as it is
--- not empty. With a hundred keys in flight that was a third of its instructions; so, when many begin at once, a long member
--- comes first and goes again.
+-- not empty. With a hundred keys in flight that was a third of its instructions; so, before there are many, a long member
+-- comes and goes again.
 local MANY, LONG = 32, string.rep('\1', 65) -- no key begins with a control character
+local in_progress = 0 -- how many keys, once `lapsed_keys` has looked
 
 -- Lua makes text of a number by way of printf: a thirtieth of what a key costs. Now it does so once for ten keys.
 local DIGITS = {[0] = '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'}
@@ -92,7 +93,7 @@ local function begin(keys, records, all, started_)
     all[number], started_[2 * number - 1], started_[2 * number] = key, key, record
     bytes = bytes + #record
   end
-  local makes_tables = #keys >= MANY and call('HLEN', RUNNING) < MANY
+  local makes_tables = in_progress < MANY and in_progress + #keys >= MANY
   if makes_tables then
     call('HSET', RUNNING, LONG, LONG)
     call('ZADD', LEASES, expiry, LONG)
@@ -103,6 +104,7 @@ local function begin(keys, records, all, started_)
     call('HDEL', RUNNING, LONG)
     call('ZREM', LEASES, LONG)
   end
+  in_progress = in_progress + #keys
   count_owner(OWNER, #keys)
   counts.ready = counts.ready - #keys
   return bytes
@@ -154,6 +156,7 @@ end
 
 -- The keys whose leases have lapsed, at most ORPHANS_AT_ONCE of them.
 local function lapsed_keys()
-  if call('HLEN', RUNNING) > call('ZCARD', LEASES) then lease_anew() end
+  in_progress = call('HLEN', RUNNING)
+  if in_progress > call('ZCARD', LEASES) then lease_anew() end
   return call('ZRANGEBYSCORE', LEASES, '-inf', steady, 'LIMIT', 0, ORPHANS_AT_ONCE)
 end
