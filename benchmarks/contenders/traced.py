@@ -81,6 +81,19 @@ def done(kind: Kind) -> Callable[[Function], Function]:
     return wrapper
 
 
+def entered(kind: Kind) -> Callable[[Function], Function]:
+    """A note at the first step of the task that awaits it."""
+
+    def wrapper(function: Function) -> Function:
+        async def wrapped(*arguments: Any) -> Any:
+            NOTES.add(kind)
+            return await function(*arguments)
+
+        return wrapped
+
+    return wrapper
+
+
 def awaited(kind: Kind) -> Callable[[Function], Function]:
     """A note when it has been awaited."""
 
@@ -133,7 +146,7 @@ wrap(Link, "send", sent)
 wrap(Wakeups, "_take", woken)
 wrap(RedisQueue, "wait", awaited(Kind.WAIT_RETURNED))
 wrap(RedisQueue, "lease", awaited(Kind.LEASED))
-wrap(Attempts, "_call", begun(Kind.STEPPED))
+wrap(Attempts, "_attempt", entered(Kind.STEPPED))
 wrap(LeaseRenewer, "tick", done(Kind.RENEWER))
 wrap(LoopWatch, "look", done(Kind.LOOP_WATCH))
 wrap(RunTimes, "_look", done(Kind.RUN_TIMES))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from benchmarks.contenders.notes import Kind, Note, Notes, read, since_before
 from benchmarks.tail_parts import STATIONS, Part, Way, beside_table, parts_table, slowest, ways
+from tests.support.processes import python
 
 US = 1000
 
@@ -130,6 +131,14 @@ def test_notes_can_be_read_while_their_process_goes_on(tmp_path: Path) -> None:
     assert (first.kind, first.about, second.kind) == (Kind.CALLED, 5, Kind.REDIS)
     assert 0 < first.at <= second.at
     assert second.ran > 0
+
+
+def test_every_function_that_is_wrapped_is_there(tmp_path: Path) -> None:
+    env = {"BENCHMARK_NOTES": str(tmp_path), "BENCHMARK_REDIS_PID": str(os.getpid())}
+
+    python("-c", "import benchmarks.contenders.traced", env=env)
+
+    assert len([*tmp_path.iterdir()]) == 1
 
 
 def test_what_is_counted_since_the_beginning_becomes_what_was_counted_since_the_note_before() -> None:
