@@ -16,7 +16,7 @@ import pytest
 from tests.support.sqlite import eligible, lease, locked, shell, sqlite_queue
 from workqueue import Options, StoreUnavailableError
 from workqueue.backends.sqlite import wal
-from workqueue.backends.sqlite.store import Ask, Store
+from workqueue.backends.sqlite.store import Ask, Enqueue, Store
 from workqueue.optional import LeaseRequest
 
 
@@ -94,10 +94,11 @@ async def test_a_start_is_answered_while_the_disk_is_at_work_for_the_settle_that
         assert await settling
 
 
-async def test_what_waits_when_a_transaction_is_committed_shares_its_wait_for_the_disk(
+async def test_what_waits_when_a_transaction_is_committed_shares_its_wait_for_the_disk_and_is_answered_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)
+    heard: list[str] = []
     begun, goes_on = threading.Event(), threading.Event()
 
     def slow(store: Store) -> None:
@@ -107,12 +108,14 @@ async def test_what_waits_when_a_transaction_is_committed_shares_its_wait_for_th
     async with sqlite_queue(tmp_path / "q.db") as queue:
         first = queue._writer.submit(Ask(slow))
         await asyncio.to_thread(begun.wait, 10)
-        late = asyncio.ensure_future(queue.queue("a"))
-        await asyncio.sleep(0)
+        late = queue._writer.submit(Enqueue((("a", Options()),), 1))
+        late.add_done_callback(lambda _: heard.append("late"))
+        first.add_done_callback(lambda _: heard.append("first"))
         goes_on.set()
         await asyncio.gather(first, late)
 
         assert disk.syncs == 1
+        assert heard == ["late", "first"]
         assert await eligible(queue) == ["a"]
 
 

@@ -143,7 +143,9 @@ class Commits:
         self._changed |= self._store.changed
         unsynced = [call for call in calls if call.durable] if self._file.fsync else []
         if unsynced:
-            self._unsynced += unsynced
+            # The latest first: callbacks whose enqueues are answered go on to be settled, and then the dispatcher that
+            # the earlier settles wake asks for the starts of all of them at once.
+            self._unsynced = [*unsynced, *self._unsynced]
             self._transactions += 1
         if len(unsynced) < len(calls):
             at_once = [call for call in calls if not call.durable] if unsynced else calls
