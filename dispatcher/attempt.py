@@ -27,6 +27,7 @@ from workqueue.errors import StoreError
 from workqueue.exits import exits_contained
 from workqueue.interface import OwnedInProgressKey
 from workqueue.metrics import SettleOutcome
+from workqueue.optional import PipelinedQueue, offers
 from workqueue.outcomes import QueueKeys, RequeueAfter
 from workqueue.raised import as_one
 from workqueue.telemetry.tracing import NO_TRACER, AttemptSpan, attempt_tracer
@@ -72,7 +73,8 @@ class Attempts:
         self._run_times = RunTimes(self._runs, setup.clock, shortest, self._leave)
         self._loop_watch = LoopWatch(self._runs, setup.clock, setup.metrics.name)
         self._change: asyncio.Future[None] | None = None
-        self._completing = 0
+        self._completing = 0  # how many wait for the store's answer to `complete_soon`, and for nothing else
+        self._is_pipelined = offers(setup.queue, PipelinedQueue)
         self._contained = exits_contained()
 
     async def __aenter__(self) -> Self:
@@ -88,13 +90,13 @@ class Attempts:
         await self._run_times.stop()
 
     def __len__(self) -> int:
-        """How many local slots are taken, by runaway callbacks too."""
+        """How many are under way, runaway callbacks too."""
         return len(self._runs)
 
     @property
-    def completing(self) -> int:
-        """How many of them wait for the store's answer to `complete_soon`, and for nothing else."""
-        return self._completing
+    def taken(self) -> int:
+        """How many local slots a lease step finds taken that is asked for now; those of runaway callbacks too."""
+        return len(self._runs) - (self._completing if self._is_pipelined else 0)
 
     def take_errors(self) -> list[Exception]:
         """What went wrong in the store at settling, since this was last asked."""
@@ -215,7 +217,7 @@ class Attempts:
         if result is None and run.why is None:
             run.stage = "settling"
             self._completing += 1
-            if self._change is not None:
+            if self._is_pipelined and self._change is not None:
                 self.poke()  # before the settle, so that a lease step for its slot can leave together with it
             if self._settling.complete_soon(run):
                 return None

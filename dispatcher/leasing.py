@@ -62,9 +62,6 @@ class LeaseSteps:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         concurrency, most = setup.settings.concurrency, 1
-        self.follow_completions = offers(setup.queue, PipelinedQueue)
-        """Whether a step that is asked for now finds the slots free whose keys are being completed."""
-
         if offers(setup.queue, PipelinedQueue):
             most = max(min(setup.queue.lease_steps, concurrency // _WORTH_A_STEP), 1)
         self._most = most
@@ -83,7 +80,8 @@ class LeaseSteps:
 
     def ask(self, room: int) -> None:
         """Ask for `room` more keys; where there may be too few of them, only if nothing is under way."""
-        if self._most > 1 and self._is_plenty:
+        is_plenty, self._is_plenty = self._is_plenty, False  # unless the next answer says so
+        if self._most > 1 and is_plenty:
             while room > 0 and len(self) < self._most:
                 step = self._step(min(room, self._part))
                 self._under_way.append(LeaseStep(step.limit, asyncio.ensure_future(step.answer)))
@@ -102,7 +100,6 @@ class LeaseSteps:
             StoreError: the store failed it.
         """
         step = self._under_way.popleft()
-        self._is_plenty = False  # unless this one says so
         leased = await step.answer
         _report_orphans(self._setup, leased)
         is_short = len(leased.started) < step.limit

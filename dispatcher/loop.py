@@ -172,10 +172,7 @@ class Dispatcher:
     @property
     def _room(self) -> int:
         """Slots that are free for a lease step that is asked for now."""
-        taken = len(self._attempts) + self._steps.slots
-        if self._steps.follow_completions:
-            taken -= self._attempts.completing
-        return max(self.setup.settings.concurrency - taken, 0)
+        return max(self.setup.settings.concurrency - self._attempts.taken - self._steps.slots, 0)
 
     def _startable(self) -> int:
         return self._outage.starts(self._room, self.setup.clock.steady_us())
@@ -257,11 +254,22 @@ class Dispatcher:
 
     async def _wind_down(self) -> None:
         self.health.draining = True
+        await self._take_back()
         await self._let_run_out()
         await self._attempts.end()
         if self.setup.errors is not None:
             await self.setup.errors.flush(FLUSH_TIMEOUT)
             await self.setup.errors.give_up()
+
+    async def _take_back(self) -> None:
+        """Release what lease steps start that were under way when the loop died: nobody else knows of it."""
+        while self._steps:
+            try:
+                leased, _ = await self._steps.take()
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the loop has died of something already
+                log.debug("a lease step under way at the end failed: %r", error, extra=self._extra)
+            else:
+                self._attempts.release(leased.started)
 
     async def _let_run_out(self) -> None:
         """Give running callbacks the time to end by themselves, unless `stop` was called."""

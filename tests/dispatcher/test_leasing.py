@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
-from tests.support.dispatching import Ledger, nothing, opened, pass_time, running, settle_down
+from tests.support.dispatching import Ledger, SlowQueue, nothing, opened, pass_time, running, settle_down
 from workqueue import Options, StoreUnavailableError
 from workqueue.backends.memory.backend import MemoryQueue
 from workqueue.handles import Owned
@@ -227,3 +227,51 @@ async def test_a_completion_that_is_not_answered_takes_its_slot_in_the_store() -
         await settle_down(3000)
 
     assert (called, leases, len(ledger.ended)) == (40, 2, 200)
+
+
+async def test_a_store_whose_lease_steps_do_not_follow_settles_is_not_asked_for_slots_that_are_not_free() -> None:
+    limits: list[int] = []
+
+    class Apart(SlowQueue):
+        async def lease(self, request: LeaseRequest) -> Leased:
+            limits.append(request.limit)
+            return await super().lease(request)
+
+    queue = opened(Apart(clock=FakeClock()))
+    await queue.queue_many([(f"key-{number}", Options()) for number in range(5)])
+
+    async with running(Dispatcher(queue, Ledger(steps=5), DispatcherSettings(concurrency=1))):
+        await settle_down(1000)
+
+    assert limits == [1] * 6
+
+
+async def test_a_store_that_refuses_to_be_asked_for_more_is_heard_for_what_is_under_way() -> None:
+    class Refusing(LinedUp):
+        def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
+            if self.most_steps == 2:
+                raise StoreUnavailableError("no more")
+            return super().lease(request)
+
+    queue, ledger = opened(Refusing()), Ledger()
+    await queue.queue_many([(f"key-{number:04}", Options()) for number in range(200)])
+
+    async with running(Dispatcher(queue, ledger, SETTINGS)) as dispatcher:
+        await settle_down(2000)
+        assert dispatcher.metrics.rounds["failed"] > 0
+
+    assert len(ledger.ended) == 80
+
+
+async def test_a_loop_that_dies_hands_back_what_a_lease_step_under_way_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = await filled(200)
+    dispatcher = Dispatcher(queue, nothing, SETTINGS)
+    running = asyncio.ensure_future(dispatcher.run())
+    await turns_until(lambda: queue.most_steps == 2)
+    monkeypatch.setattr(dispatcher.health, "iterated", lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        await running
+
+    counts = await queue.counts()
+    assert (counts.in_progress, counts.max_attempts) == (0, 0)
