@@ -124,7 +124,7 @@ class Dispatcher:
         log.info("dispatching, %d at a time", self.setup.settings.concurrency, extra=self._extra)
         async with self._attempts:
             try:
-                while not self._over or self._steps:
+                while not self._over:
                     await self._iterate()
                 self.health.ended()  # nobody expects it to move while it drains
             except asyncio.CancelledError:
@@ -143,8 +143,7 @@ class Dispatcher:
         if self._outage.is_on():
             await self._nap(self._attempts.look_at_target())
         try:
-            if not self._over or not self._steps:  # over: what is under way is taken, and released
-                self._steps.ask(self._startable())
+            self._steps.ask(self._startable())
             leased, is_short = await self._steps.take()
             self.metrics.rounds["failed" if leased.errors else "ok"] += 1
             await self._begin(leased)
@@ -262,11 +261,11 @@ class Dispatcher:
             await self.setup.errors.give_up()
 
     async def _take_back(self) -> None:
-        """Release what lease steps start that were under way when the loop died: nobody else knows of it."""
+        """Release what lease steps start that are under way at the end: nobody else knows of it."""
         while self._steps:
             try:
                 leased, _ = await self._steps.take()
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the loop has died of something already
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it ends anyway
                 log.debug("a lease step under way at the end failed: %r", error, extra=self._extra)
             else:
                 self._attempts.release(leased.started)

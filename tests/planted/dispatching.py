@@ -246,7 +246,7 @@ DISPATCH_BUGS = [
     DispatchBug(
         "lease steps overlap where there is nothing more to start",
         LEASING + "a_lone_key_costs_one_lease_step_and_the_look_for_another",
-        (Edit(STEPS + "ask", "and self._is_plenty", ""), Edit(STEPS + "ask", "min(room, self._part)", "min(room, 20)")),
+        (Edit(STEPS + "ask", "and is_plenty", ""), Edit(STEPS + "ask", "min(room, self._part)", "min(room, 20)")),
     ),
     DispatchBug(
         "a slot is asked for only when the store has answered the settle of its key",
@@ -256,6 +256,6 @@ DISPATCH_BUGS = [
     DispatchBug(
         "a lease step that is under way when a drain begins leaves its keys to their leases",
         LEASING + "what_is_under_way_at_a_drain_is_handed_back",
-        (Edit("dispatcher.loop:Dispatcher._dispatch", "not self._over or self._steps", "not self._over"),),
+        (Edit("dispatcher.loop:Dispatcher._wind_down", "await self._take_back()", "pass"),),
     ),
 ]
