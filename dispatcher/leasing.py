@@ -90,7 +90,7 @@ class LeaseSteps:
             self._under_way.append(self._step(room))  # without a task, which would come between a wake-up and its start
 
     def _step(self, room: int) -> LeaseStep:
-        request = self._setup.settings.lease_request(room)
+        request = self._setup.settings.lease_request(room, comes_back=True)
         return LeaseStep(request.limit, self._setup.queue.lease(request))
 
     async def take(self) -> tuple[Leased, bool]:

@@ -74,10 +74,10 @@ class DispatcherSettings:
         if self.backoff is not None and not callable(self.backoff):
             raise InvalidSettingError(f"backoff is a function of the attempts so far, not {self.backoff!r}")
 
-    def lease_request(self, limit: int) -> LeaseRequest:
-        """What to ask of `lease` with `limit` local slots free."""
+    def lease_request(self, limit: int, *, comes_back: bool = False) -> LeaseRequest:
+        """What to ask of `lease` with `limit` local slots free; `comes_back`: a loop, which asks again and again."""
         most = min(limit, self.batch_size or self.concurrency)
-        return LeaseRequest(most, self.concurrency, self.max_retry, self.backoff and self.chosen_backoff)
+        return LeaseRequest(most, self.concurrency, self.max_retry, self.backoff and self.chosen_backoff, comes_back)
 
     def chosen_backoff(self, attempts: int) -> timedelta | None:
         """What the `backoff` hook says; None, which means the default, if there is none or it misbehaves.

@@ -49,6 +49,8 @@ class LeaseRequest:
         concurrency: start none beyond this many live leases over all dispatchers (>= 1).
         max_retry: an orphan with this many attempts is dead-lettered; 0 = never.
         backoff: the hook that decides how long a requeued orphan waits (see `orphan_wait`).
+        comes_back: whether the caller asks again after its next `wait`. Then a backend may start a key while it waits;
+            that `lease` returns it, or releases it if it asks for none.
 
     Raises:
         InvalidOptionsError: a number is none.
@@ -58,6 +60,7 @@ class LeaseRequest:
     concurrency: int
     max_retry: int = 0
     backoff: Backoff | None = None
+    comes_back: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "concurrency", "max_retry"):

@@ -113,7 +113,7 @@ LIMITS = [
         "waiting: an enqueue wakes whoever waits",
         memory("workqueue.backends.waiters:Waiters.wake", "if not waiter.done():", "if False:"),
         sqlite("workqueue.backends.sqlite.waiting:Waiting.note", "list(self._waiters)", "()"),
-        redis("enqueue", "end\n\nwake()", "end\n"),
+        redis("enqueue", "wake(#keys == 1 and #others == 0 and ready == 1 and not rate and start_for or nil)", ""),
     ),
 ]
 

@@ -323,6 +323,29 @@ STORES = [
         "then end",
     ),
     bug(
+        "a lease request that Redis had announced stays announced when it is sent",
+        "tests.backends.redis.test_announced:"
+        "test_a_request_that_another_on_the_handle_has_sent_is_not_answered_by_a_wake_up",
+        "lua:lease",
+        "if OFFERED_BY then call('DEL', OFFER .. OFFERED_BY) end",
+        "",
+    ),
+    bug(
+        "a key that a lost wake-up brought has the lease of then when it is asked for",
+        "tests.backends.redis.test_announced:"
+        "test_a_wake_up_that_loses_what_it_brings_costs_neither_the_key_nor_an_attempt",
+        "lua:lease",
+        "if is_ours and OFFERED_BY then call('ZADD', LEASES, 'XX', EXPIRY, key) end",
+        "",
+    ),
+    bug(
+        "the lease of a key that a wake-up brought counts from when it is taken",
+        "tests.backends.redis.test_announced:test_a_key_that_its_owner_takes_too_late_is_lost_at_once",
+        "workqueue.backends.redis.announced:Announced.answered_us",
+        "min(self.sent_us + passed_us, now_us)",
+        "now_us",
+    ),
+    bug(
         "Redis's time is taken in whole seconds",
         "tests.backends.test_real_clocks:test_keys_of_one_second_start_in_the_order_in_which_they_came",
         "lua:enqueue",

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Self
 
 from workqueue.backends.redis.address import Locator, RedisSettings
+from workqueue.backends.redis.announced import NOTHING_ANNOUNCED
 from workqueue.backends.redis.birth import Birth
 from workqueue.backends.redis.calls import ignore, portions
 from workqueue.backends.redis.leasing import Leasing
@@ -92,10 +93,10 @@ class RedisQueue:
         self._birth = Birth(self.clock, lambda: self._turns.address)
         self._listing = Listing(self, self._turns, self._birth)
         self._pages = Pages(self._turns, self._listing)
-        self._wakeups = Wakeups(settings, self._turns.incarnation)
         self._renewal = Renewal(settings, locator, clock, lease.duration_us, self._birth)
         self.renewer = LeaseRenewer(self._renewal.renew, lease, self.clock)
         self._leasing = Leasing(self, self._turns, self.renewer, self.metrics, self.clock, self._waiter)
+        self._wakeups = Wakeups(settings, self._turns.incarnation, self._leasing.bring)
         self.equipment = Equipment(
             name,
             self.clock,
@@ -203,10 +204,13 @@ class RedisQueue:
         self._home.check()
         address = self._turns.address
         is_listening = await self._wakeups.listen(address)
+        is_alone = is_listening and not self._wakeups.is_expected
+        announced = self._leasing.announce(concurrency) if is_alone else NOTHING_ANNOUNCED
         woken = self._wakeups.expect()
         waiter = self._turns.incarnation
         try:
-            wait_us = await self._turns.call("wait", waiter, concurrency)
+            steady_us, wait_us = await self._turns.call("wait", waiter, concurrency, *announced)
+            self._leasing.announced_at(steady_us)
             longest = timeout.total_seconds() if is_listening else min(timeout.total_seconds(), _POLL_SECONDS)
             seconds = longest if wait_us < 0 else min(wait_us / 1e6, longest)
             if seconds > 0 and self._turns.address == address:  # else a new master has it, whom nobody hears yet
@@ -223,7 +227,8 @@ class RedisQueue:
         if self._wakeups.is_expected:  # by somebody else, who had the same wake-up
             return
         try:
-            self._turns.call("leave", waiter).add_done_callback(ignore)
+            if not self._leasing.withdraw():
+                self._turns.call("leave", waiter).add_done_callback(ignore)
         except QueueClosedError:
             log.debug("closed while waiting")
 

@@ -29,9 +29,21 @@ class Call:
         arguments: its own ones.
         deadline: the loop's time until which it is worth sending.
         succeed, fail: receive the reply or the error; one of them is called, once.
+        announced: who asks and the number of this request, if the server was told of it before.
     """
 
-    __slots__ = ("_arguments", "deadline", "fail", "header", "is_durable", "number", "script", "slot", "succeed")
+    __slots__ = (
+        "_announced",
+        "_arguments",
+        "deadline",
+        "fail",
+        "header",
+        "is_durable",
+        "number",
+        "script",
+        "slot",
+        "succeed",
+    )
 
     def __init__(
         self,
@@ -40,6 +52,7 @@ class Call:
         deadline: float,
         succeed: Callable[[Reply], None],
         fail: Callable[[Exception], None],
+        announced: tuple[str, int] | None = None,
     ) -> None:
         self.script: Script = script(name)
         self._arguments = arguments
@@ -49,12 +62,12 @@ class Call:
         self.is_durable = name == "enqueue"
         self.slot = ""
         self.number = 0
+        self._announced = announced
         self.header: tuple[Argument, ...] = ()
 
     def assign(self, number: int, asker: str) -> None:
         """Make this request `number` of `asker`, who is given the kept answer if he asks again."""
-        self.number = number
-        self.slot = "" if self.script.name in _REPEATABLE else asker
+        self.slot, self.number = self._announced or ("" if self.script.name in _REPEATABLE else asker, number)
 
     def arguments(self) -> Sequence[Argument]:
         """What follows the script: number of keys, keys, and arguments as prelude.lua takes them."""

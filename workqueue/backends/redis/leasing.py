@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any, Protocol
 
+from workqueue.backends.redis.announced import NOTHING_ANNOUNCED, Announced
 from workqueue.backends.redis.aside import log_set_aside
 from workqueue.backends.redis.calls import ignore
 from workqueue.backends.redis.records import key_bytes, key_text, unpack_entry
@@ -66,6 +68,8 @@ class Leasing:
         self._waiter = waiter
         self._lease_us = renewer.times.duration_us
         self._requests = 0
+        self._comes_back = False
+        self._announced: Announced | None = None
 
     def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
         """Recover orphans and start keys (see `LeasingQueue.lease`); a cancelled one hands back what it started.
@@ -107,18 +111,74 @@ class Leasing:
             raise
 
     def _ask(self, request: LeaseRequest, limit: int, plan: Sequence[Argument] = ()) -> _Asked:
-        prefix, sent_us = self._token_prefix(), self._clock.steady_us()
-
-        def hand_back(reply: Reply) -> None:
-            self._hand_back(_started_in(reply, prefix))
-
+        self._comes_back = request.comes_back
+        announced = None if plan else self._taken()
+        if announced is not None and announced.reply is not None:
+            if limit > 0:
+                return self._brought(announced)
+            self._hand_back_started(announced.prefix, announced.reply)
+            announced = None
+        prefix, sent_us = announced.prefix if announced else self._token_prefix(), self._clock.steady_us()
+        hand_back = partial(self._hand_back_started, prefix)
         answer = self._turns.call(
             "recover" if plan else "lease",
             *(prefix, self._store.owner, max(limit, 0), request.concurrency, self._lease_us),
             *(self._waiter(), *plan),
             unclaimed=hand_back,
+            announced=announced.asker if announced else None,
         )
         return _Asked(answer, hand_back, prefix, sent_us)
+
+    # what is announced before a wait
+
+    def announce(self, concurrency: int) -> Sequence[Argument]:
+        """What wait.lua is to know of the lease request that comes after this wait; nothing if none may come.
+
+        Whoever stores a lone key meanwhile starts it by that request, and the wake-up brings the answer along.
+        """
+        if self._announced is not None or not self._comes_back:
+            return NOTHING_ANNOUNCED
+        prefix = self._token_prefix()
+        asker = f"{self._turns.incarnation}:offer", self._requests
+        self._announced = Announced(asker, prefix, concurrency, self._clock.steady_us())
+        return self._requests, prefix, self._store.owner, self._lease_us
+
+    def announced_at(self, steady_us: int) -> None:
+        """What was announced last was stored at that time of the store's."""
+        if self._announced is not None and self._announced.stored_us is None:
+            self._announced.stored_us = steady_us
+
+    def bring(self, message: bytes) -> None:
+        """A wake-up brought this along; it is of no use if the request that it answers was sent by now."""
+        if self._announced is not None:
+            self._announced.take(message)
+
+    def withdraw(self) -> bool:
+        """Nobody waits any more: see to it that the announced request leaves nothing started; False = there is none."""
+        announced = self._taken()
+        if announced is None:
+            return False
+        if announced.reply is not None:
+            self._hand_back_started(announced.prefix, announced.reply)
+            return True
+        self._turns.call(
+            "lease",
+            *(announced.prefix, self._store.owner, 0, announced.concurrency, self._lease_us, self._waiter()),
+            unclaimed=partial(self._hand_back_started, announced.prefix),
+            announced=announced.asker,
+        ).cancel()
+        return True
+
+    def _taken(self) -> Announced | None:
+        announced, self._announced = self._announced, None
+        return announced
+
+    def _brought(self, announced: Announced) -> _Asked:
+        """As if the request had been sent, and answered by now."""
+        answer = self._turns.home.loop.create_future()
+        answer.set_result(announced.reply)
+        hand_back = partial(self._hand_back_started, announced.prefix)
+        return _Asked(answer, hand_back, announced.prefix, announced.answered_us(self._clock.steady_us()))
 
     async def _step(self, asked: _Asked) -> _Step:
         prefix, sent_us = asked.prefix, asked.sent_us
@@ -128,6 +188,9 @@ class Leasing:
         if recovered:
             self._metrics.expired(len(recovered) // 6)
         return _Step(bool(again), _recovered(recovered), begun, waiting)
+
+    def _hand_back_started(self, prefix: str, reply: Reply) -> None:
+        self._hand_back(_started_in(reply, prefix))
 
     def _hand_back(self, started_: Iterable[_Begun]) -> None:
         """Release keys whose caller was cancelled and will never settle them; nobody waits for it."""

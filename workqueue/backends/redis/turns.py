@@ -97,9 +97,16 @@ class Turns:
         self._submit(self._settles, (key, token, verb), asker)
 
     def call(
-        self, name: str, *arguments: Argument, unclaimed: Callable[[Reply], None] | None = None
+        self,
+        name: str,
+        *arguments: Argument,
+        unclaimed: Callable[[Reply], None] | None = None,
+        announced: tuple[str, int] | None = None,
     ) -> asyncio.Future[Reply]:
-        """The reply of one script; if the future was cancelled meanwhile, `unclaimed` has it."""
+        """The reply of one script; if the future was cancelled meanwhile, `unclaimed` has it.
+
+        `announced` is who asks, and the number of the request, if Redis knows of it already.
+        """
         self.home.check()
         loop = self.home.loop
         future: asyncio.Future[Reply] = loop.create_future()
@@ -111,7 +118,7 @@ class Turns:
                 unclaimed(reply)
 
         self._calls.append(
-            Call(name, arguments, loop.time() + self._timeout, succeed, lambda error: fail(future, error))
+            Call(name, arguments, loop.time() + self._timeout, succeed, lambda error: fail(future, error), announced)
         )
         self._go(at_once=name not in _NOT_AT_ONCE)
         return future

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -26,9 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Wakeups:
-    """Listens on one channel, to one node, from the first `listen` until the queue is closed."""
+    """Listens on one channel, to one node, from the first `listen` until the queue is closed.
 
-    def __init__(self, settings: RedisSettings, waiter: str) -> None:
+    `brought` receives what a wake-up brings along.
+    """
+
+    def __init__(self, settings: RedisSettings, waiter: str, brought: Callable[[bytes], None]) -> None:
+        self._brought = brought
         self._settings = settings
         self._channel = settings.meta_key.removesuffix("meta") + "wake:" + waiter
         self._timeout = settings.timeout.total_seconds() / 2
@@ -122,6 +127,8 @@ class Wakeups:
     def _take(self, message: Reply) -> None:
         self._hear()
         if isinstance(message, list) and message[0] == b"message":
+            if message[2]:
+                self._brought(message[2])
             self._wake()
 
     def _lose(self, error: Exception) -> None:

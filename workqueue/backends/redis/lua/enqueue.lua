@@ -67,5 +67,33 @@ end
 store()
 end
 
-wake()
+-- What the wake-up of a waiter brings along: the only key there is, started by the lease request that he announced. It is
+-- answered as if he had sent it now, so that he may send it nevertheless. Nothing if he announced none.
+local function start_for(waiter)
+  local offer = call('GET', OFFER .. waiter)
+  local due = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  if not offer or due and tonumber(due) <= wall then return '' end
+  local number, lease, size, at = struct.unpack('>i8i8B', offer)
+  local token, owner = string.sub(offer, at, at + size - 1) .. 1, string.sub(offer, at + size)
+  local key, record = keys[1], 'P' .. now
+
+-- uses tally
+
+  local function start()
+    call('HSET', RUNNING, key, string.char(#token) .. token .. string.char(#owner) .. owner .. record)
+    call('ZADD', LEASES, steady + lease, key)
+    call('ZREM', LANE .. '0', key)
+    if call('EXISTS', LANE .. '0') == 0 then call('ZREM', LANES, '0') end
+    counts.ready = -1
+    count_attempts(1, 1)
+    count_owner(owner, 1)
+    write_counts()
+    call('DEL', OFFER .. waiter)
+    keep_for(waiter .. ':offer', number, {0, wall, {}, {key}})
+  end
+
+  return struct.pack('>i8i8i8I2', number, steady, wall, #key) .. key .. record, start
+end
+
+wake(#keys == 1 and #others == 0 and ready == 1 and not rate and start_for or nil)
 return keep(answer)

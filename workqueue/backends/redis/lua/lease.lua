@@ -12,6 +12,7 @@
 if kept_answer then return rebuild(kept_answer) end
 
 forget_waiter()
+if OFFERED_BY then call('DEL', OFFER .. OFFERED_BY) end
 local lapsed = lapsed_keys()
 if #lapsed == 0 and call('EXISTS', RECORDS, DELAYED) == 0 then return lease({}) end
 

@@ -1,10 +1,13 @@
 -- uses prelude packed records tally lanes limits
 -- Say how long a dispatcher may sleep, and remember that it does.
 -- ARGV[5] waiter  [6] concurrency
--- Returns microseconds until a lease step may find something, 0 = now, -1 = not before somebody wakes the waiter.
+-- ARGV[7] number of the lease request that he sends when awake, '' = of none  [8] its tokens' prefix  [9] owner  [10] lease
+-- Returns the steady time, and microseconds until a lease step may find something, 0 = now, -1 = not before somebody wakes
+-- the waiter.
 -- Atomic: a key that is queued after the look finds the waiter registered, so no wake-up is lost. Costs O(log n).
 
 local CONCURRENCY = tonumber(ARGV[6])
+local OFFER_KEPT_MS = 600000 -- who sleeps for longer is woken as if there were none
 
 local function until_due()
   local head = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')
@@ -29,7 +32,11 @@ if not paused then
   local start = until_start()
   wait = wait and start and math.min(wait, start) or wait or start
 end
-if wait and wait <= 0 then return 0 end
+if wait and wait <= 0 then return {steady, 0} end
 admit()
 call('ZADD', WAITERS, 'GT', CONCURRENCY, ARGV[5]) -- several may sleep under one name
-return wait or -1
+if ARGV[7] ~= '' then
+  local offer = struct.pack('>i8i8B', tonumber(ARGV[7]), tonumber(ARGV[10]), #ARGV[8]) .. ARGV[8] .. ARGV[9]
+  call('SET', OFFER .. ARGV[5], offer, 'PX', OFFER_KEPT_MS)
+end
+return {steady, wait or -1}

@@ -29,6 +29,7 @@ local ATTEMPTS = ROOT .. 'attempts' -- hash: attempts -> number of queued and in
 local UNREADABLE = ROOT .. 'unreadable' -- hash: keys set aside -> status (1 queued, 2 in progress, 3 dead), then the record
 local WAITERS = ROOT .. 'waiters'   -- zset: dispatchers that sleep, by the concurrency they ask for
 local WAKE = ROOT .. 'wake:'        -- one channel a waiter
+local OFFER = ROOT .. 'offer:'       -- for a waiter: the lease request that it will send when it is awake
 local ANSWER = ROOT .. 'answer:' .. ARGV[3]
 local ANSWER_KEPT_MS = 60000
 local REQUEST = tonumber(ARGV[4])
@@ -85,9 +86,13 @@ if ARGV[3] ~= '' then
 end
 
 -- Remember `answer` for a second asking, and return it. Comes last, since it must not be a script's first write.
-local function keep(answer)
-  call('SET', ANSWER, struct.pack('>i8', REQUEST) .. cmsgpack.pack(answer), 'PX', ANSWER_KEPT_MS)
+local function keep_for(asker, request, answer)
+  call('SET', ROOT .. 'answer:' .. asker, struct.pack('>i8', request) .. cmsgpack.pack(answer), 'PX', ANSWER_KEPT_MS)
   return answer
+end
+
+local function keep(answer)
+  return keep_for(ARGV[3], REQUEST, answer)
 end
 
 local wall, steady = tonumber(ARGV[1]), tonumber(ARGV[2])

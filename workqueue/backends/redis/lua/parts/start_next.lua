@@ -6,9 +6,11 @@ local TOKEN, OWNER = ARGV[5], ARGV[6]
 local LIMIT, CONCURRENCY = tonumber(ARGV[7]), tonumber(ARGV[8])
 local EXPIRY = steady + tonumber(ARGV[9])
 local ORPHANS_AT_ONCE = 500
+local OFFERED_BY = string.match(ARGV[3], '^(.*):offer$') -- whose announced request this is, see wait.lua
 local STARTS_AT_ONCE, STARTS_IN_ONE_POP, BYTES_AT_ONCE = 1000, 100, 4 * 1024 * 1024
 
--- The answer is kept without payloads; what this request started and still owns is read again.
+-- The answer is kept without payloads; what this request started and still owns is read again. An announced request may
+-- have been answered long before it was sent, so that its lease begins anew.
 local function rebuild(answer)
   local keys, started_ = answer[4], {}
   local running = #keys > 0 and call('HMGET', RUNNING, unpack(keys)) or {}
@@ -16,6 +18,7 @@ local function rebuild(answer)
     local is_ours = running[i] and token_of(running[i]) == TOKEN .. i
     local _, record = unpack_running(is_ours and running[i] or '\0\0')
     started_[2 * i - 1], started_[2 * i] = key, is_ours and record
+    if is_ours and OFFERED_BY then call('ZADD', LEASES, 'XX', EXPIRY, key) end
   end
   return {answer[1], answer[2], answer[3], started_, {}, {}}
 end
