@@ -16,7 +16,9 @@ from tests.fakes.tcp_proxy import TcpProxy
 from tests.support.redis import eligible, fresh_name, lease, opened, scripts_run, until
 from workqueue import Options, open_queue
 from workqueue.backends.redis.backend import RedisQueue
+from workqueue.backends.redis.scripts import script
 from workqueue.clock import Clock, from_us
+from workqueue.errors import StoreError
 from workqueue.interface import KeyStatus
 from workqueue.optional import Leased, LeaseRequest
 from workqueue.testing import FakeClock
@@ -242,6 +244,108 @@ async def test_a_key_that_its_owner_takes_too_late_is_lost_at_once() -> None:
         (owned,) = (await queue.lease(COMES_BACK)).started
 
         assert owned.lost.is_set()
+
+
+async def test_who_closes_the_queue_before_he_has_heard_hands_the_key_back_unspent() -> None:
+    there = url()
+    async with opened(there) as producer:
+        async with opened(there) as queue:
+            await queue.lease(COMES_BACK)
+            asleep = asyncio.ensure_future(queue.wait(HOUR, 10))
+            await until(lambda: sleeps(queue.name))
+            enqueueing = Thread(target=asyncio.run, args=(enqueued(there, "a"),))
+            enqueueing.start()
+            enqueueing.join()
+            asleep.cancel()
+            await asyncio.wait((asleep,))
+
+        state = await producer.get("a")
+        assert (state.status, state.attempts) == (KeyStatus.QUEUED, 0)
+
+
+async def test_who_is_awake_and_closes_the_queue_hands_the_key_back_unspent() -> None:
+    async with opened(there := url()) as producer, sleeping(there) as (queue, asleep):
+        await producer.queue("a")
+        await asleep
+        await queue.__aexit__()
+
+        assert (await producer.get("a")).attempts == 0
+
+
+async def test_where_a_key_has_one_attempt_only_no_sleeper_can_use_it_up() -> None:
+    once = LeaseRequest(10, 10, max_retry=1, comes_back=True)
+    async with opened(there := url()) as producer, sleeping(there, request=once) as (queue, asleep):
+        await producer.queue("a")
+        await asleep
+
+        assert await is_eligible(producer, "a")
+        assert keys(await queue.lease(once)) == [("a", 1)]
+
+
+async def test_a_request_that_failed_is_asked_again_under_its_number() -> None:
+    with TcpProxy(shared_server().port) as proxy:
+        there = url()
+        behind = there.replace(str(shared_server().port), str(proxy.port))
+        async with opened(there) as producer, sleeping(f"{behind}&timeout=300ms") as (queue, asleep):
+            proxy.is_refusing = True
+            queue._turns._carrier.link.drop()
+            with pytest.raises(StoreError):
+                await queue.lease(COMES_BACK)
+            await producer.queue("a")
+            proxy.is_refusing = False
+            await asleep
+
+            assert keys(await queue.lease(COMES_BACK)) == [("a", 1)]
+
+
+async def test_a_wait_that_is_sent_again_announces_nothing_that_was_answered() -> None:
+    with TcpProxy(shared_server().port) as proxy:
+        there = url()
+        behind = there.replace(str(shared_server().port), str(proxy.port))
+        async with opened(there) as producer, opened(behind) as queue:
+            await queue.lease(COMES_BACK)
+            proxy.refuse_after(script("wait").sha)
+            asleep = asyncio.ensure_future(queue.wait(HOUR, 10))
+            await until(lambda: sleeps(queue.name))
+            await producer.queue("a")
+            proxy.is_refusing = False
+            await asleep
+            await producer.queue("b")
+
+            assert not await is_started(producer, "b")
+            assert keys(await queue.lease(COMES_BACK)) == [("a", 1)]
+            assert keys(await queue.lease(COMES_BACK)) == [("b", 1)]
+
+
+async def test_who_wants_nothing_is_given_nothing_by_a_wake_up_that_was_lost() -> None:
+    async with opened(there := url()) as producer, sleeping(there) as (queue, asleep):
+        queue._wakeups._brought = list[bytes]().append
+        await producer.queue("a")
+        await asleep
+
+        assert keys(await queue.lease(LeaseRequest(0, 10))) == []
+        await until(lambda: is_eligible(producer, "a"))
+
+
+async def test_a_task_that_is_cancelled_before_it_begins_hands_back_what_a_wake_up_brought() -> None:
+    async with opened(there := url()) as producer, sleeping(there) as (queue, asleep):
+        await producer.queue("a")
+        await asleep
+        asyncio.ensure_future(queue.lease(COMES_BACK)).cancel()
+
+        await until(lambda: is_eligible(producer, "a"))
+        assert (await producer.get("a")).attempts == 0
+
+
+async def test_a_message_of_somebody_else_wakes_and_breaks_nothing() -> None:
+    async with opened(there := url()) as producer, sleeping(there) as (queue, asleep):
+        wire = queue._wakeups._wire
+        shared_server().ask("PUBLISH", f"{{wq:{queue.name}}}:wake:{queue._turns.incarnation}", "x")
+        await asleep
+
+        assert queue._wakeups._wire is wire is not None
+        await producer.queue("a")
+        assert keys(await queue.lease(COMES_BACK)) == [("a", 1)]
 
 
 async def enqueued(there: str, key: str) -> None:

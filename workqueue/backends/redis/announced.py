@@ -45,6 +45,8 @@ class Announced:
 
     def take(self, message: bytes) -> None:
         """Take the answer from a wake-up, if it is one to this request."""
+        if len(message) < _MESSAGE.size:
+            return
         number, steady_us, wall_us, size = _MESSAGE.unpack_from(message)
         if number == self.asker[1]:
             key, record = message[_MESSAGE.size :][:size], message[_MESSAGE.size + size :]

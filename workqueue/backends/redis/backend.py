@@ -124,10 +124,13 @@ class RedisQueue:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.renewer.close()
-        self._wakeups.close()
-        self._renewal.close()
-        await self._turns.__aexit__()
+        try:
+            await self._leasing.end()
+        finally:
+            self.renewer.close()
+            self._wakeups.close()
+            self._renewal.close()
+            await self._turns.__aexit__()
 
     # enqueue
 
@@ -209,7 +212,8 @@ class RedisQueue:
         woken = self._wakeups.expect()
         waiter = self._turns.incarnation
         try:
-            steady_us, wait_us = await self._turns.call("wait", waiter, concurrency, *announced)
+            asker = None if announced is NOTHING_ANNOUNCED else self._leasing.asker
+            steady_us, wait_us = await self._turns.call("wait", waiter, concurrency, *announced, announced=asker)
             self._leasing.announced_at(steady_us)
             longest = timeout.total_seconds() if is_listening else min(timeout.total_seconds(), _POLL_SECONDS)
             seconds = longest if wait_us < 0 else min(wait_us / 1e6, longest)

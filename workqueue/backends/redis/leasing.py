@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ __all__ = ["Leasing", "began_us"]
 log = logging.getLogger(__name__)
 
 _Begun = tuple[bytes, Lease]
+_LAST_WORDS_SECONDS = 1.0  # for what goes back when the queue is closed; what Redis does not hear is left to its lease
 _GIVE_UP = -1  # in place of an orphan's wait
 
 
@@ -70,6 +72,7 @@ class Leasing:
         self._requests = 0
         self._comes_back = False
         self._announced: Announced | None = None
+        self._going_back: set[asyncio.Future[Any]] = set()
 
     def lease(self, request: LeaseRequest) -> Coroutine[Any, Any, Leased]:
         """Recover orphans and start keys (see `LeasingQueue.lease`); a cancelled one hands back what it started.
@@ -85,7 +88,8 @@ class Leasing:
             if not asked.is_awaited and getcoroutinestate(step) == CORO_CLOSED and _is_answered(answer):
                 asked.hand_back(answer.result())
 
-        asked.answer.add_done_callback(unless_begun)
+        # Not before the next turn: a wake-up may have brought the answer, and a task of it be cancelled in this turn.
+        self._turns.home.loop.call_soon(asked.answer.add_done_callback, unless_begun)
         return step
 
     async def _lease(self, request: LeaseRequest, asked: _Asked | None = None) -> Leased:
@@ -99,11 +103,12 @@ class Leasing:
                 recovered += step.recovered
                 begun += step.started
                 if not step.again:
-                    return Leased(begun, recovered)
+                    return Leased(self._wanted(begun, request), recovered)
                 plan = [ORPHAN_ERROR, *_waits(step.waiting, request)] if step.waiting else ()
                 asked = self._ask(request, request.limit - len(begun), plan)
         except StoreError as error:
             if not begun and not recovered:
+                self._announced = self._announced or asked.announced  # Redis may act by it still: so ask it again
                 raise
             return Leased(begun, recovered, [error])  # what the steps before it started is the caller's
         except asyncio.CancelledError:
@@ -111,7 +116,8 @@ class Leasing:
             raise
 
     def _ask(self, request: LeaseRequest, limit: int, plan: Sequence[Argument] = ()) -> _Asked:
-        self._comes_back = request.comes_back
+        # Where one attempt is all there is, a sleeper that is gone without a word must not use it up.
+        self._comes_back = request.comes_back and request.max_retry != 1
         announced = None if plan else self._taken()
         if announced is not None and announced.reply is not None:
             if limit > 0:
@@ -127,7 +133,14 @@ class Leasing:
             unclaimed=hand_back,
             announced=announced.asker if announced else None,
         )
-        return _Asked(answer, hand_back, prefix, sent_us)
+        return _Asked(answer, hand_back, prefix, sent_us, announced)
+
+    def _wanted(self, begun: list[Owned], request: LeaseRequest) -> list[Owned]:
+        """`begun`, unless none was asked for: then it was started by a wake-up that did not arrive, and goes back."""
+        if request.limit > 0:
+            return begun
+        self._hand_back((owned.version, owned.lease) for owned in begun)
+        return []
 
     # what is announced before a wait
 
@@ -142,6 +155,11 @@ class Leasing:
         asker = f"{self._turns.incarnation}:offer", self._requests
         self._announced = Announced(asker, prefix, concurrency, self._clock.steady_us())
         return self._requests, prefix, self._store.owner, self._lease_us
+
+    @property
+    def asker(self) -> tuple[str, int] | None:
+        """Under which name and number the answer to the announced request is kept."""
+        return self._announced.asker if self._announced else None
 
     def announced_at(self, steady_us: int) -> None:
         """What was announced last was stored at that time of the store's."""
@@ -161,13 +179,27 @@ class Leasing:
         if announced.reply is not None:
             self._hand_back_started(announced.prefix, announced.reply)
             return True
-        self._turns.call(
+        answer = self._turns.call(
             "lease",
             *(announced.prefix, self._store.owner, 0, announced.concurrency, self._lease_us, self._waiter()),
-            unclaimed=partial(self._hand_back_started, announced.prefix),
             announced=announced.asker,
-        ).cancel()
+        )
+        self._going_back.add(answer)
+        answer.add_done_callback(partial(self._withdrawn, announced.prefix))
         return True
+
+    def _withdrawn(self, prefix: str, answer: asyncio.Future[Reply]) -> None:
+        self._going_back.discard(answer)
+        if _is_answered(answer):
+            self._hand_back_started(prefix, answer.result())
+
+    async def end(self) -> None:
+        """Before the queue is closed: hand back what was started for nobody, and wait for that, but not for long."""
+        with contextlib.suppress(TimeoutError, QueueClosedError):
+            self.withdraw()
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                while self._going_back:
+                    await asyncio.wait(tuple(self._going_back))
 
     def _taken(self) -> Announced | None:
         announced, self._announced = self._announced, None
@@ -197,7 +229,10 @@ class Leasing:
         for raw, lease in started_:
             self._renewer.drop(lease)
             try:
-                self._turns.settle(raw, lease.token, b"l").add_done_callback(ignore)
+                settled = self._turns.settle(raw, lease.token, b"l")
+                self._going_back.add(settled)
+                settled.add_done_callback(ignore)
+                settled.add_done_callback(self._going_back.discard)
             except QueueClosedError:
                 log.debug("closed while a lease step was cancelled: key %r is left to its lease", lease.key)
 
@@ -241,11 +276,17 @@ class Leasing:
 class _Asked:
     """A lease step that is asked for: its answer, what hands back the keys in it, their tokens, when it was asked."""
 
-    __slots__ = ("answer", "hand_back", "is_awaited", "prefix", "sent_us")
+    __slots__ = ("announced", "answer", "hand_back", "is_awaited", "prefix", "sent_us")
 
     def __init__(
-        self, answer: asyncio.Future[Reply], hand_back: Callable[[Reply], None], prefix: str, sent_us: int
+        self,
+        answer: asyncio.Future[Reply],
+        hand_back: Callable[[Reply], None],
+        prefix: str,
+        sent_us: int,
+        announced: Announced | None = None,
     ) -> None:
+        self.announced = announced
         self.answer = answer
         self.hand_back = hand_back
         self.prefix = prefix

@@ -6,6 +6,9 @@
 -- the waiter.
 -- Atomic: a key that is queued after the look finds the waiter registered, so no wake-up is lost. Costs O(log n).
 
+-- Asked again, since the answer was lost; by now the announced request has been answered, and must not be once more.
+if kept_answer then return {steady, 0} end
+
 local CONCURRENCY = tonumber(ARGV[6])
 local OFFER_KEPT_MS = 600000 -- who sleeps for longer is woken as if there were none
 
