@@ -331,6 +331,10 @@ async def test_what_is_down_behind_a_reconciler_dead_letters_no_backlog() -> Non
     async def reconcile(key: str, attempt: Attempt) -> None:
         raise TargetUnavailableError("the database is down", "refused")
 
+    def has_released(enough: int) -> bool:
+        clock_of(queue).advance(MINUTE)  # at each look: the loop may not have gone to sleep yet
+        return dispatching.metrics.outcomes["released"] >= enough
+
     async with (
         serve(reconcile, port=0) as server,
         service_callback(f"grpc://127.0.0.1:{server.port}") as target,
@@ -338,8 +342,7 @@ async def test_what_is_down_behind_a_reconciler_dead_letters_no_backlog() -> Non
     ):
         for _ in range(8):
             enough = dispatching.metrics.outcomes["released"] + 1
-            clock_of(queue).advance(MINUTE)
-            await until(partial(lambda enough: dispatching.metrics.outcomes["released"] >= enough, enough))
+            await until(partial(has_released, enough))
         remark = dispatching.health.remark()
 
     assert await dead_letters(queue) == {}
