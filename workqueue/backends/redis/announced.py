@@ -43,6 +43,10 @@ class Announced:
         self.reply: Reply = None
         self.started_us = 0
 
+    def terms(self, owner: str, lease_us: int) -> tuple[Argument, ...]:
+        """What wait.lua is given of it; `owner` and `lease_us` are those of the starts."""
+        return self.asker[1], self.prefix, owner, lease_us
+
     def take(self, message: bytes) -> None:
         """Take the answer from a wake-up, if it is one to this request."""
         if len(message) < _MESSAGE.size:

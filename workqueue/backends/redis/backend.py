@@ -15,10 +15,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
+from workqueue.backends.answers import ignore
 from workqueue.backends.redis.address import Locator, RedisSettings
-from workqueue.backends.redis.announced import NOTHING_ANNOUNCED
+from workqueue.backends.redis.announced import NOTHING_ANNOUNCED, Announced
 from workqueue.backends.redis.birth import Birth
-from workqueue.backends.redis.calls import ignore, portions
+from workqueue.backends.redis.calls import portions
 from workqueue.backends.redis.leasing import Leasing
 from workqueue.backends.redis.listing import Listing
 from workqueue.backends.redis.pages import Pages
@@ -208,13 +209,13 @@ class RedisQueue:
         address = self._turns.address
         is_listening = await self._wakeups.listen(address)
         is_alone = is_listening and not self._wakeups.is_expected
-        announced = self._leasing.announce(concurrency) if is_alone else NOTHING_ANNOUNCED
+        announced = self._leasing.announce(concurrency) if is_alone else None
         woken = self._wakeups.expect()
         waiter = self._turns.incarnation
         try:
-            asker = None if announced is NOTHING_ANNOUNCED else self._leasing.asker
-            steady_us, wait_us = await self._turns.call("wait", waiter, concurrency, *announced, announced=asker)
-            self._leasing.announced_at(steady_us)
+            steady_us, wait_us = await self._wait(waiter, concurrency, announced)
+            if announced is not None:
+                announced.stored_us = steady_us
             longest = timeout.total_seconds() if is_listening else min(timeout.total_seconds(), _POLL_SECONDS)
             seconds = longest if wait_us < 0 else min(wait_us / 1e6, longest)
             if seconds > 0 and self._turns.address == address:  # else a new master has it, whom nobody hears yet
@@ -225,6 +226,12 @@ class RedisQueue:
             raise
         finally:
             woken.cancel()
+
+    def _wait(self, waiter: str, concurrency: int, announced: Announced | None) -> asyncio.Future[Any]:
+        if announced is None:
+            return self._turns.call("wait", waiter, concurrency, *NOTHING_ANNOUNCED)
+        terms = announced.terms(self.owner, self.lease_times.duration_us)
+        return self._turns.call("wait", waiter, concurrency, *terms, announced=announced.asker)
 
     def _leave(self, waiter: str) -> None:
         """Nobody looks at the queue after this wait: pass a wake-up on that may have come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 from workqueue.backends.redis.scripts import Argument, Script, script
 from workqueue.backends.redis.wire import Reply
 
-__all__ = ["Asker", "Call", "Waiting", "fail", "fail_each", "ignore", "portions"]
+__all__ = ["Asker", "Call", "Waiting", "fail", "fail_each", "portions"]
 
 _BYTES_IN_ONE_CALL = 1024 * 1024  # as with their number, so that nobody else waits for long; renewals least of all
 
@@ -130,9 +129,3 @@ def fail_each(askers: Sequence[Asker], error: Exception) -> None:
     """As `fail`, for each."""
     for asker in askers:
         fail(asker, error)
-
-
-def ignore(future: asyncio.Future[Any]) -> None:
-    """A done callback for what nobody awaits: its error is looked at, so that asyncio does not report it."""
-    if not future.cancelled():
-        future.exception()

@@ -10,9 +10,9 @@ from functools import partial
 from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any, Protocol
 
-from workqueue.backends.redis.announced import NOTHING_ANNOUNCED, Announced
+from workqueue.backends.answers import ignore, is_answered
+from workqueue.backends.redis.announced import Announced
 from workqueue.backends.redis.aside import log_set_aside
-from workqueue.backends.redis.calls import ignore
 from workqueue.backends.redis.records import key_bytes, key_text, unpack_entry
 from workqueue.backends.redis.scripts import Argument
 from workqueue.backends.redis.turns import Turns
@@ -85,7 +85,7 @@ class Leasing:
         step = self._lease(request, asked)
 
         def unless_begun(answer: asyncio.Future[Reply]) -> None:  # it was cancelled before it began
-            if not asked.is_awaited and getcoroutinestate(step) == CORO_CLOSED and _is_answered(answer):
+            if not asked.is_awaited and getcoroutinestate(step) == CORO_CLOSED and is_answered(answer):
                 asked.hand_back(answer.result())
 
         # Not before the next turn: a wake-up may have brought the answer, and a task of it be cancelled in this turn.
@@ -144,27 +144,17 @@ class Leasing:
 
     # what is announced before a wait
 
-    def announce(self, concurrency: int) -> Sequence[Argument]:
-        """What wait.lua is to know of the lease request that comes after this wait; nothing if none may come.
+    def announce(self, concurrency: int) -> Announced | None:
+        """The lease request that comes after this wait, for wait.lua to know of; None if none may come.
 
         Whoever stores a lone key meanwhile starts it by that request, and the wake-up brings the answer along.
         """
         if self._announced is not None or not self._comes_back:
-            return NOTHING_ANNOUNCED
+            return None
         prefix = self._token_prefix()
         asker = f"{self._turns.incarnation}:offer", self._requests
         self._announced = Announced(asker, prefix, concurrency, self._clock.steady_us())
-        return self._requests, prefix, self._store.owner, self._lease_us
-
-    @property
-    def asker(self) -> tuple[str, int] | None:
-        """Under which name and number the answer to the announced request is kept."""
-        return self._announced.asker if self._announced else None
-
-    def announced_at(self, steady_us: int) -> None:
-        """What was announced last was stored at that time of the store's."""
-        if self._announced is not None and self._announced.stored_us is None:
-            self._announced.stored_us = steady_us
+        return self._announced
 
     def bring(self, message: bytes) -> None:
         """A wake-up brought this along; it is of no use if the request that it answers was sent by now."""
@@ -190,7 +180,7 @@ class Leasing:
 
     def _withdrawn(self, prefix: str, answer: asyncio.Future[Reply]) -> None:
         self._going_back.discard(answer)
-        if _is_answered(answer):
+        if is_answered(answer):
             self._hand_back_started(prefix, answer.result())
 
     async def end(self) -> None:
@@ -322,14 +312,9 @@ async def _claimed(answer: asyncio.Future[Reply], hand_back: Callable[[Reply], N
     try:
         return await answer  # itself: a shield would cost a turn of the event loop
     except asyncio.CancelledError:
-        if _is_answered(answer):  # before the cancellation, but nobody had been woken yet
+        if is_answered(answer):  # before the cancellation, but nobody had been woken yet
             hand_back(answer.result())
         raise
-
-
-def _is_answered(answer: asyncio.Future[Reply]) -> bool:
-    """Whether there is an answer, and no error in its place."""
-    return not answer.cancelled() and answer.exception() is None
 
 
 def _started_in(reply: Reply, prefix: str) -> Iterator[_Begun]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from inspect import CORO_CLOSED, getcoroutinestate
 from typing import Any
 
+from workqueue.backends.answers import ignore, is_answered
 from workqueue.backends.sqlite import leasing
 from workqueue.backends.sqlite.leasing import LeaseStep, Start
 from workqueue.backends.sqlite.store import Arrival, Ask, Settle, Store
@@ -78,14 +79,14 @@ class Starting:
             recovered += step.recovered
             self._metrics.expired(len(step.recovered))
             if not step.more_due:
-                return Leased([self._owned(start) for start in step.started], recovered)
+                return Leased(self._hold(step.started), recovered)
 
     async def start(self, queued: Queued) -> Owned:
         """Start one listed key (see `HandleStore.start`)."""
         step = await self._taken(self._ask(lambda store: leasing.start(store, *queued.version)))
         if not step.started:
             raise StartLostError()
-        return self._owned(step.started[0])
+        return self._hold(step.started)[0]
 
     def _ask(self, question: Callable[[Store], LeaseStep]) -> _Step:
         return self._writer.submit(Ask(question), durable=False)
@@ -99,26 +100,25 @@ class Starting:
             raise
 
     def _hand_back(self, step: _Step) -> None:
-        if step.cancelled() or step.exception() is not None:
+        if not is_answered(step):
             return
         with contextlib.suppress(QueueClosedError):  # then their leases lapse
             for start in step.result().started:
-                self._writer.submit(release_of(start.token, started(start.entry))).add_done_callback(_seen)
+                self._writer.submit(release_of(start.token, started(start.entry))).add_done_callback(ignore)
 
-    def _owned(self, start: Start) -> Owned:
-        lease = Lease(start.entry.key, str(start.token))
-        # From when it was stamped, by this machine's clock: the call may have waited for the file longer than a lease.
-        self._renewer.hold(lease, start.since_us)
-        self._metrics.started(start.entry, self._clock.wall_us())
-        return Owned(self._store, started(start.entry), lease, start.token)
+    def _hold(self, starts: Sequence[Start]) -> list[Owned]:
+        """The handles of what one step started."""
+        owned = [
+            Owned(self._store, started(start.entry), Lease(start.entry.key, str(start.token)), start.token)
+            for start in starts
+        ]
+        if owned:
+            # From when they were stamped, by our clock: the call may have waited for the file longer than a lease.
+            self._renewer.hold_all([each.lease for each in owned], starts[0].since_us)
+            self._metrics.started_all([start.entry for start in starts], self._clock.wall_us())
+        return owned
 
 
 def release_of(token: int, entry: Entry) -> Settle:
     """The settle that hands the key of a lease back."""
     return Settle(token, entry.key, Arrival(released(entry), partial(merge_into_twin, release=True)))
-
-
-def _seen(released: asyncio.Future[bool]) -> None:
-    """Nobody waits for this answer; if it is an error, the lease lapses and the key is recovered."""
-    if not released.cancelled():
-        released.exception()
