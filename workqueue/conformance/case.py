@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 from workqueue.backoff import Backoff
 from workqueue.clock import from_us
@@ -21,7 +21,7 @@ from workqueue.interface import (
     QueuedKey,
     WorkQueue,
 )
-from workqueue.optional import Leased, LeaseRequest
+from workqueue.optional import CompletingQueue, Leased, LeaseRequest
 from workqueue.options import Options
 from workqueue.testing import FakeClock
 from workqueue.throttle import Configuration
@@ -156,6 +156,14 @@ class Case:
         """Enqueue and start `key`, and let its lease lapse."""
         (await self.started(key, **options)).abandon()
         self.lapse()
+
+    def complete_soon(self, *keys: OwnedInProgressKey) -> list[asyncio.Future[Any]]:
+        """What will be heard of `keys`, whose completion is in line when this returns."""
+        queue = cast(CompletingQueue, self.queue)
+        heard: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in keys]
+        for key, answer in zip(keys, heard, strict=True):
+            queue.complete_soon(key, answer.set_result)  # which raises if it is called twice
+        return heard
 
     async def failed(self, key: str, error: str = "boom", **options: Any) -> None:
         """Enqueue, start and dead-letter `key`."""

@@ -9,8 +9,8 @@ import pytest
 
 from dispatcher import Attempt, Dispatcher, DispatcherSettings
 from tests.fakes.redis_server import shared_server
-from tests.support.dispatching import settle_down
-from tests.support.redis import fresh_name, lease, opened, until
+from tests.support.dispatching import settle_down, until
+from tests.support.redis import fresh_name, lease, opened
 from workqueue import Options, StoreUnusableError
 from workqueue.backends.redis.backend import RedisQueue
 from workqueue.backends.redis.calls import Call
@@ -44,7 +44,7 @@ async def test_the_next_turn_leaves_before_the_answers_to_the_last_one_are_hande
         queue.complete_soon(first, lambda answer: seen.append("first"))  # type: ignore[arg-type]
         await settle_down(2)  # the first is on its way, and cannot be answered yet
         queue.complete_soon(second, lambda answer: seen.append("second"))  # type: ignore[arg-type]
-        await until(lambda: _is("second" in seen))
+        await until(lambda: "second" in seen)
 
     assert seen == [["settle"], ["settle"], "first", "second"]
 
@@ -79,11 +79,7 @@ async def test_a_busy_dispatcher_settles_and_leases_in_one_exchange(monkeypatch:
         await queue.queue_many([(f"key-{number}", Options()) for number in range(1000)])
         carried(monkeypatch, turns)
         async with Dispatcher(queue, noop, DispatcherSettings(concurrency=40)):
-            await until(lambda: _is(len(done) == 1000))
+            await until(lambda: len(done) == 1000)
 
     assert sorted(done) == sorted({f"key-{number}" for number in range(1000)})
     assert turns.count(["settle", "lease"]) > len(turns) / 2
-
-
-async def _is(happened: bool) -> bool:
-    return happened

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
-
 from workqueue.conformance.case import Case, expect
 from workqueue.conformance.scenario import Need, scenario
 from workqueue.interface import OwnedInProgressKey
-from workqueue.optional import CompletingQueue
 
 
 async def _completed(case: Case, *keys: OwnedInProgressKey) -> list[bool | Exception]:
     """Complete `keys` in one go; what was heard of each, in their order."""
-    queue = cast(CompletingQueue, case.queue)
-    heard: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in keys]
-    for key, answer in zip(keys, heard, strict=True):
-        queue.complete_soon(key, answer.set_result)  # which raises if it is called twice
-    return [await answer for answer in heard]
+    return [await answer for answer in case.complete_soon(*keys)]
 
 
 @scenario(Need.COMPLETE)

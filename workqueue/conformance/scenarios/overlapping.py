@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 from workqueue.conformance.case import Case, expect
 from workqueue.conformance.scenario import Need, scenario
-from workqueue.interface import OwnedInProgressKey
-from workqueue.optional import CompletingQueue, Leased, LeaseRequest, LeasingQueue
+from workqueue.optional import Leased, LeaseRequest, LeasingQueue
 from workqueue.options import Options
 
 
@@ -17,14 +16,6 @@ async def _leased(case: Case, *requests: LeaseRequest) -> list[list[str]]:
     queue = cast(LeasingQueue, case.queue)
     steps = [queue.lease(request) for request in requests]
     return [[owned.key for owned in (await step).started] for step in steps]
-
-
-def _completed(case: Case, *keys: OwnedInProgressKey) -> list[asyncio.Future[Any]]:
-    """What will be heard of `keys`, whose completion is in line when this returns."""
-    heard: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in keys]
-    for key, answer in zip(keys, heard, strict=True):
-        cast(CompletingQueue, case.queue).complete_soon(key, answer.set_result)
-    return heard
 
 
 @scenario(Need.PIPELINE)
@@ -45,7 +36,7 @@ async def steps_that_overlap_start_no_more_than_the_limit(case: Case) -> None:
 async def a_step_finds_the_slots_free_whose_keys_were_completed_before_it_was_asked_for(case: Case) -> None:
     first, second = await case.started("a"), await case.started("b")
     await case.queue.queue_many([(key, Options()) for key in "cde"])
-    heard = _completed(case, first, second)
+    heard = case.complete_soon(first, second)
     expect(await _leased(case, LeaseRequest(5, 2)), [["c", "d"]], "the started keys")
     expect([await answer for answer in heard], [True, True], "what was heard")
 
@@ -55,7 +46,7 @@ async def a_step_finds_the_slot_taken_whose_key_is_completed_after_it_was_asked_
     owned = await case.started("a")
     await case.enqueue("b")
     step = cast(LeasingQueue, case.queue).lease(LeaseRequest(1, 1))
-    heard = _completed(case, owned)
+    heard = case.complete_soon(owned)
     expect((await step).started, [], "the started keys")
     expect(await heard[0], True, "what was heard")
 
